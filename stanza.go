@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"gosrc.io/xmpp/stanza"
+)
+
+// Namespaces of what we read. Those of what we write stand in the types that we write.
+const (
+	nsComponent = "jabber:component:accept" // XEP-0114
+	nsRegister  = "jabber:iq:register"      // XEP-0077
+	nsForm      = "jabber:x:data"           // XEP-0004
+	nsDiscoInfo = "http://jabber.org/protocol/disco#info"
+	nsDiscoItem = "http://jabber.org/protocol/disco#items"
+	nsPing      = "urn:xmpp:ping"  // XEP-0199
+	nsDelay     = "urn:xmpp:delay" // XEP-0203
+	nsOldDelay  = "jabber:x:delay" // XEP-0091
+	nsStanzas   = "urn:ietf:params:xml:ns:xmpp-stanzas"
+	nsXML       = "http://www.w3.org/XML/1998/namespace"
+)
+
+// An element is a piece of XML as a stanza carries it. Every value in it is text; those who use it judge it.
+type element struct {
+	name     xml.Name
+	attrs    []xml.Attr
+	text     string // directly in it
+	children []element
+}
+
+// attr returns the value of an attribute without a namespace, empty if there is none.
+func (e *element) attr(name string) string {
+	for i := range e.attrs {
+		if a := &e.attrs[i]; a.Name.Local == name && a.Name.Space == "" {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// lang returns its own xml:lang, or the inherited one.
+func (e *element) lang(inherited string) string {
+	for _, a := range e.attrs {
+		if a.Name.Local == "lang" && a.Name.Space == nsXML {
+			return a.Value
+		}
+	}
+	return inherited
+}
+
+// child returns the first direct child of that name, nil if there is none.
+func (e *element) child(space, local string) *element {
+	for i := range e.children {
+		if c := &e.children[i]; c.name.Local == local && c.name.Space == space {
+			return c
+		}
+	}
+	return nil
+}
+
+// A received stanza: a message, a presence or an iq (RFC 6120 §8).
+type received struct {
+	element
+	from jid
+	to   string
+	id   string
+	typ  string
+}
+
+const maxDepth = 32 // of elements that are kept; deeper ones are walked over
+
+// Errors of decodeStanza.
+var (
+	errNotWellFormed = errors.New("not well-formed")
+	errNoSender      = errors.New("no valid sender")
+)
+
+// decodeStanza reads one element that a framer has cut out. With an error, what could be read of it is returned as well,
+// so that it can be answered.
+func decodeStanza(data []byte) (*received, error) {
+	d := xml.NewDecoder(bytes.NewReader(data))
+	d.DefaultSpace = nsComponent
+	s := &received{}
+	tok, err := d.Token()
+	if err != nil {
+		return s, fmt.Errorf("%w: %v", errNotWellFormed, err)
+	}
+	start, ok := tok.(xml.StartElement)
+	if !ok {
+		return s, errNotWellFormed
+	}
+	s.name, s.attrs = start.Name, start.Attr
+	s.to, s.id, s.typ = s.attr("to"), s.attr("id"), s.attr("type")
+	var noSender error
+	if s.from, err = parseJID(s.attr("from")); err != nil {
+		noSender = errNoSender
+	}
+	if err := s.decode(d, 1); err != nil {
+		return s, fmt.Errorf("%w: %v", errNotWellFormed, err)
+	}
+	return s, noSender
+}
+
+// decode reads the content of e up to its end tag.
+func (e *element) decode(d *xml.Decoder, depth int) error {
+	var more strings.Builder // text after the first piece
+	for {
+		tok, err := d.Token()
+		if err != nil {
+			return err
+		}
+		switch tok := tok.(type) {
+		case xml.StartElement:
+			if depth == maxDepth {
+				if err := walkOver(d); err != nil {
+					return err
+				}
+				continue
+			}
+			e.children = append(e.children, element{name: tok.Name, attrs: tok.Attr})
+			if err := e.children[len(e.children)-1].decode(d, depth+1); err != nil {
+				return err
+			}
+		case xml.EndElement:
+			if more.Len() > 0 {
+				e.text += more.String()
+			}
+			return nil
+		case xml.CharData:
+			if e.text == "" {
+				e.text = string(tok)
+			} else {
+				more.Write(tok)
+			}
+		}
+	}
+}
+
+// walkOver reads to the end of an element whose start tag has been read. Unlike xml.Decoder.Skip it gives no meaning to
+// how deep the element is.
+func walkOver(d *xml.Decoder) error {
+	for depth := 1; depth > 0; {
+		tok, err := d.Token()
+		if err != nil {
+			return err
+		}
+		switch tok.(type) {
+		case xml.StartElement:
+			depth++
+		case xml.EndElement:
+			depth--
+		}
+	}
+	return nil
+}
+
+// What we send.
+
+// An envelope is a stanza of ours. The library's own has no xml:lang.
+type envelope struct {
+	XMLName xml.Name
+	Type    string `xml:"type,attr,omitempty"`
+	ID      string `xml:"id,attr,omitempty"`
+	From    string `xml:"from,attr"`
+	To      string `xml:"to,attr"`
+	Lang    string `xml:"http://www.w3.org/XML/1998/namespace lang,attr,omitempty"`
+	Payload any
+}
+
+// encode writes the stanza as XML. It fails only on a payload that no XML can be made of: a mistake of ours.
+func (e envelope) encode() []byte {
+	b, err := xml.Marshal(e)
+	if err != nil {
+		panic(fmt.Sprintf("cannot encode a stanza of type %T: %v", e.Payload, err))
+	}
+	return b
+}
+
+// answer makes an envelope that goes back to the sender (RFC 6120 §8.1.2, §8.2.3): same id, addresses exchanged, and the
+// language of the request.
+func (s *received) answer(typ string, payload any) envelope {
+	return envelope{
+		XMLName: xml.Name{Local: s.name.Local},
+		Type:    typ, ID: s.id, From: s.to, To: s.from.String(), Lang: s.lang(""), Payload: payload,
+	}
+}
+
+// A stanzaError says why a request was not granted. It is sent in both styles, with the condition and with the number that
+// XEP-0086 gives to it, as XEP-0077 §4 requires.
+type stanzaError struct{ stanza.Err }
+
+func (e *stanzaError) Error() string { return e.Reason }
+
+// refusal makes an error of a condition (RFC 6120 §8.3.3).
+func refusal(code int, typ stanza.ErrorType, condition string) *stanzaError {
+	return &stanzaError{stanza.Err{Code: code, Type: typ, Reason: condition}}
+}
+
+func badRequest() *stanzaError { return refusal(400, stanza.ErrorTypeModify, "bad-request") }
+func malformedJID() *stanzaError {
+	return refusal(400, stanza.ErrorTypeModify, "jid-malformed")
+}
+func forbidden() *stanzaError     { return refusal(403, stanza.ErrorTypeAuth, "forbidden") }
+func itemNotFound() *stanzaError  { return refusal(404, stanza.ErrorTypeCancel, "item-not-found") }
+func notAcceptable() *stanzaError { return refusal(406, stanza.ErrorTypeModify, "not-acceptable") }
+func registrationRequired() *stanzaError {
+	return refusal(407, stanza.ErrorTypeAuth, "registration-required")
+}
+func internalError() *stanzaError {
+	return refusal(500, stanza.ErrorTypeWait, "internal-server-error")
+}
+func resourceConstraint() *stanzaError {
+	return refusal(500, stanza.ErrorTypeWait, "resource-constraint")
+}
+func serviceUnavailable() *stanzaError {
+	return refusal(503, stanza.ErrorTypeCancel, "service-unavailable")
+}
+
+// streamHeader opens a stream to the component's domain (XEP-0114 §3).
+func streamHeader(domain string) []byte {
+	var b bytes.Buffer
+	b.WriteString(`<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='`)
+	xml.EscapeText(&b, []byte(domain)) // writing to a buffer cannot fail
+	b.WriteString(`'>`)
+	return b.Bytes()
+}
+
+// parseStreamHeader returns the id that the server has given to the stream.
+func parseStreamHeader(header []byte) (id string, err error) {
+	tok, err := xml.NewDecoder(io.MultiReader(bytes.NewReader(header), strings.NewReader("</stream:stream>"))).Token()
+	if err != nil {
+		return "", fmt.Errorf("not an XMPP stream: %w", err)
+	}
+	start, ok := tok.(xml.StartElement)
+	if !ok || start.Name.Local != "stream" {
+		return "", errors.New("not an XMPP stream")
+	}
+	for _, a := range start.Attr {
+		if a.Name.Local == "id" && a.Name.Space == "" {
+			return a.Value, nil
+		}
+	}
+	return "", nil
+}
