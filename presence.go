@@ -1,0 +1,231 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// A State is the one word that a person's presence adds up to.
+type State string
+
+// The states. All but the last two are what RFC 6121 §4.7.2.1 has for somebody who is online.
+const (
+	Chat         State = "chat"
+	Available    State = "available"
+	Away         State = "away"
+	ExtendedAway State = "xa"
+	DoNotDisturb State = "dnd"
+	Unavailable  State = "unavailable"
+	Unknown      State = "unknown" // we may not see it
+)
+
+// states lists them by how available they are.
+var states = []State{Chat, Available, Away, ExtendedAway, DoNotDisturb, Unavailable, Unknown}
+
+// Online reports whether the state is that of a connected client.
+func (s State) Online() bool { return s != Unavailable && s != Unknown }
+
+// A Text is a status message in one language.
+type Text struct {
+	Lang string `json:"lang,omitempty"` // BCP 47, empty if the client named none
+	Body string `json:"body"`
+}
+
+// A Presence is what one resource has said last (RFC 6121 §4.7).
+type Presence struct {
+	Resource string
+	State    State
+	Priority int8
+	Messages []Text
+	Since    time.Time // when the resource said so
+	Delayed  bool      // it came with a delay stamp: the server repeated it
+	Link     uint32    // the link, counted from the first, over which it was last heard
+}
+
+// A Status is what the presence of all resources of a person adds up to.
+type Status struct {
+	State    State
+	Messages []Text
+	Since    time.Time // when the state began, zero if unknown
+}
+
+// Bounds of what is kept, far above what people use, for those who would fill our memory.
+const (
+	maxResources   = 64
+	maxLanguages   = 16
+	maxMessageSize = 1024 // bytes
+)
+
+// parsePresence reads an available presence. Whatever a client may have written, there is a reading of it.
+func parsePresence(s *received, now time.Time) Presence {
+	p := Presence{Resource: s.from.resource, State: Available, Since: now}
+	if show := s.child(nsComponent, "show"); show != nil {
+		switch show := State(strings.TrimSpace(show.text)); show {
+		case Chat, Away, ExtendedAway, DoNotDisturb:
+			p.State = show
+		}
+	}
+	if priority := s.child(nsComponent, "priority"); priority != nil {
+		p.Priority = parsePriority(priority.text)
+	}
+	for i := range s.children {
+		if c := &s.children[i]; c.name.Space == nsComponent && c.name.Local == "status" {
+			p.addMessage(c.lang(s.lang("")), c.text)
+		}
+	}
+	if sent, ok := delayStamp(s); ok {
+		p.Delayed = true
+		if sent.Before(now) {
+			p.Since = sent
+		}
+	}
+	return p
+}
+
+// addMessage keeps the first message of each language.
+func (p *Presence) addMessage(lang, body string) {
+	body = truncate(strings.TrimSpace(body), maxMessageSize)
+	if body == "" || len(p.Messages) == maxLanguages || len(lang) > 64 {
+		return
+	}
+	for _, m := range p.Messages {
+		if strings.EqualFold(m.Lang, lang) {
+			return
+		}
+	}
+	p.Messages = append(p.Messages, Text{lang, body})
+}
+
+// parsePriority reads a priority as generously as servers forward it: what is outside -128..127 becomes the nearest of
+// these, and what is no number 0.
+func parsePriority(s string) int8 {
+	n, err := strconv.Atoi(strings.TrimSpace(s))
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0
+	}
+	return int8(max(-128, min(n, 127)))
+}
+
+// delayStamp returns when a stanza was sent first, if a server has kept it since (XEP-0203, or its older form XEP-0091).
+func delayStamp(s *received) (time.Time, bool) {
+	if d := s.child(nsDelay, "delay"); d != nil {
+		t, err := time.Parse(time.RFC3339, d.attr("stamp"))
+		return t, err == nil
+	}
+	if d := s.child(nsOldDelay, "x"); d != nil {
+		t, err := time.Parse("20060102T15:04:05", d.attr("stamp"))
+		return t, err == nil
+	}
+	return time.Time{}, false
+}
+
+// truncate cuts s to at most size bytes, at the end of a character.
+func truncate(s string, size int) string {
+	if len(s) <= size {
+		return s
+	}
+	const ellipsis = "…"
+	cut := size - len(ellipsis)
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + ellipsis
+}
+
+// Resources are the connected clients of one person.
+type Resources []Presence
+
+// Put takes in what a resource says. What the server repeats after a probe does not overwrite what the resource has said
+// itself since.
+func (r Resources) Put(p Presence) Resources {
+	i := slices.IndexFunc(r, func(q Presence) bool { return q.Resource == p.Resource })
+	switch {
+	case i < 0 && len(r) < maxResources:
+		return append(r, p)
+	case i < 0:
+		i = 0 // the one that was heard of first
+	case p.Delayed && !r[i].Delayed && r[i].Link == p.Link && r[i].Since.After(p.Since):
+		return r
+	}
+	return append(slices.Delete(r, i, i+1), p)
+}
+
+// Remove takes out one resource, or all of them when it is empty.
+func (r Resources) Remove(resource string) Resources {
+	if resource == "" {
+		return nil
+	}
+	return slices.DeleteFunc(r, func(p Presence) bool { return p.Resource == resource })
+}
+
+// Silent takes out those that have not been heard of over this link: a server answers a probe with all that are there, or
+// with nothing.
+func (r Resources) Silent(link uint32) Resources {
+	return slices.DeleteFunc(r, func(p Presence) bool { return p.Link != link })
+}
+
+// Status returns what the resources add up to: the highest priority speaks, among equals the more available, then the
+// newest. A negative priority, which only keeps messages away (RFC 6121 §4.7.2.3), speaks as well.
+func (r Resources) Status() Status {
+	if len(r) == 0 {
+		return Status{State: Unavailable}
+	}
+	top := slices.MaxFunc(r, func(a, b Presence) int {
+		return cmp.Or(
+			cmp.Compare(a.Priority, b.Priority),
+			cmp.Compare(slices.Index(states, b.State), slices.Index(states, a.State)),
+			a.Since.Compare(b.Since),
+		)
+	})
+	return Status{top.State, top.Messages, top.Since}
+}
+
+// After returns the status with the time at which its state began, given the status before it: a person who changes the
+// message or the client stays away since the same time.
+func (s Status) After(before Status) Status {
+	if s.State == before.State && !before.Since.IsZero() && (s.Since.IsZero() || before.Since.Before(s.Since)) {
+		s.Since = before.Since
+	}
+	return s
+}
+
+// Equal reports whether nobody could tell the two apart.
+func (s Status) Equal(o Status) bool {
+	return s.State == o.State && s.Since.Equal(o.Since) && slices.Equal(s.Messages, o.Messages)
+}
+
+// A Subscription says who sees whose presence, from our side (RFC 6121 §3.1). No server keeps a roster for a component, so
+// it is ours to keep.
+type Subscription string
+
+// The subscriptions.
+const (
+	SubscriptionNone Subscription = "none"
+	SubscriptionTo   Subscription = "to"   // we see the user
+	SubscriptionFrom Subscription = "from" // the user sees us
+	SubscriptionBoth Subscription = "both"
+)
+
+// To reports whether we may see the user's presence.
+func (s Subscription) To() bool { return s == SubscriptionTo || s == SubscriptionBoth }
+
+// From reports whether the user may see ours.
+func (s Subscription) From() bool { return s == SubscriptionFrom || s == SubscriptionBoth }
+
+// subscription returns the subscription with its two directions set.
+func subscription(to, from bool) Subscription {
+	switch {
+	case to && from:
+		return SubscriptionBoth
+	case to:
+		return SubscriptionTo
+	case from:
+		return SubscriptionFrom
+	}
+	return SubscriptionNone
+}
