@@ -1,0 +1,419 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+//go:embed schema.sql
+var schema string
+
+// migrations lead from one schema to the next; the number of those applied is the file's user_version. The list is only
+// ever added to.
+var migrations = []string{schema}
+
+const applicationID = 0x77537461 // "wSta", the SQLite header's mark of a file of ours
+
+// queryTime is how long any one query may take.
+const queryTime = 30 * time.Second
+
+// A User is somebody who has registered.
+type User struct {
+	JID          string // bare
+	Token        Token
+	Options      Options
+	Subscription Subscription
+	Asked        bool // we asked to subscribe and await the answer
+	Created      time.Time
+}
+
+// ErrNotFound says that no such user is registered.
+var ErrNotFound = errors.New("not registered")
+
+// Errors of opening a file. What is wrong with it stands in the error that wraps them.
+var (
+	errNewerSchema = errors.New("was written by a newer version of webstatus: use that one, or restore a backup")
+	errOlderSchema = errors.New("has the schema of an older version: run `webstatus migrate` (after a backup)")
+	errForeign     = errors.New("is not a webstatus database: choose another file with --db, it has not been touched")
+	errNoDatabase  = errors.New("does not exist: `webstatus serve` creates it, or name another with --db")
+	errReadOnly    = errors.New("cannot be written: give the user that runs webstatus write access to it and its directory")
+)
+
+// A database is the SQLite file. It has one connection, so that whatever changes it goes in turn.
+type database struct {
+	sql *sql.DB
+}
+
+// openDatabase opens a file that has this version's schema. A missing one is created if create says so.
+func openDatabase(ctx context.Context, path string, create bool) (*database, error) {
+	db, version, err := inspectDatabase(ctx, path, create)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case version == 0:
+		_, err = db.migrate(ctx, 0)
+	case version < len(migrations):
+		err = errOlderSchema
+	}
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("%s %w", path, explain(err))
+	}
+	return db, nil
+}
+
+// migrateDatabase brings a file to this version's schema, and returns the versions before and after.
+func migrateDatabase(ctx context.Context, path string) (from, to int, err error) {
+	db, from, err := inspectDatabase(ctx, path, true)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer db.Close()
+	if to, err = db.migrate(ctx, from); err != nil {
+		return 0, 0, fmt.Errorf("%s %w", path, explain(err))
+	}
+	return from, to, nil
+}
+
+// inspectDatabase opens a file and returns its version, 0 for an empty one. A file that is not ours, or newer than we
+// are, is refused before anything is written to it.
+func inspectDatabase(ctx context.Context, path string, create bool) (db *database, version int, err error) {
+	if err := checkHeader(path); errors.Is(err, os.ErrNotExist) && !create {
+		return nil, 0, fmt.Errorf("%s %w", path, errNoDatabase)
+	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, 0, fmt.Errorf("%s %w", path, err)
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	dsn := url.URL{Scheme: "file", Path: absolute, RawQuery: url.Values{
+		"_pragma": {"busy_timeout(10000)", "foreign_keys(1)", "synchronous(FULL)"},
+		"_txlock": {"immediate"},
+	}.Encode()}
+	pool, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, 0, err
+	}
+	pool.SetMaxOpenConns(1)
+	db = &database{pool}
+	if version, err = db.version(ctx); err == nil {
+		// Setting the mode writes, and so tells a file that cannot be written.
+		_, err = pool.ExecContext(ctx, "PRAGMA journal_mode = WAL; PRAGMA user_version = "+fmt.Sprint(version))
+	}
+	if err != nil {
+		db.Close()
+		return nil, 0, fmt.Errorf("%s %w", path, explain(err))
+	}
+	return db, version, nil
+}
+
+// lockDatabase keeps a second serve away from a file, until the lock is closed. Other commands need no lock.
+func lockDatabase(path string) (io.Closer, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be opened: create its directory, or give the user that runs webstatus access to it (%w)", path, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s is in use by another `webstatus serve`: stop that one first, or choose another file with --db", path)
+	}
+	return f, nil
+}
+
+// checkHeader tells a file that is no SQLite database at all without opening it as one.
+func checkHeader(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const magic = "SQLite format 3\x00"
+	header := make([]byte, len(magic))
+	switch n, err := io.ReadFull(f, header); {
+	case n == 0 && errors.Is(err, io.EOF):
+		return nil // SQLite makes a database of an empty file
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	case string(header) != magic:
+		return errForeign
+	}
+	return nil
+}
+
+// version returns the file's schema version, 0 if it is empty, or an error if it is not ours to use.
+func (db *database) version(ctx context.Context) (version int, err error) {
+	var id, tables int
+	err = db.sql.QueryRowContext(ctx, `SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+		FROM pragma_application_id, pragma_user_version`).Scan(&id, &version, &tables)
+	switch {
+	case err != nil:
+		return 0, err
+	case id != applicationID && (id != 0 || version != 0 || tables != 0):
+		return 0, errForeign
+	case version > len(migrations):
+		return 0, errNewerSchema
+	}
+	return version, nil
+}
+
+// migrate applies what is missing, all of it or nothing.
+func (db *database) migrate(ctx context.Context, from int) (to int, err error) {
+	err = db.write(ctx, func(tx *sql.Tx) error {
+		for _, m := range migrations[from:] {
+			if _, err := tx.Exec(m); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, len(migrations)))
+		return err
+	})
+	return len(migrations), err
+}
+
+func (db *database) Close() error { return db.sql.Close() }
+
+// write runs f in a transaction, which is on the disk when write returns without an error.
+func (db *database) write(ctx context.Context, f func(*sql.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	tx, err := db.sql.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // after a commit it does nothing
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// explain puts SQLite's errors in an operator's words.
+func explain(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("%w (%w)", errReadOnly, err)
+	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+		return fmt.Errorf("is damaged: restore a backup (%w)", err)
+	case sqlite3.SQLITE_BUSY:
+		return fmt.Errorf("is held by another process: stop that one first (%w)", err)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("cannot grow: make room on its disk (%w)", err)
+	}
+	return fmt.Errorf("failed: %w", err)
+}
+
+// isFull reports whether the disk has no room left.
+func isFull(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
+}
+
+const userColumns = "jid, token, show_status_msg, show_full_jid, jid_link, subscription, asked, created"
+
+func scanUser(scan func(...any) error, more ...any) (u User, err error) {
+	var token []byte
+	var created int64
+	err = scan(append([]any{&u.JID, &token, &u.Options.ShowMessage, &u.Options.ShowJID, &u.Options.JIDLink, &u.Subscription,
+		&u.Asked, &created}, more...)...)
+	copy(u.Token[:], token)
+	u.Created = time.Unix(created, 0).UTC()
+	return u, err
+}
+
+// GetUser returns who is registered with a bare JID, or ErrNotFound.
+func (db *database) GetUser(ctx context.Context, bare string) (User, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	u, err := scanUser(db.sql.QueryRowContext(ctx, "SELECT "+userColumns+" FROM users WHERE jid = ?", bare).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return User{}, ErrNotFound
+	}
+	return u, err
+}
+
+// GetUserStatus returns who is registered with a bare JID and the last status that was written down, or ErrNotFound.
+func (db *database) GetUserStatus(ctx context.Context, bare string) (UserStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	u, err := scanUserStatus(db.sql.QueryRowContext(ctx, selectUserStatus+" WHERE jid = ?", bare).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return UserStatus{}, ErrNotFound
+	}
+	return u, err
+}
+
+// StoreUser registers a user, or changes one. It is on the disk when it returns without an error.
+func (db *database) StoreUser(ctx context.Context, u User) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT INTO users (`+userColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (jid) DO UPDATE SET token = excluded.token, show_status_msg = excluded.show_status_msg,
+				show_full_jid = excluded.show_full_jid, jid_link = excluded.jid_link,
+				subscription = excluded.subscription, asked = excluded.asked`,
+			u.JID, u.Token[:], u.Options.ShowMessage, u.Options.ShowJID, u.Options.JIDLink, u.Subscription, u.Asked, u.Created.Unix())
+		if err == nil {
+			_, err = tx.Exec("DELETE FROM withdrawals WHERE jid = ?", u.JID)
+		}
+		return err
+	})
+}
+
+// DeleteUser removes a user and all that is known of them, and notes that the contact is to be withdrawn. It returns
+// ErrNotFound if there is no such user.
+func (db *database) DeleteUser(ctx context.Context, bare string) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		result, err := tx.Exec("DELETE FROM users WHERE jid = ?", bare)
+		if err != nil {
+			return err
+		}
+		if n, err := result.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, ErrNotFound)
+		}
+		_, err = tx.Exec("INSERT OR IGNORE INTO withdrawals (jid) VALUES (?)", bare)
+		return err
+	})
+}
+
+// Withdrawals returns the bare JIDs of those who have left and whose contact is still to be withdrawn.
+func (db *database) Withdrawals(ctx context.Context) (jids []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	rows, err := db.sql.QueryContext(ctx, "SELECT jid FROM withdrawals")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var bare string
+		if err := rows.Scan(&bare); err != nil {
+			return nil, err
+		}
+		jids = append(jids, bare)
+	}
+	return jids, rows.Err()
+}
+
+// Withdrawn forgets a withdrawal that has been made.
+func (db *database) Withdrawn(ctx context.Context, bare string) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec("DELETE FROM withdrawals WHERE jid = ?", bare)
+		return err
+	})
+}
+
+// Changes returns a number that differs from the one before when another process has written to the file.
+func (db *database) Changes(ctx context.Context) (n int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	err = db.sql.QueryRowContext(ctx, "PRAGMA data_version").Scan(&n)
+	return n, err
+}
+
+// Users goes through all users with their last status, by JID. An error ends it, as the last pair.
+func (db *database) Users(ctx context.Context) iter.Seq2[UserStatus, error] {
+	return func(yield func(UserStatus, error) bool) {
+		rows, err := db.sql.QueryContext(ctx, selectUserStatus+" ORDER BY jid")
+		if err != nil {
+			yield(UserStatus{}, err)
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if u, err := scanUserStatus(rows.Scan); !yield(u, err) || err != nil {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(UserStatus{}, err)
+		}
+	}
+}
+
+// A UserStatus is a user with the last status that was written down.
+type UserStatus struct {
+	User
+	Status Status
+}
+
+const selectUserStatus = "SELECT " + userColumns + ", coalesce(state, 'unknown'), since, messages FROM users LEFT JOIN presence USING (jid)"
+
+func scanUserStatus(scan func(...any) error) (u UserStatus, err error) {
+	var since sql.NullInt64
+	var messages sql.NullString
+	if u.User, err = scanUser(scan, &u.Status.State, &since, &messages); err != nil {
+		return u, err
+	}
+	if since.Valid {
+		u.Status.Since = time.UnixMilli(since.Int64).UTC()
+	}
+	if messages.Valid {
+		err = json.Unmarshal([]byte(messages.String), &u.Status.Messages)
+	}
+	return u, err
+}
+
+// StorePresence writes down the status of several users at once. Those who have left meanwhile are passed over.
+func (db *database) StorePresence(ctx context.Context, statuses map[string]Status) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		insert, err := tx.Prepare(`INSERT INTO presence (jid, state, since, messages)
+			SELECT jid, ?2, ?3, ?4 FROM users WHERE jid = ?1
+			ON CONFLICT (jid) DO UPDATE SET state = excluded.state, since = excluded.since, messages = excluded.messages`)
+		if err != nil {
+			return err
+		}
+		defer insert.Close()
+		for bare, s := range statuses {
+			messages, err := json.Marshal(s.Messages)
+			if err != nil {
+				return err
+			}
+			since := sql.NullInt64{Int64: s.Since.UnixMilli(), Valid: !s.Since.IsZero()}
+			if _, err := insert.Exec(bare, s.State, since, string(messages)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// LinkSeen returns when the link to the XMPP server was last known to be up, the zero time if it never was.
+func (db *database) LinkSeen(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	defer cancel()
+	var seen int64
+	err := db.sql.QueryRowContext(ctx, "SELECT seen FROM link").Scan(&seen)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	return time.Unix(seen, 0).UTC(), err
+}
+
+// StoreLinkSeen notes that the link to the XMPP server was up at that time.
+func (db *database) StoreLinkSeen(ctx context.Context, at time.Time) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec("INSERT INTO link (id, seen) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", at.Unix())
+		return err
+	})
+}
