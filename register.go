@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/xml"
+	"errors"
+	"slices"
+	"strings"
+
+	"gosrc.io/xmpp/stanza"
+)
+
+// A registration query as we answer it (XEP-0077 §3.1).
+type registration struct {
+	XMLName      xml.Name  `xml:"jabber:iq:register query"`
+	Registered   *struct{} `xml:"registered"`
+	Instructions string    `xml:"instructions"`
+	Form         *stanza.Form
+}
+
+// defaultOptions are those of somebody who has decided nothing.
+var defaultOptions = Options{JIDLink: true}
+
+// An option is a boolean field of the form.
+type option struct {
+	name  string
+	label string
+	value func(*Options) *bool
+}
+
+// allOptions are those that there are, in the form's order.
+var allOptions = []option{
+	{"show_status_msg", "Show status msg", func(o *Options) *bool { return &o.ShowMessage }},
+	{"show_full_jid", "Show full JID", func(o *Options) *bool { return &o.ShowJID }},
+	{"jid_link", "Also answer at the address made from the JID", func(o *Options) *bool { return &o.JIDLink }},
+}
+
+// options returns those that the form offers.
+func (c *component) options() []option {
+	if c.jidLinks {
+		return allOptions
+	}
+	return slices.DeleteFunc(slices.Clone(allOptions), func(o option) bool { return o.name == "jid_link" })
+}
+
+// registrationForm answers with the form: empty for who may register, with the current values for who has.
+func (c *component) registrationForm(_ context.Context, s *received, _ *element) (any, func(), error) {
+	e := c.board.byJID(s.from.bare)
+	if e == nil && !c.allow.allows(s.from) {
+		return nil, nil, forbidden()
+	}
+	answer := &registration{Instructions: "Use the enclosed form to register"}
+	values := defaultOptions
+	if e != nil {
+		answer.Registered = &struct{}{}
+		values = e.user.Options
+	}
+	answer.Form = stanza.NewForm([]*stanza.Field{{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsRegister}}},
+		stanza.FormTypeForm)
+	answer.Form.Instructions = c.addresses(s.from.bare, e)
+	for _, o := range c.options() {
+		value := "0"
+		if *o.value(&values) {
+			value = "1"
+		}
+		answer.Form.Fields = append(answer.Form.Fields,
+			&stanza.Field{Type: stanza.FieldTypeBool, Label: o.label, Var: o.name, ValuesList: []string{value}})
+	}
+	return answer, nil, nil
+}
+
+// addresses says where somebody's page is or will be.
+func (c *component) addresses(bare string, e *entry) []string {
+	byJID := c.baseURL + "/status/" + base64.StdEncoding.EncodeToString([]byte(bare))
+	switch {
+	case e == nil && c.jidLinks:
+		return []string{"Once registered, your web status URL will be: " + byJID}
+	case e == nil:
+		return []string{"Once registered, this form names your web status URL."}
+	}
+	lines := []string{"Your web status URL is: " + c.pageURL(e.user.Token)}
+	if c.jidLinks && e.user.Options.JIDLink {
+		lines = append(lines, "This one works as well: "+byJID)
+	}
+	return lines
+}
+
+// pageURL is the address that is handed out.
+func (c *component) pageURL(t Token) string { return c.baseURL + "/status/" + t.String() }
+
+// register takes in a form or plain fields, a removal or a cancellation.
+func (c *component) register(ctx context.Context, s *received, query *element) (any, func(), error) {
+	e := c.board.byJID(s.from.bare)
+	if e == nil && !c.allow.allows(s.from) {
+		return nil, nil, forbidden()
+	}
+	if query.child(nsRegister, "remove") != nil {
+		return c.unregister(ctx, s, query, e)
+	}
+	values := defaultOptions
+	if e != nil {
+		values = e.user.Options
+	}
+	cancelled, err := readOptions(query, c.options(), &values)
+	if err != nil || cancelled {
+		return nil, nil, err
+	}
+	if e == nil {
+		return c.registerNew(ctx, s, values)
+	}
+	u := e.user
+	u.Options = values
+	// Who asks is online. If we do not see that, our contact has got lost: ask for it again.
+	u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
+	if u != e.user {
+		if err := c.db.StoreUser(ctx, u); err != nil {
+			return nil, nil, err
+		}
+		e.user = u
+	}
+	c.update(e)
+	return nil, func() { c.askSubscription(e) }, nil
+}
+
+func (c *component) registerNew(ctx context.Context, s *received, values Options) (any, func(), error) {
+	token, err := newToken(c.random)
+	if err != nil {
+		return nil, nil, err
+	}
+	u := User{JID: s.from.bare, Token: token, Options: values, Subscription: SubscriptionNone, Asked: true, Created: c.now()}
+	if err := c.db.StoreUser(ctx, u); err != nil {
+		return nil, nil, err
+	}
+	e := c.board.add(u, Status{State: Unknown})
+	c.log.Info("a user has registered", "user", u.JID)
+	return nil, func() { c.askSubscription(e) }, nil
+}
+
+// askSubscription asks to see the user's presence, if that is wanting.
+func (c *component) askSubscription(e *entry) {
+	if e.user.Asked {
+		c.sendPresence(e.jid, "subscribe") // without a link the next one asks
+	}
+}
+
+func (c *component) unregister(ctx context.Context, s *received, query *element, e *entry) (any, func(), error) {
+	if len(query.children) != 1 {
+		return nil, nil, badRequest()
+	}
+	if e == nil {
+		return nil, nil, registrationRequired()
+	}
+	if err := c.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, nil, err
+	}
+	c.board.remove(e)
+	c.log.Info("a user has left", "user", e.jid)
+	return nil, func() { c.withdraw(ctx, s.from.bare) }, nil
+}
+
+// readOptions changes those options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are
+// ignored, as XEP-0004 §3.2 demands, and what is left out stays as it is. Every error is a *stanzaError.
+func readOptions(query *element, offered []option, values *Options) (cancelled bool, err error) {
+	var form *element
+	plain := make(map[string][]string)
+	for i := range query.children {
+		c := &query.children[i]
+		switch {
+		case c.name.Space == nsForm && c.name.Local == "x":
+			if form != nil {
+				return false, badRequest()
+			}
+			form = c
+		case c.name.Space == nsRegister && c.name.Local != "instructions" && c.name.Local != "registered" && c.name.Local != "key":
+			plain[c.name.Local] = append(plain[c.name.Local], c.text)
+		}
+	}
+	if form == nil {
+		return false, setOptions(plain, offered, values)
+	}
+	if len(plain) > 0 {
+		return false, badRequest()
+	}
+	switch form.attr("type") {
+	case stanza.FormTypeCancel:
+		return true, nil
+	case stanza.FormTypeSubmit:
+	default:
+		return false, badRequest()
+	}
+	fields, err := readForm(form)
+	if err != nil {
+		return false, err
+	}
+	if typ, ok := fields["FORM_TYPE"]; ok && (len(typ) != 1 || typ[0] != nsRegister) {
+		return false, badRequest()
+	}
+	return false, setOptions(fields, offered, values)
+}
+
+// readForm returns the values of each field.
+func readForm(form *element) (map[string][]string, error) {
+	fields := make(map[string][]string)
+	for i := range form.children {
+		f := &form.children[i]
+		if f.name.Space != nsForm || f.name.Local != "field" {
+			continue
+		}
+		name := f.attr("var")
+		if _, twice := fields[name]; twice {
+			return nil, badRequest()
+		}
+		values := []string{}
+		for _, v := range f.children {
+			if v.name.Space == nsForm && v.name.Local == "value" {
+				values = append(values, v.text)
+			}
+		}
+		fields[name] = values
+	}
+	return fields, nil
+}
+
+func setOptions(fields map[string][]string, offered []option, values *Options) error {
+	for _, o := range offered {
+		given, ok := fields[o.name]
+		if !ok {
+			continue
+		}
+		if len(given) != 1 {
+			return notAcceptable()
+		}
+		switch strings.TrimSpace(given[0]) {
+		case "1", "true":
+			*o.value(values) = true
+		case "0", "false":
+			*o.value(values) = false
+		default:
+			return notAcceptable()
+		}
+	}
+	return nil
+}

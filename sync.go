@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// syncTimes are the durations of what happens at a new link and in the background.
+type syncTimes struct {
+	silence time.Duration // after a probe, from which on it counts as an answer
+	save    time.Duration // between writes of presence
+	poll    time.Duration // between looks at what another process has changed in the database
+	seen    time.Duration // between notes that the link is up
+	pace    rate.Limit    // probes a second
+}
+
+var defaultSyncTimes = syncTimes{
+	silence: 5 * time.Second,
+	save:    time.Second,
+	poll:    time.Second,
+	seen:    time.Minute,
+	pace:    5000,
+}
+
+// synchronise asks, for each new link, how everybody is: no server tells a component what it has missed.
+func (c *component) synchronise(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.linked:
+		}
+		c.withdrawAll(ctx)
+		for e := range c.board.all() {
+			c.inTurn(ctx, e.jid, func(context.Context) { c.greet(e) })
+			if len(c.linked) > 0 || ctx.Err() != nil {
+				break // begin anew with the newer link
+			}
+		}
+	}
+}
+
+// greet tells a user that we are there, and asks what has to be asked.
+func (c *component) greet(e *entry) {
+	if e.current.Load() == nil {
+		return // has left meanwhile
+	}
+	if e.user.Subscription.From() {
+		c.sendPresence(e.jid, "")
+	}
+	switch {
+	case e.user.Subscription.To():
+		c.askPresence(e)
+	case e.user.Asked:
+		c.sendPresence(e.jid, "subscribe")
+	}
+}
+
+// askPresence has a probe sent to a user whose presence we may see.
+func (c *component) askPresence(e *entry) {
+	if e.queued.Swap(true) {
+		return
+	}
+	c.mu.Lock()
+	c.probes = append(c.probes, e)
+	c.mu.Unlock()
+	wake(c.asking)
+}
+
+// A sentProbe is one that may still be answered.
+type sentProbe struct {
+	entry *entry
+	link  uint32
+	until time.Time // from then on silence is the answer
+}
+
+// probe sends probes (RFC 6121 §4.3), no faster than a server can take them, and counts silence as an answer.
+func (c *component) probe(ctx context.Context) {
+	var open []sentProbe // in the order of time
+	pace := rate.NewLimiter(c.sync.pace, 100)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.asking:
+		case <-timer.C:
+		}
+		c.mu.Lock()
+		asked := c.probes
+		c.probes = nil
+		c.mu.Unlock()
+		for _, e := range asked {
+			if pace.Wait(ctx) != nil {
+				return
+			}
+			link := c.board.link.Load().number
+			e.queued.Store(false)
+			c.sendPresence(e.jid, "probe") // without a link: the next one asks again
+			open = append(open, sentProbe{e, link, time.Now().Add(c.sync.silence)})
+			open = c.closeProbes(ctx, open)
+		}
+		if open = c.closeProbes(ctx, open); len(open) > 0 {
+			timer.Reset(time.Until(open[0].until))
+		}
+	}
+}
+
+// closeProbes returns the probes that may still be answered.
+func (c *component) closeProbes(ctx context.Context, open []sentProbe) []sentProbe {
+	for len(open) > 0 && !time.Now().Before(open[0].until) {
+		p := open[0]
+		open = open[1:]
+		c.inTurn(ctx, p.entry.jid, func(context.Context) { c.silent(p.entry, p.link) })
+	}
+	return open
+}
+
+// silent takes what a probe has not brought back for an answer: those resources are gone.
+func (c *component) silent(e *entry, link uint32) {
+	if state := c.board.link.Load(); e.current.Load() == nil || state.number != link || !state.since.IsZero() {
+		return // who has left; and a newer link asks again
+	}
+	e.resources = e.resources.Silent(link)
+	e.link = link
+	c.update(e)
+}
+
+// keepDatabase writes down what may be written late, and hears of users whom another process has removed.
+func (c *component) keepDatabase(ctx context.Context) {
+	save, poll, seen := time.NewTicker(c.sync.save), time.NewTicker(c.sync.poll), time.NewTicker(c.sync.seen)
+	defer save.Stop()
+	defer poll.Stop()
+	defer seen.Stop()
+	var changes int64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-save.C:
+			c.savePresence(ctx)
+		case <-seen.C:
+			c.saveLinkSeen(ctx)
+		case <-poll.C:
+			n, err := c.db.Changes(ctx)
+			if err != nil {
+				c.log.Error("the database could not be read", "cause", explain(err))
+			} else if n != changes {
+				c.withdrawAll(ctx)
+				changes = n
+			}
+		}
+	}
+}
+
+// savePresence writes down the statuses that have changed. Messages that are not shown are not kept either.
+func (c *component) savePresence(ctx context.Context) {
+	c.mu.Lock()
+	unsaved := c.unsaved
+	c.unsaved = make(map[*entry]struct{})
+	c.mu.Unlock()
+	statuses := make(map[string]Status, len(unsaved))
+	for e := range unsaved {
+		if s := e.current.Load(); s != nil {
+			status := s.status
+			if !s.options.ShowMessage {
+				status.Messages = nil
+			}
+			statuses[s.jid] = status
+		}
+	}
+	if len(statuses) == 0 {
+		return
+	}
+	if err := c.db.StorePresence(ctx, statuses); err != nil {
+		c.log.Error("presence could not be stored; it will be tried again", "cause", explain(err))
+		c.mu.Lock()
+		maps.Copy(c.unsaved, unsaved)
+		c.mu.Unlock()
+	}
+}
+
+// saveLinkSeen notes until when the statuses are known to be right.
+func (c *component) saveLinkSeen(ctx context.Context) {
+	if !c.board.link.Load().since.IsZero() {
+		return
+	}
+	if err := c.db.StoreLinkSeen(ctx, c.now()); err != nil {
+		c.log.Error("the state of the link could not be stored", "cause", explain(err))
+	}
+}
+
+// withdrawAll withdraws the contact from all who have left and not been told yet.
+func (c *component) withdrawAll(ctx context.Context) {
+	jids, err := c.db.Withdrawals(ctx)
+	if err != nil {
+		c.log.Error("the database could not be read", "cause", explain(err))
+	}
+	for _, bare := range jids {
+		c.inTurn(ctx, bare, func(ctx context.Context) { c.withdraw(ctx, bare) })
+	}
+}
+
+// withdraw takes somebody who is no longer registered off the board, and our contact off the roster.
+func (c *component) withdraw(ctx context.Context, bare string) {
+	if _, err := c.db.GetUser(ctx, bare); !errors.Is(err, ErrNotFound) {
+		return // is registered again; or the database fails, and the next link makes up for it
+	}
+	if e := c.board.byJID(bare); e != nil {
+		c.board.remove(e)
+		c.log.Info("a user has left", "user", bare)
+	}
+	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
+		if c.sendPresence(bare, typ) != nil {
+			return // the next link makes up for it
+		}
+	}
+	if s := c.streamFor(bare); s == nil || s.flush() != nil {
+		return
+	}
+	if err := c.db.Withdrawn(ctx, bare); err != nil {
+		c.log.Error("a withdrawal could not be noted", "user", bare, "cause", explain(err))
+	}
+}
+
+// leaveTime is how long our goodbyes may take.
+const leaveTime = 5 * time.Second
+
+// takeLeave finishes what was received, says goodbye to those who see us, closes the streams and writes down what is known.
+func (c *component) takeLeave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	context.AfterFunc(ctx, c.hangUp)
+	for e := range c.board.all() {
+		c.inTurn(ctx, e.jid, func(context.Context) {
+			if e.user.Subscription.From() {
+				c.sendPresence(e.jid, "unavailable") // without a link the server says so
+			}
+		})
+	}
+	done := make(chan struct{}, workerCount)
+	for _, queue := range c.workers {
+		select {
+		case queue <- task{do: func(context.Context) { done <- struct{}{} }}:
+		case <-ctx.Done():
+		}
+	}
+	for range c.workers {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}
+	c.saveLinkSeen(ctx)
+	c.savePresence(ctx)
+	for _, s := range c.openStreams() {
+		s.farewell()
+	}
+}
+
+func (c *component) openStreams() []*stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.streams)
+}
+
+// hangUp ends all streams without a word.
+func (c *component) hangUp() {
+	for _, s := range c.openStreams() {
+		s.fail(net.ErrClosed)
+	}
+}

@@ -1,0 +1,521 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"gosrc.io/xmpp/stanza"
+)
+
+// componentConfig is what a component needs to know. All of it is required but tls.
+type componentConfig struct {
+	domain      string // our JID
+	secret      string
+	servers     []string    // host:port of the component listeners
+	connections int         // to each server
+	tls         *tls.Config // nil for none
+	allow       allowList   // who may register
+	baseURL     string      // of the web server, without a slash at the end
+	jidLinks    bool        // whether addresses made from the JID are answered
+	times       linkTimes
+	sync        syncTimes
+	now         func() time.Time
+	random      io.Reader // for tokens
+	log         *slog.Logger
+}
+
+// A component is our side of XEP-0114: it takes what the server sends, keeps the board and the database in step with it, and
+// answers.
+type component struct {
+	componentConfig
+	db    *database
+	board *board
+
+	seed    maphash.Seed
+	workers []chan task
+	room    *semaphore.Weighted // bytes that may wait in all queues
+	granted map[string]request
+	linked  chan struct{} // a link has come up
+	asking  chan struct{} // probes has grown
+
+	mu      sync.Mutex
+	streams []*stream           // open ones
+	probes  []*entry            // to be sent
+	unsaved map[*entry]struct{} // whose status is to be written down
+}
+
+const (
+	workerCount = 16
+	queueLength = 256      // tasks that wait for one worker
+	queueRoom   = 32 << 20 // bytes that wait for all of them
+)
+
+// A task is for one worker: a stanza, or something else to be done in turn with the stanzas of the same person.
+type task struct {
+	data   []byte
+	stream *stream
+	do     func(context.Context)
+}
+
+// newComponent makes a component, with everybody who is registered on its board.
+func newComponent(ctx context.Context, conf componentConfig, db *database) (*component, error) {
+	seen, err := db.LinkSeen(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the database: %w", explain(err))
+	}
+	if seen.IsZero() {
+		seen = conf.now()
+	}
+	c := &component{
+		componentConfig: conf,
+		db:              db,
+		board:           newBoard(seen, conf.now()),
+		seed:            maphash.MakeSeed(),
+		room:            semaphore.NewWeighted(queueRoom),
+		linked:          make(chan struct{}, 1),
+		asking:          make(chan struct{}, 1),
+		unsaved:         make(map[*entry]struct{}),
+	}
+	c.granted = c.requests()
+	for u, err := range db.Users(ctx) {
+		if err != nil {
+			return nil, fmt.Errorf("reading the database: %w", explain(err))
+		}
+		c.board.add(u.User, u.Status)
+	}
+	for range workerCount {
+		c.workers = append(c.workers, make(chan task, queueLength))
+	}
+	return c, nil
+}
+
+// run keeps the links up and does the work, until ctx is done; then it takes leave of those who see us.
+func (c *component) run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, work := errgroup.WithContext(work)
+	for _, queue := range c.workers {
+		g.Go(func() error { c.work(work, queue); return nil })
+	}
+	for _, server := range c.servers {
+		for range c.connections {
+			l := &link{domain: c.domain, secret: c.secret, server: server, tls: c.tls, times: c.times, log: c.log,
+				opened: c.opened, closed: c.closed, deliver: c.deliverTo(work)}
+			g.Go(func() error { l.run(work); return nil })
+		}
+	}
+	g.Go(func() error { c.synchronise(work); return nil })
+	g.Go(func() error { c.probe(work); return nil })
+	g.Go(func() error { c.keepDatabase(work); return nil })
+	<-ctx.Done()
+	c.takeLeave(work)
+	stop()
+	return g.Wait()
+}
+
+// opened notes a new stream: whatever was known may have changed while there was none.
+func (c *component) opened(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams = append(c.streams, s)
+	c.board.linkUp()
+	wake(c.linked)
+}
+
+func (c *component) closed(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams = slices.DeleteFunc(c.streams, func(o *stream) bool { return o == s })
+	if len(c.streams) == 0 {
+		c.board.linkDown(c.now())
+	}
+}
+
+// wake tells a loop that there is something to do, unless it has been told already.
+func wake(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+var errNoLink = errors.New("no link to the XMPP server")
+
+// send queues a stanza for the XMPP server. What is for one person goes the same way, in order, as long as the links last.
+func (c *component) send(e envelope) error {
+	s := c.streamFor(e.To)
+	if s == nil {
+		return errNoLink
+	}
+	if c.log.Enabled(context.Background(), slog.LevelDebug) {
+		c.log.Debug("sent", "stanza", e.XMLName.Local, "type", e.Type, "id", e.ID, "to", e.To)
+	}
+	return s.write(e.encode())
+}
+
+func (c *component) streamFor(to string) *stream {
+	bare, _, _ := strings.Cut(to, "/")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.streams) == 0 {
+		return nil
+	}
+	return c.streams[maphash.String(c.seed, bare)%uint64(len(c.streams))]
+}
+
+// sendPresence sends a presence of ours. When there is no link it is not sent; the next link makes up for it.
+func (c *component) sendPresence(to, typ string) error {
+	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: typ, From: c.domain, To: to})
+}
+
+// deliverTo returns the function that a link hands its elements to. It waits while the sender's queue, or the room for all
+// of them, is full.
+func (c *component) deliverTo(ctx context.Context) func(*stream, frame) {
+	return func(s *stream, f frame) {
+		from, _, _ := bytes.Cut(attribute(f.data, "from"), []byte("/"))
+		if c.room.Acquire(ctx, int64(len(f.data))) != nil {
+			return // we are stopping
+		}
+		t := task{data: bytes.Clone(f.data), stream: s}
+		select {
+		case c.workers[maphash.Bytes(c.seed, from)%workerCount] <- t:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// inTurn does something in turn with the stanzas of a person.
+func (c *component) inTurn(ctx context.Context, bare string, do func(context.Context)) {
+	select {
+	case c.workers[maphash.String(c.seed, bare)%workerCount] <- task{do: do}:
+	case <-ctx.Done():
+	}
+}
+
+func (c *component) work(ctx context.Context, queue <-chan task) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case t := <-queue:
+			if t.do != nil {
+				t.do(ctx)
+				continue
+			}
+			c.handle(ctx, t.data)
+			c.room.Release(int64(len(t.data)))
+		}
+	}
+}
+
+// handle does what a stanza asks for. One that makes no sense gets an error where an answer is due.
+func (c *component) handle(ctx context.Context, data []byte) {
+	s, err := decodeStanza(data)
+	if c.log.Enabled(ctx, slog.LevelDebug) {
+		c.log.Debug("received", "stanza", s.name.Local, "type", s.typ, "id", s.id, "from", s.from.String(), "error", err)
+	}
+	switch {
+	case s.from.bare == "", s.name.Space != nsComponent, !c.isOurs(s):
+		return // nobody to answer, or nothing for us
+	case err != nil:
+		if s.name.Local == "iq" && (s.typ == "get" || s.typ == "set") {
+			c.refuse(s, badRequest())
+		}
+	case s.from.bare == c.domain:
+		c.heardOurselves(s)
+	case s.name.Local == "iq":
+		c.handleIQ(ctx, s)
+	case s.name.Local == "presence":
+		c.handlePresence(ctx, s)
+	case s.name.Local == "message":
+		c.handleMessage(s)
+	}
+}
+
+// isOurs reports whether a stanza is for our domain, and sees to it that its addressee, who answers, is one.
+func (c *component) isOurs(s *received) bool {
+	to, err := parseJID(s.to)
+	s.to = to.String()
+	return err == nil && to.domain() == c.domain
+}
+
+func (c *component) refuse(s *received, e *stanzaError) {
+	c.send(s.answer("error", e.Err)) // without a link there is nobody to tell
+}
+
+// pingOurselves makes a ping to our own domain (XEP-0199), which the server sends back to us, over one of our streams.
+func pingOurselves(domain string, s *stream) []byte {
+	return envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: s.pingID(), From: domain, To: domain, Payload: ping{}}.encode()
+}
+
+type ping struct {
+	XMLName xml.Name `xml:"urn:xmpp:ping ping"`
+}
+
+// pingID names the stream in its pings, which may come back over another one.
+func (s *stream) pingID() string { return fmt.Sprintf("ping-%p", s) }
+
+// heardOurselves takes a ping of ours as a sign of life of the stream that it went out on.
+func (c *component) heardOurselves(s *received) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.streams {
+		if o.pingID() == s.id {
+			o.heard.Store(c.now().UnixNano())
+		}
+	}
+}
+
+// A request is what somebody asks in an iq. It returns the payload of the answer, and what is to be done once the answer has
+// been sent, if anything; or a *stanzaError.
+type request func(ctx context.Context, s *received, query *element) (payload any, then func(), err error)
+
+// requests are those that we grant.
+func (c *component) requests() map[string]request {
+	return map[string]request{
+		"get " + nsDiscoInfo + " query": c.discoInfo,
+		"get " + nsDiscoItem + " query": c.discoItems,
+		"get " + nsPing + " ping":       c.ping,
+		"get " + nsRegister + " query":  c.registrationForm,
+		"set " + nsRegister + " query":  c.register,
+	}
+}
+
+func (c *component) handleIQ(ctx context.Context, s *received) {
+	switch {
+	case s.typ == "result" || s.typ == "error":
+		return
+	case s.typ != "get" && s.typ != "set", len(s.children) != 1:
+		c.refuse(s, badRequest()) // RFC 6120 §8.2.3
+		return
+	case s.to != c.domain:
+		c.refuse(s, itemNotFound())
+		return
+	}
+	query := &s.children[0]
+	grant, ok := c.granted[s.typ+" "+query.name.Space+" "+query.name.Local]
+	if !ok {
+		c.refuse(s, serviceUnavailable())
+		return
+	}
+	payload, then, err := grant(ctx, s, query)
+	var refused *stanzaError
+	switch {
+	case errors.As(err, &refused):
+		c.refuse(s, refused)
+	case err != nil:
+		c.log.Error("a request failed", "from", s.from.bare, "cause", explain(err))
+		if isFull(err) {
+			c.refuse(s, resourceConstraint())
+		} else {
+			c.refuse(s, internalError())
+		}
+	default:
+		c.send(s.answer("result", payload)) // without a link there is nobody to tell
+		if then != nil {
+			then()
+		}
+	}
+}
+
+func (c *component) ping(context.Context, *received, *element) (any, func(), error) {
+	return nil, nil, nil
+}
+
+// features are what disco#info names (XEP-0030 §3.1): all that we answer, and nothing else.
+var features = []string{nsDiscoInfo, nsDiscoItem, nsRegister, nsPing}
+
+func (c *component) discoInfo(_ context.Context, _ *received, query *element) (any, func(), error) {
+	if query.attr("node") != "" {
+		return nil, nil, itemNotFound()
+	}
+	info := &stanza.DiscoInfo{}
+	info.AddIdentity("web presence", "component", "presence")
+	info.AddFeatures(features...)
+	return info, nil, nil
+}
+
+func (c *component) discoItems(_ context.Context, _ *received, query *element) (any, func(), error) {
+	if query.attr("node") != "" {
+		return nil, nil, itemNotFound()
+	}
+	return &stanza.DiscoItems{}, nil, nil
+}
+
+// handleMessage refuses what somebody writes to us, so that it is not thought to be read.
+func (c *component) handleMessage(s *received) {
+	switch s.typ {
+	case "error", "groupchat", "headline":
+		return
+	}
+	if body := s.child(nsComponent, "body"); body != nil && body.text != "" {
+		c.refuse(s, serviceUnavailable())
+	}
+}
+
+// handlePresence follows the subscriptions and the presence of those who are registered (RFC 6121 §3, §4). Others learn
+// nothing.
+func (c *component) handlePresence(ctx context.Context, s *received) {
+	e := c.board.byJID(s.from.bare)
+	if e == nil || s.to != c.domain {
+		switch s.typ {
+		case "subscribe", "probe":
+			c.send(s.subscriptionAnswer("unsubscribed"))
+		}
+		return
+	}
+	switch s.typ {
+	case "":
+		c.available(e, s)
+	case "unavailable":
+		c.unavailable(e, s)
+	case "error":
+		c.unreachable(e, s)
+	case "subscribe":
+		c.subscribe(ctx, e)
+	case "subscribed":
+		c.subscribed(ctx, e)
+	case "unsubscribe":
+		c.unsubscribe(ctx, e)
+	case "unsubscribed":
+		c.unsubscribed(ctx, e)
+	case "probe":
+		c.probed(e, s)
+	default:
+		c.refuse(s, badRequest())
+	}
+}
+
+// subscriptionAnswer goes to the bare JID, as RFC 6121 §3.1.2 asks.
+func (s *received) subscriptionAnswer(typ string) envelope {
+	return envelope{XMLName: s.name, Type: typ, ID: s.id, From: s.to, To: s.from.bare}.local()
+}
+
+// local leaves out the namespace that the stream has anyway.
+func (e envelope) local() envelope {
+	e.XMLName.Space = ""
+	return e
+}
+
+func (c *component) available(e *entry, s *received) {
+	if !e.user.Subscription.To() {
+		return // directed at us, and not ours to show
+	}
+	p := parsePresence(s, c.now())
+	p.Link = c.board.link.Load().number
+	e.resources = e.resources.Put(p)
+	c.heard(e)
+}
+
+func (c *component) unavailable(e *entry, s *received) {
+	e.resources = e.resources.Remove(s.from.resource)
+	c.heard(e)
+}
+
+// unreachable drops what was known of somebody whose server sends back what we sent.
+func (c *component) unreachable(e *entry, s *received) {
+	e.resources = e.resources.Remove(s.from.resource)
+	e.link = c.board.link.Load().number
+	e.failed = s.from.resource == ""
+	c.update(e)
+}
+
+// subscribe grants what a user asks for, and answers with our presence.
+func (c *component) subscribe(ctx context.Context, e *entry) {
+	if c.storeSubscription(ctx, e, e.user.Subscription.To(), true, e.user.Asked) != nil {
+		return // the user's server repeats the request
+	}
+	c.sendPresence(e.jid, "subscribed")
+	c.sendPresence(e.jid, "")
+}
+
+// subscribed says that we may see the user from now on. Not every server sends the presence unasked.
+func (c *component) subscribed(ctx context.Context, e *entry) {
+	c.storeSubscription(ctx, e, true, e.user.Subscription.From(), false) // if that fails, we ask again after a restart
+	c.update(e)
+	c.askPresence(e)
+}
+
+func (c *component) unsubscribe(ctx context.Context, e *entry) {
+	if c.storeSubscription(ctx, e, e.user.Subscription.To(), false, e.user.Asked) == nil {
+		c.sendPresence(e.jid, "unavailable")
+	}
+}
+
+func (c *component) unsubscribed(ctx context.Context, e *entry) {
+	c.storeSubscription(ctx, e, false, e.user.Subscription.From(), false) // if that fails, the next probe is not answered
+	e.resources = nil
+	c.heard(e)
+}
+
+func (c *component) probed(e *entry, s *received) {
+	if e.user.Subscription.From() {
+		c.sendPresence(s.from.String(), "")
+	} else {
+		c.send(s.subscriptionAnswer("unsubscribed"))
+	}
+}
+
+// storeSubscription keeps a subscription, in memory even when the database fails. The user is to be told nothing of what is
+// not stored.
+func (c *component) storeSubscription(ctx context.Context, e *entry, to, from, asked bool) error {
+	before := e.user
+	e.user.Subscription, e.user.Asked = subscription(to, from), asked
+	if e.user == before {
+		return nil
+	}
+	err := c.db.StoreUser(ctx, e.user)
+	if err != nil {
+		c.log.Error("a subscription could not be stored", "user", e.jid, "cause", explain(err))
+	}
+	return err
+}
+
+// heard publishes what has been learnt from a user's server.
+func (c *component) heard(e *entry) {
+	e.link, e.failed = c.board.link.Load().number, false
+	c.update(e)
+}
+
+// update publishes an entry's new status and sees to it that it is written down.
+func (c *component) update(e *entry) {
+	if !c.board.update(e) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unsaved[e] = struct{}{}
+}
+
+// An allowList says who may register.
+type allowList []string // domains and bare JIDs, normalised; "*" for anyone
+
+func (a allowList) allows(j jid) bool {
+	return j.local() != "" && (slices.Contains(a, "*") || slices.Contains(a, j.bare) || slices.Contains(a, j.domain()))
+}
+
+// parseAllow normalises one entry of an allowList.
+func parseAllow(s string) (string, error) {
+	if s == "*" {
+		return s, nil
+	}
+	j, err := parseJID(s)
+	if err == nil && j.resource != "" {
+		err = errors.New(strconv.Quote(s) + " has a resource; a domain, a bare JID or * is wanted")
+	}
+	return j.bare, err
+}
