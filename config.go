@@ -1,0 +1,272 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// A config is what flags and environment say, as text. Its resolve judges it.
+type config struct {
+	domain         string
+	servers        []string
+	serverTLS      bool
+	serverCA       string
+	secretFile     string
+	connections    int
+	db             string
+	listen         string
+	baseURL        string
+	allow          []string
+	jidLinks       bool
+	frameAncestors string
+	logLevel       string
+	logFormat      string
+}
+
+func (c *config) dbFlag(f *pflag.FlagSet) {
+	f.StringVar(&c.db, "db", "webstatus.db", "the SQLite `file`")
+}
+
+func (c *config) webFlags(f *pflag.FlagSet) {
+	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` of the web server: host:port or unix:/path")
+	f.StringVar(&c.baseURL, "base-url", "", "`URL` by which the outside world reaches the web server, used in every link that is handed out (default from --listen)")
+}
+
+func (c *config) linkFlags(f *pflag.FlagSet) {
+	f.StringVar(&c.domain, "domain", "", "the component's `JID`, such as webstatus.example.org (required)")
+	f.StringSliceVar(&c.servers, "server", []string{"127.0.0.1:5347"}, "`host:port` of the XMPP server's component listener; repeatable (the nodes of a cluster)")
+	f.BoolVar(&c.serverTLS, "server-tls", false, "speak TLS to that listener, verified (ejabberd: tls: true)")
+	f.StringVar(&c.serverCA, "server-ca", "", "PEM `file` with the authorities to verify the XMPP server against, instead of the system's")
+	f.StringVar(&c.secretFile, "secret-file", "", "`file` with the component secret; else WEBSTATUS_SECRET, or a systemd credential named secret")
+	f.IntVar(&c.connections, "connections", 1, "`number` of connections to each server (ejabberd balances over them)")
+}
+
+func (c *config) serveFlags(f *pflag.FlagSet) {
+	c.linkFlags(f)
+	c.dbFlag(f)
+	c.webFlags(f)
+	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: what follows the first dot of --domain)")
+	f.BoolVar(&c.jidLinks, "jid-links", true, "answer at addresses made from JIDs, for users who want that")
+	f.StringVar(&c.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
+	c.logFlags(f, "info")
+}
+
+func (c *config) logFlags(f *pflag.FlagSet, level string) {
+	f.StringVar(&c.logLevel, "log-level", level, "`level`: debug, info, warn or error; debug logs stanzas without their contents")
+	f.StringVar(&c.logFormat, "log-format", "text", "`format`: text or json")
+}
+
+// A usageError says what is wrong with how the program was called.
+type usageError struct{ problems []string }
+
+func (e *usageError) Error() string {
+	if len(e.problems) == 1 {
+		return e.problems[0]
+	}
+	return "the configuration has " + strconv.Itoa(len(e.problems)) + " problems:\n  " + strings.Join(e.problems, "\n  ")
+}
+
+func (e *usageError) add(flag, format string, args ...any) {
+	e.problems = append(e.problems, "--"+flag+" ("+envName(flag)+"): "+fmt.Sprintf(format, args...))
+}
+
+// orNil returns the problems as an error, nil if there are none.
+func (e *usageError) orNil() error {
+	if len(e.problems) == 0 {
+		return nil
+	}
+	return e
+}
+
+func envName(flag string) string {
+	return "WEBSTATUS_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// readEnvironment sets the flags that the command line has left to the environment. Lists are separated by commas.
+func readEnvironment(f *pflag.FlagSet) *usageError {
+	problems := &usageError{}
+	f.VisitAll(func(flag *pflag.Flag) {
+		value := os.Getenv(envName(flag.Name))
+		if flag.Changed || value == "" || flag.Name == "help" {
+			return
+		}
+		if err := f.Set(flag.Name, value); err != nil {
+			problems.add(flag.Name, "%q is not a %s", value, flag.Value.Type())
+		}
+	})
+	return problems
+}
+
+// resolveLink judges what the link to the XMPP server needs.
+func (c *config) resolveLink(problems *usageError) (conf componentConfig) {
+	conf.connections = c.connections
+	if c.connections < 1 {
+		problems.add("connections", "%d: at least 1 is needed", c.connections)
+	}
+	if c.domain == "" {
+		problems.add("domain", "required: the component's JID as the XMPP server's configuration names it, such as webstatus.example.org")
+	} else if j, err := parseJID(c.domain); err != nil || j.bare != j.domain() || j.resource != "" {
+		problems.add("domain", "%q is not the JID of a component, such as webstatus.example.org", c.domain)
+	} else {
+		conf.domain = j.bare
+	}
+	for _, s := range c.servers {
+		if host, port, err := net.SplitHostPort(s); err != nil || host == "" || !isPort(port) || port == "0" {
+			problems.add("server", "%q is not host:port", s)
+		}
+	}
+	conf.servers = c.servers
+	if len(c.servers) == 0 {
+		problems.add("server", "at least one is needed")
+	}
+	var err error
+	if conf.tls, err = c.tlsConfig(); err != nil {
+		problems.add("server-ca", "%v", err)
+	}
+	if conf.secret, err = c.secret(); err != nil {
+		problems.add("secret-file", "%v", err)
+	}
+	conf.times = defaultLinkTimes
+	return conf
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
+}
+
+func (c *config) tlsConfig() (*tls.Config, error) {
+	if !c.serverTLS {
+		if c.serverCA != "" {
+			return nil, errors.New("is of use with --server-tls only")
+		}
+		return nil, nil
+	}
+	conf := &tls.Config{}
+	if c.serverCA != "" {
+		pem, err := os.ReadFile(c.serverCA)
+		if err != nil {
+			return nil, err
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s has no PEM certificate", c.serverCA)
+		}
+	}
+	return conf, nil
+}
+
+// secret reads the component secret from where it has been put.
+func (c *config) secret() (string, error) {
+	file := c.secretFile
+	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); file == "" && os.Getenv("WEBSTATUS_SECRET") == "" && credentials != "" {
+		file = filepath.Join(credentials, "secret")
+	}
+	secret := os.Getenv("WEBSTATUS_SECRET")
+	if file != "" {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		secret = strings.TrimRight(string(content), "\r\n")
+	}
+	if secret == "" {
+		return "", errors.New("required: the component secret, from this file or from WEBSTATUS_SECRET")
+	}
+	return secret, nil
+}
+
+// resolveBaseURL returns the start of all links, without a slash at the end.
+func (c *config) resolveBaseURL(problems *usageError) string {
+	if c.baseURL == "" {
+		host, port, err := net.SplitHostPort(c.listen)
+		if err != nil {
+			if strings.HasPrefix(c.listen, "unix:") {
+				problems.add("base-url", "required where --listen is a Unix socket")
+			}
+			return ""
+		}
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = "localhost"
+		}
+		return "http://" + net.JoinHostPort(host, port)
+	}
+	u, err := url.Parse(c.baseURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		problems.add("base-url", "%q is not a URL such as https://status.example.org", c.baseURL)
+	}
+	return strings.TrimRight(c.baseURL, "/")
+}
+
+func (c *config) resolveListen(problems *usageError) {
+	if path, ok := strings.CutPrefix(c.listen, "unix:"); ok {
+		if path == "" {
+			problems.add("listen", "a path is wanted after unix:")
+		}
+		return
+	}
+	if _, port, err := net.SplitHostPort(c.listen); err != nil || !isPort(port) {
+		problems.add("listen", "%q is neither host:port nor unix:/path", c.listen)
+	}
+}
+
+// resolve judges everything that serve needs, and reports all problems at once.
+func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig, error) {
+	conf := c.resolveLink(problems)
+	conf.allow = c.resolveAllow(problems, conf.domain)
+	conf.jidLinks = c.jidLinks
+	c.resolveListen(problems)
+	conf.baseURL = c.resolveBaseURL(problems)
+	if strings.ContainsAny(c.frameAncestors, ";,\r\n") || strings.TrimSpace(c.frameAncestors) == "" {
+		problems.add("frame-ancestors", "%q is not a list of sources such as 'self' https://example.org", c.frameAncestors)
+	}
+	conf.log = c.logger(problems, logTo)
+	conf.sync = defaultSyncTimes
+	return conf, problems.orNil()
+}
+
+func (c *config) resolveAllow(problems *usageError, domain string) (allow allowList) {
+	if len(c.allow) == 0 && domain != "" {
+		_, parent, ok := strings.Cut(domain, ".")
+		if !ok {
+			problems.add("allow", "required, since --domain %s has no dot: the domains or JIDs that may register", domain)
+		}
+		return allowList{parent}
+	}
+	for _, s := range c.allow {
+		entry, err := parseAllow(s)
+		if err != nil {
+			problems.add("allow", "%v", err)
+		}
+		allow = append(allow, entry)
+	}
+	return allow
+}
+
+func (c *config) logger(problems *usageError, to io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
+		problems.add("log-level", "%q is none of debug, info, warn, error", c.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch c.logFormat {
+	case "json":
+		return slog.New(slog.NewJSONHandler(to, options))
+	case "text":
+	default:
+		problems.add("log-format", "%q is neither text nor json", c.logFormat)
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}

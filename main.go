@@ -1,0 +1,341 @@
+// Webstatus shows on the web whether people on an XMPP server are available.
+//
+// It is an external component (XEP-0114) of a Prosody or ejabberd, and a web server, with one SQLite file. People find it in
+// their client's service discovery, register, accept its contact request, and get a web address: a page for an iframe, and
+// JSON for scripts.
+//
+// # Commands
+//
+//	webstatus serve             run the component and the web server
+//	webstatus migrate           bring the database file to this version's schema
+//	webstatus users list        who is registered, as a table, --json or --csv
+//	webstatus users show JID    one user, with the page's address
+//	webstatus users remove JID  as if the user had unregistered; a running serve hears of it
+//	webstatus check             say what is wrong with the configuration, the database, the link
+//	webstatus demo              everything against a built-in XMPP server with simulated people
+//	webstatus version
+//
+// Every flag can come from the environment: WEBSTATUS_ and its name in capitals, "-" as "_". The component secret comes from
+// --secret-file, WEBSTATUS_SECRET or a systemd credential named secret, never from a flag.
+//
+// # Routes
+//
+//	GET /                   what this is and how to register
+//	GET /status/ID          the page; ID is the user's random token, or the bare JID in base64
+//	GET /status/ID.json     the same for scripts
+//	GET /status/ID/events   the same as server-sent events: now, and at each change
+//
+// # Signals and exit status
+//
+// SIGTERM and SIGINT stop in order: running requests are finished, contacts are told that we go, the database is closed. The
+// exit status is 0 when done, 1 after a failure, 2 for wrong usage or configuration.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+const version = "0.1.0"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// A failure is an error of a command that was called rightly.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+// run runs a command and returns the exit status.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	var failed failure
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &failed):
+		fmt.Fprintln(stderr, "webstatus: "+err.Error())
+		return 1
+	}
+	fmt.Fprintf(stderr, "webstatus: %v\nSee `%s --help`.\n", err, cmd.CommandPath())
+	return 2
+}
+
+// newCommand makes the command line.
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "webstatus",
+		Short:         "Show on the web whether people on your XMPP server are available",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	users := &cobra.Command{
+		Use:   "users",
+		Short: "List, show and remove those who are registered",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	users.AddCommand(usersListCommand(), usersShowCommand(), usersRemoveCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), users, checkCommand(), demoCommand(), versionCommand())
+	return root
+}
+
+// action makes a command's RunE of a function: the environment is read first, and what the function returns counts as a
+// failure unless it is a usageError.
+func action(f func(cmd *cobra.Command, args []string, problems *usageError) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := f(cmd, args, readEnvironment(cmd.Flags()))
+		var usage *usageError
+		if err == nil || errors.As(err, &usage) {
+			return err
+		}
+		return failure{err}
+	}
+}
+
+func serveCommand() *cobra.Command {
+	var conf config
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the component and the web server",
+		Long: `Run the component and the web server until SIGTERM or SIGINT.
+
+Every flag can come from the environment: WEBSTATUS_ and its name in capitals, with _ for -.`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
+			component, err := conf.resolve(problems, cmd.ErrOrStderr())
+			if err != nil && conf.domain == "" {
+				return fmt.Errorf("%w\nTo see it work without any configuration: webstatus demo", err)
+			}
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), conf, component)
+		}),
+	}
+	conf.serveFlags(cmd.Flags())
+	return cmd
+}
+
+// serve opens everything in order, runs until ctx is done, and closes it the other way round.
+func serve(ctx context.Context, conf config, component componentConfig) error {
+	lock, err := lockDatabase(conf.db)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	db, err := openDatabase(ctx, conf.db, true)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	listener, err := listen(conf.listen)
+	if err != nil {
+		return err
+	}
+	return serveAt(ctx, listener, db, conf.frameAncestors, component, nil)
+}
+
+// serveAt runs the component and the web server at a listener. What goes around the website, if not nil, comes before it.
+func serveAt(ctx context.Context, listener net.Listener, db *database, frameAncestors string, conf componentConfig,
+	around func(http.Handler) http.Handler) error {
+	defer listener.Close()
+	conf.now, conf.random = time.Now, rand.Reader
+	c, err := newComponent(ctx, conf, db)
+	if err != nil {
+		return err
+	}
+	r, err := newRenderer(conf.domain)
+	if err != nil {
+		return err
+	}
+	conf.log.Info("serving", "version", version, "listen", listener.Addr().String(), "base_url", conf.baseURL)
+	// The component takes its leave when the last request has been answered.
+	linked, leave := context.WithCancel(context.WithoutCancel(ctx))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer leave()
+		handler := newWebsite(c.board, r, frameAncestors, conf.jidLinks, ctx, conf.log).handler()
+		if around != nil {
+			handler = around(handler)
+		}
+		return serveWeb(ctx, listener, handler, conf.log)
+	})
+	g.Go(func() error { return c.run(linked) })
+	err = g.Wait()
+	conf.log.Info("stopped")
+	return err
+}
+
+// listen opens the web server's address: host:port or unix:/path.
+func listen(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		l, err := net.Listen("tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("another program uses the address %s: stop that one, or choose another with --listen", address)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot listen at %s: check --listen (%w)", address, err)
+		}
+		return l, nil
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("another program uses the socket %s: stop that one, or choose another with --listen", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		os.Remove(path) // left behind by a process that was killed; if it stays, listening says why
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen at the socket %s: check --listen (%w)", path, err)
+	}
+	// What is served is public. Who shall not reach the socket is kept out by its directory.
+	return l, os.Chmod(path, 0o666)
+}
+
+func migrateCommand() *cobra.Command {
+	var conf config
+	cmd := &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the database file to this version's schema",
+		Long:  "Bring the database file to this version's schema, all of it or nothing, and say what was done. A missing file is created.",
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
+			if err := problems.orNil(); err != nil {
+				return err
+			}
+			lock, err := lockDatabase(conf.db)
+			if err != nil {
+				return err
+			}
+			defer lock.Close()
+			from, to, err := migrateDatabase(cmd.Context(), conf.db)
+			switch {
+			case err != nil:
+				return err
+			case from == 0:
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: created with schema %d\n", conf.db, to)
+			case from == to:
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: has schema %d already, nothing to do\n", conf.db, to)
+			default:
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: schema %d is now schema %d\n", conf.db, from, to)
+			}
+			return nil
+		}),
+	}
+	conf.dbFlag(cmd.Flags())
+	return cmd
+}
+
+func checkCommand() *cobra.Command {
+	var conf config
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Say what is wrong with the configuration, the database, the link to the XMPP server",
+		Long: `Load the configuration as serve would, open the database, log in to the XMPP server, and say of each whether it works and
+what to do if not. Nothing is changed.`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
+			component, err := conf.resolve(problems, io.Discard)
+			if err != nil {
+				return err
+			}
+			return check(cmd.Context(), cmd.OutOrStdout(), conf, component)
+		}),
+	}
+	conf.serveFlags(cmd.Flags())
+	return cmd
+}
+
+// check tries everything that serve needs, in the order of serve, and goes on after what fails.
+func check(ctx context.Context, out io.Writer, conf config, component componentConfig) error {
+	failed := 0
+	report := func(what string, err error) {
+		if err != nil {
+			failed++
+			fmt.Fprintf(out, "FAIL  %s: %v\n", what, err)
+			return
+		}
+		fmt.Fprintf(out, "ok    %s\n", what)
+	}
+	report("configuration", nil)
+	db, err := openDatabase(ctx, conf.db, false)
+	if err == nil {
+		db.Close()
+	}
+	if errors.Is(err, errNoDatabase) {
+		fmt.Fprintf(out, "ok    database: %s does not exist yet, serve creates it\n", conf.db)
+	} else {
+		report("database", err)
+	}
+	for _, server := range component.servers {
+		l := &link{domain: component.domain, secret: component.secret, server: server, tls: component.tls, times: component.times}
+		s, err := l.open(ctx)
+		var said *streamError
+		switch {
+		case err == nil:
+			s.conn.Close()
+		case errors.As(err, &said) && said.condition == "conflict":
+			fmt.Fprintf(out, "ok    link to %s: the secret is right, and another connection, a running serve perhaps, holds the place\n", server)
+			continue
+		default:
+			fault := diagnose(err, l)
+			err = fmt.Errorf("%s; check %s", fault.cause, fault.remedy)
+		}
+		report("link to "+server, err)
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of the checks failed", failed)
+	}
+	return nil
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "webstatus %s%s %s %s/%s\n", version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
+
+// commit returns what the binary was built from, if the build knew.
+func commit() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return " (" + s.Value[:min(12, len(s.Value))] + ")"
+		}
+	}
+	return ""
+}
