@@ -386,7 +386,7 @@ func diagnose(err error, l *link) fault {
 	case errors.Is(err, errDial) && timedOut:
 		return fault{cause: "connecting to " + l.server + " timed out", remedy: "firewalls between here and there; " + listener}
 	case errors.Is(err, errDial):
-		return fault{cause: err.Error(), remedy: listener}
+		return fault{cause: "cannot connect to " + l.server + ": " + reason(err), remedy: listener}
 	case errors.As(err, &unknownCA):
 		return fault{cause: err.Error(), remedy: "--server-ca, which names the file with the authority's certificate", slow: true}
 	case errors.As(err, &notTLS):
@@ -396,13 +396,22 @@ func diagnose(err error, l *link) fault {
 	case errors.Is(err, errHandshake) && timedOut:
 		return fault{cause: l.server + " did not answer the handshake in time", remedy: listener + "; whether it wants --server-tls"}
 	case errors.Is(err, errHandshake):
-		return fault{cause: "the handshake failed: " + err.Error(), remedy: listener + "; whether it wants --server-tls"}
+		return fault{cause: "the handshake failed: " + reason(err), remedy: listener + "; whether it wants --server-tls"}
 	case timedOut:
 		return fault{cause: "the server has been silent for " + l.times.dead.String() + " and is given up", remedy: "whether the XMPP server hangs"}
 	case errors.Is(err, errStreamClosed), errors.Is(err, io.EOF):
 		return fault{cause: "the server closed the connection", remedy: "whether the XMPP server was stopped"}
 	}
-	return fault{cause: "the connection broke: " + err.Error(), remedy: "the network, and whether the XMPP server runs"}
+	return fault{cause: "the connection broke: " + reason(err), remedy: "the network, and whether the XMPP server runs"}
+}
+
+// reason returns the innermost part of a network error, which is the same each time, unlike our own port.
+func reason(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err.Error()
+	}
+	return err.Error()
 }
 
 func diagnoseStreamError(said *streamError, l *link) fault {

@@ -1,0 +1,41 @@
+# Its newest release.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers and a browser.
+PROGRAMS = gcc prosody ejabberdctl erl chromium
+PACKAGES = gcc libc6-dev prosody ejabberd chromium
+
+.PHONY: run test check bench build programs
+
+run:
+	go run . demo
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o webstatus .
+
+# Everything that must hold. Where packages cannot be installed, the tests that want them are skipped and say so.
+test: programs check
+	if for p in $(PROGRAMS); do command -v $$p >/dev/null || exit 1; done; then export WEBSTATUS_E2E=require; fi; \
+	race=; if command -v gcc >/dev/null; then race=-race; fi; \
+	go test $$race -timeout 14m ./...
+
+check:
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt: $$files"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go mod tidy -diff
+
+# Figures beside their yardsticks, as ratios.
+bench:
+	go test -run '^$$' -bench . -benchtime 2s .
+
+# Installs what is missing, on Debian and its kin. The policy keeps apt from starting the servers as services.
+programs:
+	@for p in $(PROGRAMS); do command -v $$p >/dev/null || missing=yes; done; \
+	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null; then exit 0; fi; \
+	sudo=; if [ "$$(id -u)" != 0 ]; then sudo="sudo -n"; $$sudo true || exit 0; fi; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; $$sudo chmod +x $$policy; \
+		trap "$$sudo rm -f $$policy" EXIT; fi; \
+	install="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(PACKAGES)"; \
+	$$install || { $$sudo apt-get update && $$install; }
