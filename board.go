@@ -66,6 +66,7 @@ type entry struct {
 	user      User
 	resources Resources
 	link      uint32 // the link over which the user was heard of last, 0 if not since the start
+	greeted   uint32 // the link over which the user was greeted last
 	failed    bool   // the user's server was unreachable then
 }
 

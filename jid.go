@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 	"golang.org/x/text/secure/precis"
+	"golang.org/x/text/unicode/norm"
 )
 
 // A jid is an XMPP address in its normal form (RFC 7622 §3), so that two of them are the same address exactly when they
@@ -81,10 +84,14 @@ func isPlain(s, more string) bool {
 	return true
 }
 
+// locals is the profile UsernameCaseMapped (RFC 8265 §3.3) without its rule about direction, which the package applies to
+// text that runs left to right as well, and so refuses names that servers have.
+var locals = precis.NewIdentifier(precis.FoldWidth, precis.LowerCase(), precis.Norm(norm.NFC))
+
 func normalLocal(s string) (string, error) {
 	if !isPlain(s, "-_.+") {
 		var err error
-		if s, err = precis.UsernameCaseMapped.String(s); err != nil {
+		if s, err = locals.String(s); err != nil {
 			return "", err
 		}
 	}
@@ -100,17 +107,27 @@ var domains = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.Stric
 
 func normalDomain(s string) (string, error) {
 	s = strings.TrimSuffix(s, ".")
-	if !isPlain(s, "-_.") {
-		if ip, ok := strings.CutPrefix(s, "["); ok {
-			address, err := netip.ParseAddr(strings.TrimSuffix(ip, "]"))
-			return "[" + address.String() + "]", err
-		}
+	if ip, ok := strings.CutPrefix(s, "["); ok {
+		address, err := netip.ParseAddr(strings.TrimSuffix(ip, "]"))
+		return "[" + address.WithZone("").String() + "]", err
+	}
+	if !isPlain(s, "-_.") || strings.Contains(s, "xn--") {
 		var err error
 		if s, err = domains.ToUnicode(s); err != nil {
 			return "", err
 		}
 	}
-	if s == "" || len(s) > maxJIDPart || strings.ContainsAny(s, "\"&'/:<>@ \t\r\n") {
+	for _, r := range s {
+		if r == utf8.RuneError || r <= unicode.MaxASCII && !isPlain(string(r), "-_.") {
+			return "", errMalformedJID
+		}
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" {
+			return "", errMalformedJID
+		}
+	}
+	if len(s) > maxJIDPart {
 		return "", errMalformedJID
 	}
 	return s, nil

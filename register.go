@@ -133,6 +133,7 @@ func (c *component) registerNew(ctx context.Context, s *received, values Options
 		return nil, nil, err
 	}
 	e := c.board.add(u, Status{State: Unknown})
+	e.greeted = c.board.link.Load().number
 	c.log.Info("a user has registered", "user", u.JID)
 	return nil, func() { c.askSubscription(e) }, nil
 }

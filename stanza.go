@@ -201,10 +201,7 @@ func refusal(code int, typ stanza.ErrorType, condition string) *stanzaError {
 	return &stanzaError{stanza.Err{Code: code, Type: typ, Reason: condition}}
 }
 
-func badRequest() *stanzaError { return refusal(400, stanza.ErrorTypeModify, "bad-request") }
-func malformedJID() *stanzaError {
-	return refusal(400, stanza.ErrorTypeModify, "jid-malformed")
-}
+func badRequest() *stanzaError    { return refusal(400, stanza.ErrorTypeModify, "bad-request") }
 func forbidden() *stanzaError     { return refusal(403, stanza.ErrorTypeAuth, "forbidden") }
 func itemNotFound() *stanzaError  { return refusal(404, stanza.ErrorTypeCancel, "item-not-found") }
 func notAcceptable() *stanzaError { return refusal(406, stanza.ErrorTypeModify, "not-acceptable") }

@@ -48,9 +48,11 @@ func (c *component) synchronise(ctx context.Context) {
 
 // greet tells a user that we are there, and asks what has to be asked.
 func (c *component) greet(e *entry) {
-	if e.current.Load() == nil {
-		return // has left meanwhile
+	link := c.board.link.Load().number
+	if e.current.Load() == nil || e.greeted == link {
+		return // has left, or come, meanwhile
 	}
+	e.greeted = link
 	if e.user.Subscription.From() {
 		c.sendPresence(e.jid, "")
 	}

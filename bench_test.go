@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Each benchmark measures something beside its yardstick, in turns of the same run, and prints the ratio of the two.
+
+// BenchmarkWeb compares what has been looked at before with a bare handler that writes the same bytes.
+func BenchmarkWeb(b *testing.B) {
+	board := newBoard(noon, noon)
+	board.linkUp()
+	e := board.add(User{JID: juliet, Token: Token{1}, Options: Options{ShowMessage: true, ShowJID: true, JIDLink: true}, Subscription: SubscriptionTo}, Status{})
+	e.link, e.resources = 1, Resources{{Resource: "b", State: Away, Since: noon, Messages: []Text{{"", "lunch"}}, Link: 1}}
+	board.update(e)
+	r, err := newRenderer("webstatus.example.org")
+	if err != nil {
+		b.Fatal(err)
+	}
+	site := newWebsite(board, r, "*", true, context.Background(), slog.New(slog.DiscardHandler)).handler()
+	for _, ext := range []string{"", ".json"} {
+		b.Run("page"+ext, func(b *testing.B) {
+			path := "/status/" + Token{1}.String() + ext
+			first := httptest.NewRecorder()
+			site.ServeHTTP(first, httptest.NewRequest("GET", path, nil))
+			body, contentType := first.Body.Bytes(), first.Header().Get("Content-Type")
+			bare := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Header().Set("Content-Type", contentType)
+				rw.Write(body)
+			})
+			compareWeb(b, path, bare, site)
+		})
+	}
+}
+
+// compareWeb asks two handlers over real connections, in turns.
+func compareWeb(b *testing.B, path string, bare, ours http.Handler) {
+	const clients, turn = 16, 100 * time.Millisecond
+	var addresses [2]string
+	for i, h := range []http.Handler{bare, ours} {
+		s := httptest.NewServer(h)
+		defer s.Close()
+		addresses[i] = s.Listener.Addr().String()
+	}
+	var answered [2]int
+	for b.Loop() {
+		for i, address := range addresses {
+			answered[i] += hammer(b, address, path, clients, turn)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(answered[0])/(float64(b.N)*turn.Seconds()), "bare/s")
+	b.ReportMetric(float64(answered[1])/(float64(b.N)*turn.Seconds()), "ours/s")
+	b.ReportMetric(float64(answered[1])/float64(answered[0]), "ratio(>=0.85)")
+}
+
+// hammer counts the answers that clients get in a time. They only read and compare lengths, so that the servers are what is
+// measured.
+func hammer(b *testing.B, address, path string, clients int, turn time.Duration) int {
+	counts := make(chan int)
+	until := time.Now().Add(turn)
+	for range clients {
+		go func() {
+			n := 0
+			defer func() { counts <- n }()
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer conn.Close()
+			request := []byte("GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n")
+			buf, size := make([]byte, 64<<10), 0
+			for time.Now().Before(until) {
+				if _, err := conn.Write(request); err != nil {
+					b.Error(err)
+					return
+				}
+				for got := 0; got == 0 || got < size; {
+					m, err := conn.Read(buf[got:])
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					if got += m; size == 0 {
+						size = answerSize(buf[:got])
+						if size == 0 {
+							got = 0
+							b.Error("the first answer came in pieces")
+							return
+						}
+					}
+				}
+				n++
+			}
+		}()
+	}
+	total := 0
+	for range clients {
+		total += <-counts
+	}
+	return total
+}
+
+// answerSize returns the length of a whole HTTP answer that begins a buffer, 0 if it cannot be told.
+func answerSize(answer []byte) int {
+	head, _, ok := bytes.Cut(answer, []byte("\r\n\r\n"))
+	if !ok {
+		return 0
+	}
+	var length int
+	for line := range strings.Lines(string(head)) {
+		fmt.Sscanf(line, "Content-Length: %d", &length) // other lines do not match
+	}
+	return len(head) + 4 + length
+}
+
+// presenceStanza is as long as servers send them.
+func presenceStanza(i int) string {
+	return fmt.Sprintf(`<presence xml:lang='en' to='webstatus.example.org' from='user%d@example.org/Gajim.%08d'><show>%s</show><priority>%d</priority>`+
+		`<status>working on it %d</status><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='https://gajim.org' ver='qFz8mLLY5tGYl2LlqGJvJcIyLPo='/>`+
+		`<x xmlns='vcard-temp:x:update'><photo>ba2bcd5f6c7d1fc1b5a0e8f4e9e11e4b2a9d3c10</photo></x></presence>`,
+		i%1000, i, []string{"away", "dnd", "xa", "chat"}[i/1000%4], i%10, i)
+}
+
+// BenchmarkStanzas compares taking presence in, from the socket to the board, with xml.Decoder.Token alone over the same
+// bytes, both on one core.
+func BenchmarkStanzas(b *testing.B) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const stanzas = 20000
+	var input strings.Builder
+	input.WriteString("<stream>")
+	for i := range stanzas {
+		input.WriteString(presenceStanza(i))
+	}
+	db, err := openDatabase(context.Background(), filepath.Join(b.TempDir(), "webstatus.db"), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	c, err := newComponent(context.Background(), componentConfig{domain: "webstatus.example.org", now: time.Now, log: slog.New(slog.DiscardHandler)}, db)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 1000 {
+		c.board.add(User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionTo}, Status{})
+	}
+	c.board.linkUp()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for _, queue := range c.workers {
+		go c.work(ctx, queue)
+	}
+	var tokens, ours time.Duration
+	for b.Loop() {
+		began := time.Now()
+		readAll(b, input.String(), func(r io.Reader) {
+			d := xml.NewDecoder(r)
+			for {
+				if _, err := d.Token(); err != nil {
+					return
+				}
+			}
+		})
+		tokens += time.Since(began)
+		began = time.Now()
+		readAll(b, input.String(), func(r io.Reader) {
+			f, deliver := newFramer(r, maxStanza), c.deliverTo(ctx)
+			if _, err := f.header(); err != nil {
+				b.Error(err)
+			}
+			for {
+				fr, err := f.next()
+				if err != nil {
+					break
+				}
+				deliver(nil, fr)
+			}
+			for i := range c.workers { // until all has been handled
+				done := make(chan struct{})
+				c.workers[i] <- task{do: func(context.Context) { close(done) }}
+				<-done
+			}
+		})
+		ours += time.Since(began)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(stanzas*b.N)/tokens.Seconds(), "tokens-alone/s")
+	b.ReportMetric(float64(stanzas*b.N)/ours.Seconds(), "ours/s")
+	b.ReportMetric(float64(tokens)/float64(ours), "ratio(>=0.6)")
+}
+
+// readAll has a reader read what comes over a loopback connection.
+func readAll(b *testing.B, input string, read func(io.Reader)) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, input) // what is not read is not counted
+	}()
+	conn, err := l.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	read(conn)
+}

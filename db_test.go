@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func newDatabase(t *testing.T) (*database, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "webstatus.db")
+	db, err := openDatabase(t.Context(), path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db, path
+}
+
+func TestUsers(t *testing.T) {
+	db, _ := newDatabase(t)
+	ctx := t.Context()
+	if _, err := db.GetUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
+		t.Errorf("before: %v", err)
+	}
+	u := User{JID: juliet, Token: Token{1}, Options: Options{ShowJID: true}, Subscription: SubscriptionNone, Asked: true, Created: noon}
+	for range 2 {
+		if err := db.StoreUser(ctx, u); err != nil {
+			t.Fatal(err)
+		}
+		got, err := db.GetUser(ctx, juliet)
+		if diff := cmp.Diff(u, got); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+		u.Options, u.Subscription, u.Asked, u.Token = Options{ShowMessage: true, JIDLink: true}, SubscriptionBoth, false, Token{2}
+	}
+	status := Status{State: Away, Since: at(1), Messages: []Text{{"de", "Mittag"}}}
+	if err := db.StorePresence(ctx, map[string]Status{juliet: status, "nobody@example.org": {State: Chat}}); err != nil {
+		t.Fatal(err)
+	}
+	var all []UserStatus
+	for got, err := range db.Users(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, got)
+	}
+	stored := User{JID: juliet, Token: Token{1}, Options: Options{ShowJID: true}, Subscription: SubscriptionNone, Asked: true, Created: noon}
+	stored.Options, stored.Subscription, stored.Asked, stored.Token = Options{ShowMessage: true, JIDLink: true}, SubscriptionBoth, false, Token{2}
+	if diff := cmp.Diff([]UserStatus{{stored, status}}, all); diff != "" {
+		t.Error(diff)
+	}
+
+	if err := db.DeleteUser(ctx, juliet); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.DeleteUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
+		t.Errorf("twice: %v", err)
+	}
+	if w, err := db.Withdrawals(ctx); err != nil || !cmp.Equal(w, []string{juliet}) {
+		t.Errorf("withdrawals: %v %v", w, err)
+	}
+	if err := db.StoreUser(ctx, u); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := db.Withdrawals(ctx); err != nil || len(w) != 0 {
+		t.Errorf("withdrawals of somebody who is back: %v %v", w, err)
+	}
+	if got, err := db.GetUserStatus(ctx, juliet); err != nil || got.Status.State != Unknown {
+		t.Errorf("the presence has survived: %v %v", got, err)
+	}
+}
+
+func TestOpenDatabase(t *testing.T) {
+	edit := func(statement string) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			pool, err := sql.Open("sqlite", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pool.Close()
+			if _, err := pool.Exec(statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write := func(content string) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	valid := func(t *testing.T, path string) {
+		db, err := openDatabase(t.Context(), path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db.Close()
+	}
+	tests := []struct {
+		name string
+		make []func(*testing.T, string)
+		err  error
+		says string
+	}{
+		{"missing", nil, nil, ""},
+		{"empty", []func(*testing.T, string){write("")}, nil, ""},
+		{"ours", []func(*testing.T, string){valid}, nil, ""},
+		{"text", []func(*testing.T, string){write("dear diary, today I have written more than sixteen bytes")}, errForeign, "another file with --db"},
+		{"another program's", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another file with --db"},
+		{"marked by another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another file with --db"},
+		{"newer", []func(*testing.T, string){valid, edit("PRAGMA user_version = 99")}, errNewerSchema, "newer version"},
+		{"damaged", []func(*testing.T, string){write("SQLite format 3\x00" + strings.Repeat("rubbish", 1000))}, nil, "damaged"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "webstatus.db")
+			for _, make := range tt.make {
+				make(t, path)
+			}
+			before, _ := os.ReadFile(path) // nil if it does not exist
+			db, err := openDatabase(t.Context(), path, true)
+			if err == nil {
+				db.Close()
+			}
+			if tt.says == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || tt.err != nil && !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), path) {
+				t.Errorf("error %v", err)
+			}
+			if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+				t.Errorf("the file was altered (%v)", err)
+			}
+		})
+	}
+}
+
+func TestMissingDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "webstatus.db")
+	if _, err := openDatabase(t.Context(), path, false); !errors.Is(err, errNoDatabase) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was created (%v)", err)
+	}
+}
+
+// TestDurable looks at the settings on which it rests that what was confirmed survives a loss of power.
+func TestDurable(t *testing.T) {
+	db, _ := newDatabase(t)
+	var journal string
+	var synchronous int
+	if err := db.sql.QueryRow("SELECT journal_mode, synchronous FROM pragma_journal_mode, pragma_synchronous").Scan(&journal, &synchronous); err != nil {
+		t.Fatal(err)
+	}
+	if journal != "wal" || synchronous != 2 {
+		t.Errorf("journal %s, synchronous %d, want wal and 2 (FULL)", journal, synchronous)
+	}
+}
+
+// TestSchemaComments sees to it that every column says what it holds.
+func TestSchemaComments(t *testing.T) {
+	for line := range strings.Lines(schema) {
+		line = strings.TrimSpace(line)
+		if isColumn := strings.Contains(line, " TEXT ") || strings.Contains(line, " INTEGER") || strings.Contains(line, " BLOB "); isColumn && !strings.Contains(line, " -- ") {
+			t.Errorf("no comment: %s", line)
+		}
+	}
+}
+
+func TestFailingDatabase(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := f.db.sql.ExecContext(ctx, "PRAGMA query_only = 1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{`<show_full_jid>1</show_full_jid>`, `<remove/>`} {
+		f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + query + `</query></iq>`)
+		if got := f.next(); !strings.Contains(got, "<error code='500' type='wait'><internal-server-error") {
+			t.Errorf("%s: %s", query, got)
+		}
+	}
+	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"available"`) || strings.Contains(body, juliet) {
+		t.Errorf("not what was confirmed: %s", body)
+	}
+	if _, err := f.db.sql.ExecContext(ctx, "PRAGMA query_only = 0"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,539 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A fixture is a component with its web server, linked to a loopback server whose part the test plays.
+type fixture struct {
+	t      *testing.T
+	server *loopback
+	stream *loopbackStream
+	db     *database
+	dbPath string
+	conf   componentConfig
+	comp   *component
+	web    *httptest.Server
+	stop   func()
+	log    *lockedBuffer
+	pings  int
+	mu     sync.Mutex
+	clock  time.Time
+}
+
+// A countingReader gives tokens that a test can foretell.
+type countingReader struct{ n byte }
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = r.n
+	}
+	r.n++
+	return len(p), nil
+}
+
+func (f *fixture) now() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.clock
+}
+
+// newFixture starts a component; change, if not nil, may alter its configuration first.
+func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, clock: noon}
+	var err error
+	if f.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.server.listener.Close() })
+	f.conf = componentConfig{domain: f.server.domain, secret: f.server.secret, servers: []string{f.server.address()}, connections: 1,
+		allow: allowList{"example.org"}, baseURL: "https://status.example.org", jidLinks: true, times: defaultLinkTimes,
+		sync: syncTimes{silence: 20 * time.Millisecond, save: 5 * time.Millisecond, poll: 5 * time.Millisecond, seen: time.Hour, pace: 1e6},
+		now:  f.now, random: &countingReader{}, log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	f.conf.times.retry = time.Millisecond
+	if change != nil {
+		change(&f.conf)
+	}
+	f.start()
+	return f
+}
+
+// start starts the component, again if it has run before.
+func (f *fixture) start() {
+	t := f.t
+	t.Helper()
+	var err error
+	if f.db, err = openDatabase(t.Context(), f.dbPath, true); err != nil {
+		t.Fatal(err)
+	}
+	if f.comp, err = newComponent(t.Context(), f.conf, f.db); err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRenderer(f.conf.domain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f.web = httptest.NewServer(newWebsite(f.comp.board, r, "*", f.conf.jidLinks, ctx, f.conf.log).handler())
+	done := make(chan error, 1)
+	go func() { done <- f.comp.run(ctx) }()
+	f.stop = sync.OnceFunc(func() {
+		cancel()
+		f.web.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := f.db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(f.stop)
+	f.accept()
+}
+
+// accept takes the component's next connection.
+func (f *fixture) accept() {
+	f.t.Helper()
+	var err error
+	if f.stream, err = f.server.accept(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { f.stream.Close() })
+}
+
+// send sends XML to the component.
+func (f *fixture) send(xml string) {
+	f.t.Helper()
+	if _, err := io.WriteString(f.stream, xml); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// next returns what the component sends next, with single quotes.
+func (f *fixture) next() string {
+	f.t.Helper()
+	f.stream.SetReadDeadline(time.Now().Add(patience))
+	fr, err := f.stream.framer.next()
+	if err != nil {
+		f.t.Fatalf("%v; log:\n%s", err, f.log)
+	}
+	return strings.ReplaceAll(string(fr.data), `"`, "'")
+}
+
+// want compares what the component sends next.
+func (f *fixture) want(stanzas ...string) {
+	f.t.Helper()
+	for _, want := range stanzas {
+		if got := f.next(); got != want {
+			f.t.Fatalf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
+// settled makes sure that all from one person has been handled, and that nothing was said about it.
+func (f *fixture) settled(person string) {
+	f.t.Helper()
+	f.pings++
+	id := "barrier" + strconv.Itoa(f.pings)
+	f.send(`<iq type='get' id='` + id + `' from='` + person + `/barrier' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
+	f.want(`<iq type='result' id='` + id + `' from='webstatus.example.org' to='` + person + `/barrier'></iq>`)
+}
+
+// get returns an answer of the web server.
+func (f *fixture) get(path string) (*http.Response, string) {
+	f.t.Helper()
+	resp, err := http.Get(f.web.URL + path)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+const (
+	juliet     = "juliet@example.org"
+	julietPage = "/status/anVsaWV0QGV4YW1wbGUub3Jn"
+)
+
+// wantState compares what the web shows of Juliet.
+func (f *fixture) wantState(want State) {
+	f.t.Helper()
+	if resp, body := f.get(julietPage + ".json"); !strings.Contains(body, `"state":"`+string(want)+`"`) {
+		f.t.Errorf("%s %s, want %s", resp.Status, body, want)
+	}
+}
+
+// register registers Juliet, and lets her be seen.
+func (f *fixture) register(fields string) {
+	f.t.Helper()
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
+	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`,
+		`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+}
+
+// says sends a presence from one of Juliet's resources.
+func (f *fixture) says(resource, attributes, content string) {
+	f.t.Helper()
+	f.send(`<presence from='juliet@example.org/` + resource + `' to='webstatus.example.org' ` + attributes + `>` + content + `</presence>`)
+	f.settled(juliet)
+}
+
+func TestRequests(t *testing.T) {
+	const err = `<error code='%c' type='%t'><%r xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'></%r></error>`
+	failed := func(code, typ, condition string) string {
+		return strings.NewReplacer("%c", code, "%t", typ, "%r", condition).Replace(err)
+	}
+	badRequest, notAcceptable, notFound := failed("400", "modify", "bad-request"), failed("406", "modify", "not-acceptable"), failed("404", "cancel", "item-not-found")
+	submit := func(fields string) string {
+		return `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='submit'>` + fields + `</x></query>`
+	}
+	const formType = `<field var='FORM_TYPE'><value>jabber:iq:register</value></field>`
+	tests := []struct{ name, from, typ, query, want string }{
+		{"ping", "romeo@example.org/x", "get", `<ping xmlns='urn:xmpp:ping'/>`, ``},
+		{"disco#info", "romeo@elsewhere.example/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info'/>`,
+			`<query xmlns='http://jabber.org/protocol/disco#info'><identity name='web presence' category='component' type='presence'></identity>` +
+				`<feature var='http://jabber.org/protocol/disco#info'></feature><feature var='http://jabber.org/protocol/disco#items'></feature>` +
+				`<feature var='jabber:iq:register'></feature><feature var='urn:xmpp:ping'></feature></query>`},
+		{"disco#info of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>`, notFound},
+		{"disco#items", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items'/>`, `<query xmlns='http://jabber.org/protocol/disco#items'></query>`},
+		{"disco#items of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items' node='n'/>`, notFound},
+		{"unknown", "romeo@example.org/x", "get", `<query xmlns='x:y'/>`, failed("503", "cancel", "service-unavailable")},
+		{"unknown type", "romeo@example.org/x", "put", `<query xmlns='x:y'/>`, badRequest},
+		{"two queries", "romeo@example.org/x", "get", `<a xmlns='x'/><b xmlns='x'/>`, badRequest},
+		{"no query", "romeo@example.org/x", "get", ``, badRequest},
+		{"stranger asks", "romeo@elsewhere.example/x", "get", `<query xmlns='jabber:iq:register'/>`, failed("403", "auth", "forbidden")},
+		{"stranger registers", "romeo@elsewhere.example/x", "set", `<query xmlns='jabber:iq:register'/>`, failed("403", "auth", "forbidden")},
+		{"server registers", "example.org", "set", `<query xmlns='jabber:iq:register'/>`, failed("403", "auth", "forbidden")},
+		{"removal before registration", "romeo@example.org/x", "set", `<query xmlns='jabber:iq:register'><remove/></query>`, failed("407", "auth", "registration-required")},
+		{"removal with siblings", "romeo@example.org/x", "set", `<query xmlns='jabber:iq:register'><remove/><nick/></query>`, badRequest},
+		{"wrong FORM_TYPE", "romeo@example.org/x", "set", submit(`<field var='FORM_TYPE'><value>x</value></field>`), badRequest},
+		{"form of type form", "romeo@example.org/x", "set", `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='form'/></query>`, badRequest},
+		{"form of type result", "romeo@example.org/x", "set", `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='result'/></query>`, badRequest},
+		{"form and plain", "romeo@example.org/x", "set", `<query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid><x xmlns='jabber:x:data' type='submit'/></query>`, badRequest},
+		{"two forms", "romeo@example.org/x", "set", `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='submit'/><x xmlns='jabber:x:data' type='submit'/></query>`, badRequest},
+		{"cancelled", "romeo@example.org/x", "set", `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='cancel'/></query>`, ``},
+		{"no boolean", "romeo@example.org/x", "set", submit(formType + `<field var='show_full_jid'><value>yes</value></field>`), notAcceptable},
+		{"no value", "romeo@example.org/x", "set", submit(formType + `<field var='show_full_jid'/>`), notAcceptable},
+		{"two values", "romeo@example.org/x", "set", submit(formType + `<field var='show_full_jid'><value>1</value><value>1</value></field>`), notAcceptable},
+		{"field twice", "romeo@example.org/x", "set", submit(formType + `<field var='jid_link'><value>1</value></field><field var='jid_link'><value>1</value></field>`), badRequest},
+	}
+	f := newFixture(t, nil)
+	for i, tt := range tests {
+		id, lang := strconv.Itoa(i), []string{"", " xml:lang='de'"}[i%2]
+		f.send(`<iq type='` + tt.typ + `' id='` + id + `' from='` + tt.from + `' to='webstatus.example.org'` + lang + `>` + tt.query + `</iq>`)
+		typ := "result"
+		if strings.HasPrefix(tt.want, "<error") {
+			typ = "error"
+		}
+		want := `<iq type='` + typ + `' id='` + id + `' from='webstatus.example.org' to='` + tt.from + `'` + lang + `>` + tt.want + `</iq>`
+		if got := f.next(); got != want {
+			t.Errorf("%s:\ngot  %s\nwant %s", tt.name, got, want)
+		}
+	}
+	for _, silent := range []string{
+		`<iq type='result' id='a' from='romeo@example.org/x' to='webstatus.example.org'/>`,
+		`<iq type='error' id='a' from='romeo@example.org/x' to='webstatus.example.org'><error/></iq>`,
+		`<message type='error' from='romeo@example.org/x' to='webstatus.example.org'><body>x</body></message>`,
+		`<message type='groupchat' from='romeo@example.org/x' to='webstatus.example.org'><body>x</body></message>`,
+		`<message from='romeo@example.org/x' to='webstatus.example.org'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>`,
+		`<presence from='romeo@example.org/x' to='webstatus.example.org'/>`,
+		`<presence type='unavailable' from='romeo@example.org/x' to='webstatus.example.org'/>`,
+		`<presence type='subscribed' from='romeo@example.org' to='webstatus.example.org'/>`,
+		`<presence type='nonsense' from='romeo@example.org' to='webstatus.example.org'/>`,
+		`<unknown xmlns='x' from='romeo@example.org/x' to='webstatus.example.org'/>`,
+		`<iq type='get' id='a' from='@' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`,
+		`<iq type='get' id='a' from='romeo@example.org/x' to='other.example'><ping xmlns='urn:xmpp:ping'/></iq>`,
+	} {
+		f.send(silent)
+		f.settled("romeo@example.org")
+	}
+	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='x@webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
+	f.want(`<iq type='error' id='a' from='x@webstatus.example.org' to='romeo@example.org/x'>` + notFound + `</iq>`)
+	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a></b></iq>`)
+	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
+	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>` + strings.Repeat("x", maxStanza) + `</a></iq>`)
+	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
+	f.send(`<message from='romeo@example.org/x' to='webstatus.example.org' id='m'><body>hello</body></message>`)
+	f.want(`<message type='error' id='m' from='webstatus.example.org' to='romeo@example.org/x'>` + failed("503", "cancel", "service-unavailable") + `</message>`)
+	for _, typ := range []string{"subscribe", "probe"} {
+		f.send(`<presence type='` + typ + `' from='romeo@example.org/x' to='webstatus.example.org'/>`)
+		f.want(`<presence type='unsubscribed' from='webstatus.example.org' to='romeo@example.org'></presence>`)
+	}
+}
+
+func TestRegistration(t *testing.T) {
+	f := newFixture(t, nil)
+	ask := func() string {
+		f.send(`<iq type='get' id='q' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+		return f.next()
+	}
+	formOf := func(registered, instructions string, values ...string) string {
+		return `<iq type='result' id='q' from='webstatus.example.org' to='juliet@example.org/b'><query xmlns='jabber:iq:register'>` + registered +
+			`<instructions>Use the enclosed form to register</instructions><x xmlns='jabber:x:data' type='form'>` + instructions +
+			`<field var='FORM_TYPE' type='hidden'><value>jabber:iq:register</value></field>` +
+			`<field var='show_status_msg' type='boolean' label='Show status msg'><value>` + values[0] + `</value></field>` +
+			`<field var='show_full_jid' type='boolean' label='Show full JID'><value>` + values[1] + `</value></field>` +
+			`<field var='jid_link' type='boolean' label='Also answer at the address made from the JID'><value>` + values[2] + `</value></field></x></query></iq>`
+	}
+	const byJID = "https://status.example.org" + julietPage
+	before := formOf("", "<instructions>Once registered, your web status URL will be: "+byJID+"</instructions>", "0", "0", "1")
+	if got := ask(); got != before {
+		t.Errorf("got  %s\nwant %s", got, before)
+	}
+	resp, _ := f.get(julietPage)
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("%s before registration", resp.Status)
+	}
+
+	f.register(`<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>jabber:iq:register</value></field>` +
+		`<field var='show_status_msg'><value>true</value></field><field var='unheard of'/></x>`)
+	token := "/status/" + Token{}.String()
+	after := formOf("<registered></registered>", "<instructions>Your web status URL is: https://status.example.org"+token+
+		"</instructions><instructions>This one works as well: "+byJID+"</instructions>", "1", "0", "1")
+	if got := ask(); got != after {
+		t.Errorf("got  %s\nwant %s", got, after)
+	}
+	for _, path := range []string{token, julietPage} {
+		if resp, _ := f.get(path); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s after registration", path, resp.Status)
+		}
+	}
+
+	// While she is seen, a change brings no contact request. What is left out stays.
+	f.says("b", "", "<status>O Romeo</status>")
+	change := func(fields string) {
+		f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
+		f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+		f.settled(juliet)
+	}
+	change(`<x xmlns='jabber:x:data' type='submit'><field var='show_full_jid'><value>1</value></field></x>`)
+	if _, body := f.get(token + ".json"); !strings.Contains(body, "O Romeo") || !strings.Contains(body, juliet) {
+		t.Errorf("not shown: %s", body)
+	}
+	change(`<x xmlns='jabber:x:data' type='cancel'/>`)
+	change(`<show_status_msg>0</show_status_msg><jid_link>0</jid_link>`)
+	if _, body := f.get(token + ".json"); strings.Contains(body, "O Romeo") || !strings.Contains(body, juliet) {
+		t.Errorf("not as it should be: %s", body)
+	}
+	if resp, _ := f.get(julietPage); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("%s after the address was switched off", resp.Status)
+	}
+
+	f.send(`<iq type='set' id='x' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	f.want(`<iq type='result' id='x' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	if resp, _ := f.get(token); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("%s after removal", resp.Status)
+	}
+	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
+		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	}
+	if _, err := f.db.GetUser(t.Context(), juliet); !errors.Is(err, ErrNotFound) {
+		t.Errorf("in the database: %v", err)
+	}
+}
+
+// TestLeftOutsiders has a user who registered when that was allowed: she may still change her mind.
+func TestLeftOutsiders(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.stop()
+	f.conf.allow = allowList{"elsewhere.example"}
+	f.start()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.send(`<iq type='set' id='x' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	f.want(`<iq type='result' id='x' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+}
+
+func TestSubscription(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.wantState(Available)
+	toUs := func(typ, resource string) {
+		f.send(`<presence type='` + typ + `' from='juliet@example.org` + resource + `' to='webstatus.example.org'/>`)
+	}
+	fromUs := func(typ, to string) {
+		f.t.Helper()
+		if typ != "" {
+			typ = " type='" + typ + "'"
+		}
+		f.want(`<presence` + typ + ` from='webstatus.example.org' to='` + to + `'></presence>`)
+	}
+	toUs("probe", "/b")
+	fromUs("unsubscribed", juliet)
+	toUs("subscribe", "/b")
+	fromUs("subscribed", juliet)
+	fromUs("", juliet)
+	toUs("probe", "/b")
+	fromUs("", juliet+"/b")
+	toUs("unsubscribe", "")
+	fromUs("unavailable", juliet)
+	toUs("nonsense", "/b")
+	if got := f.next(); !strings.Contains(got, "bad-request") {
+		t.Error(got)
+	}
+	toUs("unsubscribed", "")
+	f.settled(juliet)
+	f.wantState(Unknown)
+	f.says("b", "", "<show>dnd</show>") // directed at us, and not to be shown
+	f.wantState(Unknown)
+
+	// Who asks again is asked again, also after a restart.
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	fromUs("subscribe", juliet)
+	toUs("unavailable", "") // how Prosody acknowledges
+	f.settled(juliet)
+	f.wantState(Unknown)
+	f.stream.Close()
+	f.accept()
+	fromUs("subscribe", juliet)
+	toUs("subscribed", "")
+	fromUs("probe", juliet)
+}
+
+func TestPresence(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "<show>away</show>")
+	f.wantState(Away)
+	f.says("phone", "", "<show>dnd</show><priority>5</priority>")
+	f.wantState(DoNotDisturb)
+	f.says("phone", "type='unavailable'", "")
+	f.wantState(Away)
+	f.says("phone", "type='error'", "<error/>")
+	f.wantState(Away)
+	f.send(`<presence type='unavailable' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.settled(juliet)
+	f.wantState(Unavailable)
+	f.says("b", "", "")
+	f.wantState(Available)
+	f.send(`<presence type='error' from='juliet@example.org' to='webstatus.example.org'><error/></presence>`)
+	f.settled(juliet)
+	f.wantState(Unknown)
+	f.says("b", "", "")
+	f.wantState(Available)
+}
+
+// TestNewLink follows what the web shows while the link is down and after it is up again.
+func TestNewLink(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("<show_status_msg>1</show_status_msg>")
+	f.says("gone", "", "<show>dnd</show><priority>5</priority>")
+	f.says("stays", "", "<status>here</status>")
+	f.wantState(DoNotDisturb)
+	f.stream.Close()
+	f.accept()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.send(`<presence from='juliet@example.org/stays' to='webstatus.example.org'><status>here</status><delay xmlns='urn:xmpp:delay' stamp='2026-11-22T11:00:00Z'/></presence>`)
+	eventually(t, "the other resource is gone", func() bool { _, body := f.get(julietPage + ".json"); return strings.Contains(body, `"available"`) })
+
+	// After a restart the last known is shown, and silence is an answer.
+	eventually(t, "presence is written down", func() bool {
+		u, err := f.db.GetUserStatus(t.Context(), juliet)
+		return err == nil && u.Status.State == Available && len(u.Status.Messages) == 1
+	})
+	f.stop()
+	f.conf.sync.silence = time.Hour
+	f.start()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"message":"here"`) {
+		t.Errorf("not the last known: %s", body)
+	}
+	f.stop()
+	f.conf.sync.silence = time.Millisecond
+	f.start()
+	eventually(t, "silence means offline", func() bool { _, body := f.get(julietPage + ".json"); return strings.Contains(body, `"unavailable"`) })
+}
+
+// TestLongOutage has the link down for so long that nothing is known any more.
+func TestLongOutage(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	eventually(t, "presence is written down", func() bool {
+		u, err := f.db.GetUserStatus(t.Context(), juliet)
+		return err == nil && u.Status.State == Available
+	})
+	f.stop()
+	f.mu.Lock()
+	f.clock = noon.Add(outage)
+	f.mu.Unlock()
+	f.conf.sync.silence = time.Hour
+	f.start()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.wantState(Unknown)
+	f.says("b", "", "")
+	f.wantState(Available)
+}
+
+// TestRemovedByOperator has another process remove a user while we run.
+func TestRemovedByOperator(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.settled(juliet)
+	other, err := openDatabase(t.Context(), f.dbPath, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.DeleteUser(t.Context(), juliet); err != nil {
+		t.Fatal(err)
+	}
+	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
+		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	}
+	if resp, _ := f.get(julietPage); resp.StatusCode != http.StatusNotFound {
+		t.Error(resp.Status)
+	}
+	eventually(t, "the withdrawal is noted", func() bool { w, err := other.Withdrawals(t.Context()); return err == nil && len(w) == 0 })
+}
+
+// TestWithdrawalWaits has a user removed while there is no link.
+func TestWithdrawalWaits(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.settled(juliet)
+	f.stop()
+	db, err := openDatabase(t.Context(), f.dbPath, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.DeleteUser(t.Context(), juliet), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f.start()
+	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+}
+
+// TestFarewell stops the component: those who see it hear of it, and the stream is closed in order.
+func TestFarewell(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
+		`<presence from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.stop()
+	f.want(`<presence type='unavailable' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	if _, err := f.stream.framer.next(); !errors.Is(err, errStreamClosed) {
+		t.Errorf("the stream ends with %v", err)
+	}
+}
