@@ -39,7 +39,7 @@ func newWebsite(b *board, r *renderer, frameAncestors string, jidLinks bool, clo
 func (w *website) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", w.index)
-	mux.HandleFunc("GET /status/{address...}", w.status)
+	mux.HandleFunc("GET /status/", w.status)
 	mux.HandleFunc("/", w.notFound)
 	return mux
 }
@@ -85,7 +85,7 @@ func (w *website) plainHeader(h http.Header) {
 
 // status answers at an address and at what may follow it: /events, .json.
 func (w *website) status(rw http.ResponseWriter, r *http.Request) {
-	address := r.PathValue("address")
+	address := strings.TrimPrefix(r.URL.Path, "/status/")
 	address, isStream := strings.CutSuffix(address, "/events")
 	address, isJSON := strings.CutSuffix(address, ".json")
 	e := w.lookUp(address)

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"errors"
+	"testing"
+)
+
+// FuzzForm sees to it that a submitted form changes the options that it names, or is refused with a stanza error.
+func FuzzForm(f *testing.F) {
+	for _, seed := range []string{
+		`<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>jabber:iq:register</value></field><field var='jid_link'><value>0</value></field></x>`,
+		`<x xmlns='jabber:x:data' type='submit'><field/><field/></x>`, `<x xmlns='jabber:x:data' type='cancel'/>`, `<show_full_jid>1</show_full_jid>`,
+		`<x xmlns='jabber:x:data' type='submit'><field var='show_full_jid'><value> true </value></field></x><key/>`, `<username/><password>x</password>`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		s, err := decodeStanza([]byte(`<iq from='a@b' to='c' type='set'><query xmlns='jabber:iq:register'>` + string(content) + `</query></iq>`))
+		if err != nil || len(s.children) == 0 {
+			return
+		}
+		values := defaultOptions
+		cancelled, err := readOptions(&s.children[0], allOptions, &values)
+		var refused *stanzaError
+		if err != nil && !errors.As(err, &refused) {
+			t.Errorf("%s: %v", content, err)
+		}
+		if cancelled && values != defaultOptions {
+			t.Errorf("%s: cancelled, and still %+v", content, values)
+		}
+		if err != nil {
+			return
+		}
+		again := values
+		if _, err := readOptions(&s.children[0], allOptions, &again); err != nil || again != values {
+			t.Errorf("%s: %+v the first time, %+v, %v the second", content, values, again, err)
+		}
+	})
+}
