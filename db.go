@@ -58,7 +58,8 @@ type database struct {
 	sql *sql.DB
 }
 
-// openDatabase opens a file that has this version's schema. A missing one is created if create says so.
+// openDatabase opens a file that has this version's schema. A missing one is created if create says so; else it is not
+// written to before the caller does.
 func openDatabase(ctx context.Context, path string, create bool) (*database, error) {
 	db, version, err := inspectDatabase(ctx, path, create)
 	if err != nil {
@@ -112,8 +113,8 @@ func inspectDatabase(ctx context.Context, path string, create bool) (db *databas
 	}
 	pool.SetMaxOpenConns(1)
 	db = &database{pool}
-	if version, err = db.version(ctx); err == nil {
-		// Setting the mode writes, and so tells a file that cannot be written.
+	if version, err = db.version(ctx); err == nil && create {
+		// It writes, and so tells a file that cannot be written before anything depends on it.
 		_, err = pool.ExecContext(ctx, "PRAGMA journal_mode = WAL; PRAGMA user_version = "+fmt.Sprint(version))
 	}
 	if err != nil {
