@@ -3,6 +3,10 @@ package main
 import (
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,4 +44,43 @@ func occupy(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
 	ts.Setenv("OCCUPIED", l.Addr().String())
+}
+
+// TestReadOnlyDatabase has a database that the user who runs webstatus may not write.
+func TestReadOnlyDatabase(t *testing.T) {
+	dir, err := os.MkdirTemp("", "webstatus-test-") // which another user may enter, unlike the test's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(dir, 0o700); os.RemoveAll(dir) })
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, path := filepath.Join(dir, "webstatus"), filepath.Join(dir, "w.db")
+	db, err := openDatabase(t.Context(), path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{db.Close(), os.WriteFile(program, binary, 0o755), os.Chmod(path, 0o444), os.Chmod(dir, 0o555)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{path, filepath.Join(dir, "new.db")} {
+		cmd := exec.Command(program, "serve", "--domain", "webstatus.example.org", "--listen", "127.0.0.1:0", "--db", name)
+		cmd.Env = append(os.Environ(), "WEBSTATUS_SECRET=s3cret")
+		cmd.Dir = "/"
+		if os.Getuid() == 0 { // who may write everything
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		}
+		out, _ := cmd.CombinedOutput() // the exit status says it all
+		if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "give the user that runs webstatus") || !strings.Contains(string(out), name) {
+			t.Errorf("%s: %v\n%s", name, cmd.ProcessState, out)
+		}
+	}
 }

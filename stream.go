@@ -146,7 +146,12 @@ func (l *link) open(ctx context.Context) (*stream, error) {
 	}
 	conn.SetDeadline(time.Now().Add(l.times.connect)) // an error shows in the next read
 	if l.tls != nil {
-		secure := tls.Client(conn, l.tls)
+		conf := l.tls.Clone()
+		if conf.ServerName, _, err = net.SplitHostPort(l.server); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("%w: %w", errTLS, err)
+		}
+		secure := tls.Client(conn, conf)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, fmt.Errorf("%w: %w", errTLS, err)
@@ -395,6 +400,8 @@ func diagnose(err error, l *link) fault {
 		return fault{cause: err.Error(), remedy: "that the server's certificate is valid for the name in --server", slow: true}
 	case errors.Is(err, errHandshake) && timedOut:
 		return fault{cause: l.server + " did not answer the handshake in time", remedy: listener + "; whether it wants --server-tls"}
+	case errors.Is(err, errHandshake) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)):
+		return fault{cause: l.server + " closed the connection during the handshake", remedy: listener + "; whether it wants --server-tls"}
 	case errors.Is(err, errHandshake):
 		return fault{cause: "the handshake failed: " + reason(err), remedy: listener + "; whether it wants --server-tls"}
 	case timedOut:
