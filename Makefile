@@ -5,6 +5,9 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS = gcc prosody ejabberdctl erl chromium
 PACKAGES = gcc libc6-dev prosody ejabberd chromium
 
+# Where Debian has servers, which not every user has on PATH.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 .PHONY: run test check bench build programs
 
 run:
