@@ -275,7 +275,7 @@ func (c *component) heardOurselves(s *received) {
 	defer c.mu.Unlock()
 	for _, o := range c.streams {
 		if o.pingID() == s.id {
-			o.heard.Store(c.now().UnixNano())
+			o.heard.Store(time.Now().UnixNano())
 		}
 	}
 }
