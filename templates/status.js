@@ -2,33 +2,42 @@
 (() => {
 	const get = id => document.getElementById(id);
 
+	// What stays the same is left alone, so that it is not announced again.
+	function set(object, key, value) {
+		if (object[key] !== value) object[key] = value;
+	}
+
+	function showText(part, text = "") {
+		set(part, "hidden", !text);
+		set(part, "textContent", text);
+	}
+
 	function showTime(part, iso) {
-		const time = part.querySelector("time");
-		part.hidden = !iso;
+		set(part, "hidden", !iso);
 		if (!iso) return;
 		const at = new Date(iso);
 		const today = at.toDateString() === new Date().toDateString();
-		time.dateTime = iso;
-		time.textContent = at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
-	}
-
-	function showText(part, text) {
-		part.hidden = !text;
-		if (part.textContent !== text) part.textContent = text;
+		const time = part.querySelector("time");
+		set(time, "dateTime", iso);
+		set(time, "textContent", at.toLocaleString([], { dateStyle: today ? undefined : "medium", timeStyle: "short" }));
 	}
 
 	function show(status) {
-		document.documentElement.dataset.state = status.state;
+		set(document.documentElement.dataset, "state", status.state);
 		showText(get("label"), status.label);
-		showText(get("message"), status.message || "");
+		showText(get("message"), status.message);
 		showTime(get("since"), status.since);
 		showTime(get("asof"), status.as_of);
 		const link = get("jid").firstElementChild;
-		get("jid").hidden = !status.jid;
-		link.textContent = status.jid || "";
-		if (status.jid) link.href = "xmpp:" + status.jid.split("/").map(encodeURIComponent).join("/").replaceAll("%40", "@");
+		set(get("jid"), "hidden", !status.jid);
+		set(link, "textContent", status.jid || "");
+		if (status.jid) set(link, "href", "xmpp:" + encodeURIComponent(status.jid).replace("%40", "@"));
 		else link.removeAttribute("href");
-		document.title = status.label + (status.message ? " – " + status.message : "");
+		set(document, "title", status.label + (status.message ? " – " + status.message : ""));
+	}
+
+	function localise() {
+		for (const part of [get("since"), get("asof")]) if (!part.hidden) showTime(part, part.querySelector("time").dateTime);
 	}
 
 	function listen() {
@@ -36,7 +45,7 @@
 		events.onmessage = event => show(JSON.parse(event.data));
 		events.onerror = () => {
 			// The browser retries by itself, but not after an answer other than 200.
-			if (events.readyState === EventSource.CLOSED) setTimeout(check, 5000);
+			if (events.readyState === EventSource.CLOSED) setTimeout(check, 3000 + 4000 * Math.random());
 		};
 	}
 
@@ -46,6 +55,7 @@
 		else listen();
 	}
 
-	for (const id of ["since", "asof"]) showTime(get(id), get(id).querySelector("time").dateTime);
+	localise();
+	setInterval(localise, 60000); // the day may change
 	listen();
 })();
