@@ -1,9 +1,10 @@
 # Its newest release.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers and a browser.
+# What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers, a client and a browser.
 PROGRAMS = gcc prosody ejabberdctl erl chromium
-PACKAGES = gcc libc6-dev prosody ejabberd chromium
+PACKAGES = gcc libc6-dev prosody ejabberd chromium python3-slixmpp
+SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
 # Where Debian has servers, which not every user has on PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -18,7 +19,7 @@ build:
 
 # Everything that must hold. Where packages cannot be installed, the tests that want them are skipped and say so.
 test: programs check
-	if for p in $(PROGRAMS); do command -v $$p >/dev/null || exit 1; done; then export WEBSTATUS_E2E=require; fi; \
+	if for p in $(PROGRAMS); do command -v $$p >/dev/null || exit 1; done && [ -e $(SLIXMPP) ]; then export WEBSTATUS_E2E=require; fi; \
 	race=; if command -v gcc >/dev/null; then race=-race; fi; \
 	go test $$race -timeout 14m ./...
 
@@ -34,7 +35,7 @@ bench:
 
 # Installs what is missing, on Debian and its kin. The policy keeps apt from starting the servers as services.
 programs:
-	@for p in $(PROGRAMS); do command -v $$p >/dev/null || missing=yes; done; \
+	@for p in $(PROGRAMS); do command -v $$p >/dev/null || missing=yes; done; [ -e $(SLIXMPP) ] || missing=yes; \
 	if [ -z "$$missing" ] || ! command -v apt-get >/dev/null; then exit 0; fi; \
 	sudo=; if [ "$$(id -u)" != 0 ]; then sudo="sudo -n"; $$sudo true || exit 0; fi; \
 	policy=/usr/sbin/policy-rc.d; \

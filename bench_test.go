@@ -26,7 +26,11 @@ func BenchmarkWeb(b *testing.B) {
 	e := board.add(User{JID: juliet, Token: Token{1}, Options: Options{ShowMessage: true, ShowJID: true, JIDLink: true}, Subscription: SubscriptionTo}, Status{})
 	e.link, e.resources = 1, Resources{{Resource: "b", State: Away, Since: noon, Messages: []Text{{"", "lunch"}}, Link: 1}}
 	board.update(e)
-	r, err := newRenderer("webstatus.example.org")
+	languages, err := loadLanguages()
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := newRenderer("webstatus.example.org", languages)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -161,8 +165,8 @@ func BenchmarkStanzas(b *testing.B) {
 	c.board.linkUp()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for _, queue := range c.workers {
-		go c.work(ctx, queue)
+	for _, w := range c.workers {
+		go c.work(ctx, w)
 	}
 	var tokens, ours time.Duration
 	for b.Loop() {
@@ -191,7 +195,7 @@ func BenchmarkStanzas(b *testing.B) {
 			}
 			for i := range c.workers { // until all has been handled
 				done := make(chan struct{})
-				c.workers[i] <- task{do: func(context.Context) { close(done) }}
+				c.workers[i].queue <- task{do: func(context.Context) { close(done) }}
 				<-done
 			}
 		})
@@ -225,4 +229,61 @@ func readAll(b *testing.B, input string, read func(io.Reader)) {
 	}
 	defer conn.Close()
 	read(conn)
+}
+
+// BenchmarkFlood has one person write ten thousand messages at once, and measures how long another's presence takes that
+// comes behind them all.
+func BenchmarkFlood(b *testing.B) {
+	const messages = 10000
+	server, err := newLoopback("webstatus.example.org", "s3cret")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.listener.Close()
+	db, err := openDatabase(context.Background(), filepath.Join(b.TempDir(), "webstatus.db"), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	c, err := newComponent(context.Background(), componentConfig{domain: server.domain, secret: server.secret, servers: []string{server.address()},
+		connections: 1, times: defaultLinkTimes, sync: defaultSyncTimes, now: time.Now, log: slog.New(slog.DiscardHandler)}, db)
+	if err != nil {
+		b.Fatal(err)
+	}
+	u := User{JID: juliet, Token: Token{1}, Subscription: SubscriptionTo}
+	if err := db.StoreUser(context.Background(), u); err != nil {
+		b.Fatal(err)
+	}
+	e := c.board.add(u, Status{})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.run(ctx) }()
+	s, err := server.accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	go io.Copy(io.Discard, s) // what is answered
+	flood := strings.Repeat(`<message type='chat' from='romeo@example.org/x' to='webstatus.example.org'><body>help</body></message>`, messages)
+	var longest time.Duration
+	for i := 0; b.Loop(); i++ {
+		show := []string{"away", "dnd"}[i%2]
+		began := time.Now()
+		if err := s.send(flood + `<presence from='juliet@example.org/b' to='webstatus.example.org'><show>` + show + `</show></presence>`); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			snapshot, changed := e.watch()
+			if string(snapshot.status.State) == show {
+				break
+			}
+			<-changed
+		}
+		longest = max(longest, time.Since(began))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(longest.Milliseconds()), "longest-ms(<=1000)")
 }

@@ -182,6 +182,15 @@ func (b *board) remove(e *entry) {
 	e.publish(nil)
 }
 
+// replaceToken gives a user another token.
+func (b *board) replaceToken(e *entry, u User) {
+	old := e.user.Token
+	e.user = u
+	b.tokenShard(u.Token).set(u.Token, e)
+	b.tokenShard(old).remove(old)
+	b.update(e)
+}
+
 // update publishes what the entry's user and resources have become, if that is anything new, and reports whether it was.
 func (b *board) update(e *entry) bool {
 	old := e.current.Load()
@@ -218,6 +227,17 @@ func (b *board) all() iter.Seq[*entry] {
 			}
 		}
 	}
+}
+
+// count returns how many are registered.
+func (b *board) count() (n int) {
+	for i := range b.users {
+		s := &b.users[i]
+		s.mu.RLock()
+		n += len(s.m)
+		s.mu.RUnlock()
+	}
+	return n
 }
 
 // linkUp says that a new link is there, and returns its number.

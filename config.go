@@ -29,6 +29,9 @@ type config struct {
 	listen         string
 	baseURL        string
 	allow          []string
+	admins         []string
+	contacts       []string
+	hideOS         bool
 	jidLinks       bool
 	frameAncestors string
 	logLevel       string
@@ -58,6 +61,9 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	c.dbFlag(f)
 	c.webFlags(f)
 	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: what follows the first dot of --domain)")
+	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` that may run the administration commands; repeatable")
+	f.StringSliceVar(&c.contacts, "contact", nil, "`URI` at which the operator is to be reached, such as mailto:admin@example.org; repeatable")
+	f.BoolVar(&c.hideOS, "hide-os", false, "do not name the operating system to those who ask for the version")
 	f.BoolVar(&c.jidLinks, "jid-links", true, "answer at addresses made from JIDs, for users who want that")
 	f.StringVar(&c.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
 	c.logFlags(f, "info")
@@ -227,6 +233,20 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	conf := c.resolveLink(problems)
 	conf.allow = c.resolveAllow(problems, conf.domain)
 	conf.jidLinks = c.jidLinks
+	conf.hideOS = c.hideOS
+	for _, s := range c.admins {
+		bare, err := bareArgument(s)
+		if err != nil {
+			problems.add("admin", "%v", err)
+		}
+		conf.admins = append(conf.admins, bare)
+	}
+	for _, s := range c.contacts {
+		if u, err := url.Parse(s); err != nil || u.Scheme == "" {
+			problems.add("contact", "%q is not a URI such as mailto:admin@example.org or xmpp:admin@example.org", s)
+		}
+	}
+	conf.contacts = c.contacts
 	c.resolveListen(problems)
 	conf.baseURL = c.resolveBaseURL(problems)
 	if strings.ContainsAny(c.frameAncestors, ";,\r\n") || strings.TrimSpace(c.frameAncestors) == "" {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +26,7 @@ func TestE2E(t *testing.T) {
 			s := newServer(t, name)
 			t.Run("article", func(t *testing.T) { testArticle(t, s) })
 			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
+			t.Run("slixmpp", func(t *testing.T) { testSlixmpp(t, s) })
 			t.Run("abuse", func(t *testing.T) { testAbuse(t, s) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, s) })
 			t.Run("killed", func(t *testing.T) { testKilled(t, s) })
@@ -165,6 +168,25 @@ func eventuallyJSON(t *testing.T, a *appliance, bare string, state State, messag
 	})
 }
 
+// testSlixmpp has a client that nobody here wrote discover us, register, chat, run commands and leave.
+func testSlixmpp(t *testing.T, s *server) {
+	const python = "/usr/bin/python3" // Debian's, which has Debian's packages
+	if err := exec.Command(python, "-c", "import slixmpp").Run(); err != nil {
+		if os.Getenv("WEBSTATUS_E2E") == "require" {
+			t.Fatal("python3-slixmpp is missing, and WEBSTATUS_E2E=require")
+		}
+		t.Skip("python3-slixmpp is missing")
+	}
+	newAppliance(t, s.componentAddress(), "WEBSTATUS_ADMIN=user4@localhost")
+	s.login(t, "user4", "cleanup").dropContact(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, python, "testdata/e2e/client.py", "127.0.0.1", strconv.Itoa(s.c2s), "user4@localhost/slixmpp", "pass-user4", testDomain)
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "done\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // testAbuse sends what has ended other components.
 func testAbuse(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
@@ -201,7 +223,7 @@ func testAbuse(t *testing.T, s *server) {
 			stranger.send(t, `<iq type='get' id='n%d' to='%s'><query xmlns='x:unknown'/></iq>`, i, testDomain)
 		}
 	}
-	stranger.wait(t, "n9998", "service-unavailable")
+	stranger.wait(t, "n9998", "resource-constraint")
 	if answer := c.iq(t, "get", testDomain, `<ping xmlns='urn:xmpp:ping'/>`); !strings.Contains(answer, "type='result'") {
 		t.Errorf("ping: %s", answer)
 	}

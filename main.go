@@ -2,7 +2,7 @@
 //
 // It is an external component (XEP-0114) of a Prosody or ejabberd, and a web server, with one SQLite file. People find it in
 // their client's service discovery, register, accept its contact request, and get a web address: a page for an iframe, and
-// JSON for scripts.
+// JSON for scripts. Clients without forms register by chat or by ad-hoc commands.
 //
 // # Commands
 //
@@ -169,7 +169,7 @@ func serveAt(ctx context.Context, listener net.Listener, db *database, frameAnce
 	if err != nil {
 		return err
 	}
-	r, err := newRenderer(conf.domain)
+	r, err := newRenderer(conf.domain, c.languages)
 	if err != nil {
 		return err
 	}

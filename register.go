@@ -22,18 +22,17 @@ type registration struct {
 // defaultOptions are those of somebody who has decided nothing.
 var defaultOptions = Options{JIDLink: true}
 
-// An option is a boolean field of the form.
+// An option is a boolean field of the form; its label is the text option.NAME.
 type option struct {
 	name  string
-	label string
 	value func(*Options) *bool
 }
 
 // allOptions are those that there are, in the form's order.
 var allOptions = []option{
-	{"show_status_msg", "Show status msg", func(o *Options) *bool { return &o.ShowMessage }},
-	{"show_full_jid", "Show full JID", func(o *Options) *bool { return &o.ShowJID }},
-	{"jid_link", "Also answer at the address made from the JID", func(o *Options) *bool { return &o.JIDLink }},
+	{"show_status_msg", func(o *Options) *bool { return &o.ShowMessage }},
+	{"show_full_jid", func(o *Options) *bool { return &o.ShowJID }},
+	{"jid_link", func(o *Options) *bool { return &o.JIDLink }},
 }
 
 // options returns those that the form offers.
@@ -50,38 +49,44 @@ func (c *component) registrationForm(_ context.Context, s *received, _ *element)
 	if e == nil && !c.allow.allows(s.from) {
 		return nil, nil, forbidden()
 	}
-	answer := &registration{Instructions: "Use the enclosed form to register"}
+	lang := c.languages.match(s.lang(""))
+	answer := &registration{Instructions: lang.text("form.instructions")}
 	values := defaultOptions
 	if e != nil {
 		answer.Registered = &struct{}{}
 		values = e.user.Options
 	}
-	answer.Form = stanza.NewForm([]*stanza.Field{{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsRegister}}},
-		stanza.FormTypeForm)
-	answer.Form.Instructions = c.addresses(s.from.bare, e)
+	answer.Form = c.optionsForm(lang, nsRegister, values)
+	answer.Form.Instructions = c.addresses(lang, s.from.bare, e)
+	return answer, nil, nil
+}
+
+// optionsForm makes a form of the options (XEP-0004).
+func (c *component) optionsForm(lang *catalogue, formType string, values Options) *stanza.Form {
+	form := stanza.NewForm([]*stanza.Field{{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{formType}}}, stanza.FormTypeForm)
 	for _, o := range c.options() {
 		value := "0"
 		if *o.value(&values) {
 			value = "1"
 		}
-		answer.Form.Fields = append(answer.Form.Fields,
-			&stanza.Field{Type: stanza.FieldTypeBool, Label: o.label, Var: o.name, ValuesList: []string{value}})
+		form.Fields = append(form.Fields,
+			&stanza.Field{Type: stanza.FieldTypeBool, Label: lang.text("option." + o.name), Var: o.name, ValuesList: []string{value}})
 	}
-	return answer, nil, nil
+	return form
 }
 
 // addresses says where somebody's page is or will be.
-func (c *component) addresses(bare string, e *entry) []string {
+func (c *component) addresses(lang *catalogue, bare string, e *entry) []string {
 	byJID := c.baseURL + "/status/" + base64.StdEncoding.EncodeToString([]byte(bare))
 	switch {
 	case e == nil && c.jidLinks:
-		return []string{"Once registered, your web status URL will be: " + byJID}
+		return []string{lang.text("form.before", "url", byJID)}
 	case e == nil:
-		return []string{"Once registered, this form names your web status URL."}
+		return []string{lang.text("form.before_token")}
 	}
-	lines := []string{"Your web status URL is: " + c.pageURL(e.user.Token)}
+	lines := []string{lang.text("form.after", "url", c.pageURL(e.user.Token))}
 	if c.jidLinks && e.user.Options.JIDLink {
-		lines = append(lines, "This one works as well: "+byJID)
+		lines = append(lines, lang.text("form.also", "url", byJID))
 	}
 	return lines
 }
@@ -106,42 +111,82 @@ func (c *component) register(ctx context.Context, s *received, query *element) (
 	if err != nil || cancelled {
 		return nil, nil, err
 	}
-	if e == nil {
-		return c.registerNew(ctx, s, values)
+	if e != nil {
+		err := c.setOptions(ctx, e, values)
+		return nil, func() { c.askSubscription(e) }, err
 	}
+	if e, err = c.enrol(ctx, s.from.bare, values); err != nil {
+		return nil, nil, err
+	}
+	return nil, func() {
+		c.askSubscription(e)
+		c.tell(e.jid, c.welcome(c.languages.match(s.lang("")), e))
+	}, nil
+}
+
+// enrol makes somebody a user.
+func (c *component) enrol(ctx context.Context, bare string, values Options) (*entry, error) {
+	token, err := newToken(c.random)
+	if err != nil {
+		return nil, err
+	}
+	u := User{JID: bare, Token: token, Options: values, Subscription: SubscriptionNone, Asked: true, Created: c.now()}
+	if err := c.db.StoreUser(ctx, u); err != nil {
+		return nil, err
+	}
+	e := c.board.add(u, Status{State: Unknown})
+	e.greeted = c.board.link.Load().number
+	c.counted.Store(false)
+	c.log.Info("a user has registered", "user", bare)
+	return e, nil
+}
+
+// setOptions changes what a user shows.
+func (c *component) setOptions(ctx context.Context, e *entry, values Options) error {
 	u := e.user
 	u.Options = values
 	// Who asks is online. If we do not see that, our contact has got lost: ask for it again.
 	u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
 	if u != e.user {
 		if err := c.db.StoreUser(ctx, u); err != nil {
-			return nil, nil, err
+			return err
 		}
 		e.user = u
 	}
 	c.update(e)
-	return nil, func() { c.askSubscription(e) }, nil
+	return nil
 }
 
-func (c *component) registerNew(ctx context.Context, s *received, values Options) (any, func(), error) {
+// renewLink gives a user another address. The old one ends at once.
+func (c *component) renewLink(ctx context.Context, e *entry) error {
 	token, err := newToken(c.random)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	u := User{JID: s.from.bare, Token: token, Options: values, Subscription: SubscriptionNone, Asked: true, Created: c.now()}
+	u := e.user
+	u.Token = token
 	if err := c.db.StoreUser(ctx, u); err != nil {
-		return nil, nil, err
+		return err
 	}
-	e := c.board.add(u, Status{State: Unknown})
-	e.greeted = c.board.link.Load().number
-	c.log.Info("a user has registered", "user", u.JID)
-	return nil, func() { c.askSubscription(e) }, nil
+	c.board.replaceToken(e, u)
+	return nil
+}
+
+// remove ends a user's page and forgets the user. The contact is still to be withdrawn.
+func (c *component) remove(ctx context.Context, e *entry) error {
+	if err := c.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	c.board.remove(e)
+	c.counted.Store(false)
+	c.log.Info("a user has left", "user", e.jid)
+	return nil
 }
 
 // askSubscription asks to see the user's presence, if that is wanting.
 func (c *component) askSubscription(e *entry) {
 	if e.user.Asked {
-		c.sendPresence(e.jid, "subscribe") // without a link the next one asks
+		c.sendRequest(e) // without a link the next one asks
 	}
 }
 
@@ -152,12 +197,13 @@ func (c *component) unregister(ctx context.Context, s *received, query *element,
 	if e == nil {
 		return nil, nil, registrationRequired()
 	}
-	if err := c.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := c.remove(ctx, e); err != nil {
 		return nil, nil, err
 	}
-	c.board.remove(e)
-	c.log.Info("a user has left", "user", e.jid)
-	return nil, func() { c.withdraw(ctx, s.from.bare) }, nil
+	return nil, func() {
+		c.withdraw(ctx, s.from.bare)
+		c.tell(s.from.String(), c.languages.match(s.lang("")).text("chat.goodbye"))
+	}, nil
 }
 
 // readOptions changes those options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are
@@ -178,7 +224,7 @@ func readOptions(query *element, offered []option, values *Options) (cancelled b
 		}
 	}
 	if form == nil {
-		return false, setOptions(plain, offered, values)
+		return false, readFields(plain, offered, values)
 	}
 	if len(plain) > 0 {
 		return false, badRequest()
@@ -197,7 +243,7 @@ func readOptions(query *element, offered []option, values *Options) (cancelled b
 	if typ, ok := fields["FORM_TYPE"]; ok && (len(typ) != 1 || typ[0] != nsRegister) {
 		return false, badRequest()
 	}
-	return false, setOptions(fields, offered, values)
+	return false, readFields(fields, offered, values)
 }
 
 // readForm returns the values of each field.
@@ -223,7 +269,8 @@ func readForm(form *element) (map[string][]string, error) {
 	return fields, nil
 }
 
-func setOptions(fields map[string][]string, offered []option, values *Options) error {
+// readFields changes those options that are among the fields of a form. Every error is a *stanzaError.
+func readFields(fields map[string][]string, offered []option, values *Options) error {
 	for _, o := range offered {
 		given, ok := fields[o.name]
 		if !ok {

@@ -70,6 +70,8 @@ type received struct {
 	to   string
 	id   string
 	typ  string
+
+	visitor *visitor // what is remembered of the sender; nil where that is of no matter
 }
 
 const maxDepth = 32 // of elements that are kept; deeper ones are walked over
@@ -192,13 +194,22 @@ func (s *received) answer(typ string, payload any) envelope {
 
 // A stanzaError says why a request was not granted. It is sent in both styles, with the condition and with the number that
 // XEP-0086 gives to it, as XEP-0077 §4 requires.
-type stanzaError struct{ stanza.Err }
+type stanzaError struct {
+	XMLName   xml.Name         `xml:"error"`
+	Code      int              `xml:"code,attr"`
+	Type      stanza.ErrorType `xml:"type,attr"`
+	Condition conditionElement
+	Specific  *conditionElement // of the protocol that the request belongs to, nil for none
+}
 
-func (e *stanzaError) Error() string { return e.Reason }
+// A conditionElement is an empty element that names an error.
+type conditionElement struct{ XMLName xml.Name }
+
+func (e *stanzaError) Error() string { return e.Condition.XMLName.Local }
 
 // refusal makes an error of a condition (RFC 6120 §8.3.3).
 func refusal(code int, typ stanza.ErrorType, condition string) *stanzaError {
-	return &stanzaError{stanza.Err{Code: code, Type: typ, Reason: condition}}
+	return &stanzaError{Code: code, Type: typ, Condition: conditionElement{xml.Name{Space: nsStanzas, Local: condition}}}
 }
 
 func badRequest() *stanzaError    { return refusal(400, stanza.ErrorTypeModify, "bad-request") }

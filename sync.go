@@ -54,13 +54,13 @@ func (c *component) greet(e *entry) {
 	}
 	e.greeted = link
 	if e.user.Subscription.From() {
-		c.sendPresence(e.jid, "")
+		c.sendAvailable(e.jid)
 	}
 	switch {
 	case e.user.Subscription.To():
 		c.askPresence(e)
 	case e.user.Asked:
-		c.sendPresence(e.jid, "subscribe")
+		c.sendRequest(e)
 	}
 }
 
@@ -150,6 +150,9 @@ func (c *component) keepDatabase(ctx context.Context) {
 			c.savePresence(ctx)
 		case <-seen.C:
 			c.saveLinkSeen(ctx)
+			c.announceCount(ctx)
+		case <-c.left:
+			c.withdrawAll(ctx)
 		case <-poll.C:
 			n, err := c.db.Changes(ctx)
 			if err != nil {
@@ -199,6 +202,20 @@ func (c *component) saveLinkSeen(ctx context.Context) {
 	}
 }
 
+// announceCount tells those who see us that the number of users in our presence has changed.
+func (c *component) announceCount(ctx context.Context) {
+	if c.counted.Swap(true) {
+		return
+	}
+	for e := range c.board.all() {
+		c.inTurn(ctx, e.jid, func(context.Context) {
+			if e.current.Load() != nil && e.user.Subscription.From() {
+				c.sendAvailable(e.jid) // without a link the next one makes up for it
+			}
+		})
+	}
+}
+
 // withdrawAll withdraws the contact from all who have left and not been told yet.
 func (c *component) withdrawAll(ctx context.Context) {
 	jids, err := c.db.Withdrawals(ctx)
@@ -217,6 +234,7 @@ func (c *component) withdraw(ctx context.Context, bare string) {
 	}
 	if e := c.board.byJID(bare); e != nil {
 		c.board.remove(e)
+		c.counted.Store(false)
 		c.log.Info("a user has left", "user", bare)
 	}
 	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
@@ -248,9 +266,9 @@ func (c *component) takeLeave(ctx context.Context) {
 		})
 	}
 	done := make(chan struct{}, workerCount)
-	for _, queue := range c.workers {
+	for _, w := range c.workers {
 		select {
-		case queue <- task{do: func(context.Context) { done <- struct{}{} }}:
+		case w.queue <- task{do: func(context.Context) { done <- struct{}{} }}:
 		case <-ctx.Done():
 		}
 	}

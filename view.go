@@ -28,16 +28,6 @@ type view struct {
 	AsOf    time.Time // until when the state is known to be right; zero for now
 }
 
-var labels = map[State]string{
-	Chat:         "Free to chat",
-	Available:    "Available",
-	Away:         "Away",
-	ExtendedAway: "Extended away",
-	DoNotDisturb: "Do not disturb",
-	Unavailable:  "Offline",
-	Unknown:      "Unknown",
-}
-
 // A validity is what the link to the XMPP server makes of a snapshot.
 type validity struct {
 	lost bool      // too old to be shown
@@ -54,8 +44,8 @@ func (s *snapshot) validity(l *linkState) validity {
 	return validity{asOf: l.since}
 }
 
-// view returns what may be shown, with the message that stands at an index.
-func (s *snapshot) view(v validity, message int) view {
+// view returns what may be shown, in a language, with the message that stands at an index.
+func (s *snapshot) view(v validity, lang *catalogue, message int) view {
 	shown := view{State: s.status.State, AsOf: v.asOf}
 	if v.lost {
 		shown.State = Unknown
@@ -69,7 +59,7 @@ func (s *snapshot) view(v validity, message int) view {
 	if s.options.ShowJID {
 		shown.JID = s.jid
 	}
-	shown.Label = labels[shown.State]
+	shown.Label = lang.text("state." + string(shown.State))
 	return shown
 }
 
@@ -106,6 +96,7 @@ type rendering struct {
 
 type renderingKey struct {
 	as       representation
+	lang     *catalogue
 	message  int // its index
 	validity validity
 }
@@ -118,7 +109,7 @@ func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
 			return n, nil
 		}
 	}
-	body, err := r.render(key.as, s.view(key.validity, key.message))
+	body, err := r.render(key.as, key.lang, s.view(key.validity, key.lang, key.message))
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +131,9 @@ type renderer struct {
 	status        *template.Template
 	style         template.CSS
 	script        template.JS
-	index         []byte
-	notFound      []byte
+	languages     *languages
+	index         map[*catalogue][]byte
+	notFound      map[*catalogue][]byte
 	statusSources string // of style and script in a status page, as directives of a Content-Security-Policy
 	otherSources  string // the same of the other pages
 }
@@ -149,6 +141,7 @@ type renderer struct {
 // statusPage is the data of templates/status.html.
 type statusPage struct {
 	view
+	Lang   *catalogue
 	JIDURI template.URL // xmpp: link to the JID, empty if that is not shown
 	Style  template.CSS
 	Script template.JS
@@ -156,12 +149,13 @@ type statusPage struct {
 
 // plainPage is the data of templates/index.html and templates/notfound.html.
 type plainPage struct {
+	Lang        *catalogue
 	Domain      string       // the component's JID
 	RegisterURI template.URL // xmpp: link that registers
 	Style       template.CSS
 }
 
-func newRenderer(domain string) (*renderer, error) {
+func newRenderer(domain string, languages *languages) (*renderer, error) {
 	parsed, err := template.ParseFS(templates, "templates/*.html")
 	if err != nil {
 		return nil, err
@@ -175,19 +169,24 @@ func newRenderer(domain string) (*renderer, error) {
 		sources[i] = string(source)
 	}
 	r := &renderer{
+		languages:     languages,
+		index:         make(map[*catalogue][]byte),
+		notFound:      make(map[*catalogue][]byte),
 		status:        parsed.Lookup("status.html"),
 		style:         template.CSS(sources[0]),
 		script:        template.JS(sources[1]),
 		statusSources: "style-src " + sourceHash(sources[0]) + "; script-src " + sourceHash(sources[1]) + "; connect-src 'self'",
 		otherSources:  "style-src " + sourceHash(sources[2]),
 	}
-	page := plainPage{domain, template.URL("xmpp:" + url.PathEscape(domain) + "?register"), template.CSS(sources[2])}
-	for name, into := range map[string]*[]byte{"index.html": &r.index, "notfound.html": &r.notFound} {
-		var b bytes.Buffer
-		if err := parsed.ExecuteTemplate(&b, name, page); err != nil {
-			return nil, err
+	for _, lang := range languages.all {
+		page := plainPage{lang, domain, template.URL("xmpp:" + url.PathEscape(domain) + "?register"), template.CSS(sources[2])}
+		for name, into := range map[string]map[*catalogue][]byte{"index.html": r.index, "notfound.html": r.notFound} {
+			var b bytes.Buffer
+			if err := parsed.ExecuteTemplate(&b, name, page); err != nil {
+				return nil, err
+			}
+			into[lang] = b.Bytes()
 		}
-		*into = b.Bytes()
 	}
 	return r, nil
 }
@@ -198,10 +197,10 @@ func sourceHash(source string) string {
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-func (r *renderer) render(as representation, v view) ([]byte, error) {
+func (r *renderer) render(as representation, lang *catalogue, v view) ([]byte, error) {
 	switch as {
 	case asPage:
-		page := statusPage{view: v, Style: r.style, Script: r.script}
+		page := statusPage{view: v, Lang: lang, Style: r.style, Script: r.script}
 		if v.JID != "" {
 			page.JIDURI = template.URL("xmpp:" + url.PathEscape(v.JID))
 		}

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"golang.org/x/text/language"
 )
 
 // A website answers for the board.
@@ -59,25 +57,26 @@ var (
 	noBuffering = []string{"no"} // for proxies such as nginx
 )
 
-func (w *website) index(rw http.ResponseWriter, _ *http.Request) {
+func (w *website) index(rw http.ResponseWriter, r *http.Request) {
 	h := rw.Header()
 	h["Cache-Control"] = []string{"max-age=300"}
 	w.plainHeader(h)
-	rw.Write(w.renderer.index) // a reader who has gone needs no answer
+	rw.Write(w.renderer.index[w.renderer.languages.match(accepted(r))]) // a reader who has gone needs no answer
 }
 
 // notFound answers for everything that is not there, in one and the same way: nobody can tell an address that has never been
 // from one that is switched off.
-func (w *website) notFound(rw http.ResponseWriter, _ *http.Request) {
+func (w *website) notFound(rw http.ResponseWriter, r *http.Request) {
 	h := rw.Header()
 	h["Cache-Control"] = noStore
 	w.plainHeader(h)
 	rw.WriteHeader(http.StatusNotFound)
-	rw.Write(w.renderer.notFound) // a reader who has gone needs no answer
+	rw.Write(w.renderer.notFound[w.renderer.languages.match(accepted(r))]) // a reader who has gone needs no answer
 }
 
 func (w *website) plainHeader(h http.Header) {
 	h["Content-Type"] = typeHTML
+	h["Vary"] = byLanguage
 	h["Content-Security-Policy"] = w.otherPolicy
 	h["X-Content-Type-Options"] = noSniff
 	h["Referrer-Policy"] = noReferrer
@@ -129,11 +128,12 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, e *ent
 		return
 	}
 	h := rw.Header()
-	key := renderingKey{as: as, validity: s.validity(w.board.link.Load())}
+	lang := accepted(r)
+	key := renderingKey{as: as, lang: w.renderer.languages.match(lang), validity: s.validity(w.board.link.Load())}
 	if s.isMultilingual() {
-		key.message = s.messageFor(acceptedLanguages(r))
-		h["Vary"] = byLanguage
+		key.message = s.messageFor(parseAccepted(lang))
 	}
+	h["Vary"] = byLanguage
 	made, err := s.render(key, w.renderer)
 	if err != nil {
 		w.log.Error("a status could not be rendered", "cause", err)
@@ -174,20 +174,17 @@ func matches(conditions []string, etag string) bool {
 	return false
 }
 
-// acceptedLanguages returns those that a reader asks for, the dearest first: in the address, else in the header.
-func acceptedLanguages(r *http.Request) []language.Tag {
-	if lang := r.URL.Query().Get("lang"); lang != "" {
-		return []language.Tag{language.Make(lang)}
+// accepted returns the languages that a reader asks for: in the address, else in the header.
+func accepted(r *http.Request) string {
+	if r.URL.RawQuery != "" {
+		if lang := r.URL.Query().Get("lang"); lang != "" {
+			return lang
+		}
 	}
-	header := r.Header.Get("Accept-Language")
-	if len(header) > 256 {
-		return nil // nobody has set that in a browser
+	if header := r.Header["Accept-Language"]; len(header) > 0 {
+		return header[0]
 	}
-	tags, _, err := language.ParseAcceptLanguage(header)
-	if err != nil {
-		return nil
-	}
-	return tags
+	return ""
 }
 
 const (
@@ -209,7 +206,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 		_, err := fmt.Fprintf(rw, format, args...)
 		return err == nil && control.Flush() == nil
 	}
-	accepted := acceptedLanguages(r)
+	lang := accepted(r)
 	comment := time.NewTicker(eventComment)
 	defer comment.Stop()
 	var last []byte
@@ -219,9 +216,9 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 		if s == nil || w.lookUp(address) != e {
 			return // whoever comes again finds nothing there
 		}
-		key := renderingKey{as: asJSON, validity: s.validity(link)}
+		key := renderingKey{as: asJSON, lang: w.renderer.languages.match(lang), validity: s.validity(link)}
 		if s.isMultilingual() {
-			key.message = s.messageFor(accepted)
+			key.message = s.messageFor(parseAccepted(lang))
 		}
 		made, err := s.render(key, w.renderer)
 		if err != nil {

@@ -14,11 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
-	"gosrc.io/xmpp/stanza"
 )
 
 // componentConfig is what a component needs to know. All of it is required but tls.
@@ -31,6 +31,9 @@ type componentConfig struct {
 	allow       allowList   // who may register
 	baseURL     string      // of the web server, without a slash at the end
 	jidLinks    bool        // whether addresses made from the JID are answered
+	admins      []string    // bare JIDs that may run the administration commands
+	contacts    []string    // addresses, as URIs, at which the operator is to be reached
+	hideOS      bool        // whether the operating system is kept from those who ask for our version
 	times       linkTimes
 	sync        syncTimes
 	now         func() time.Time
@@ -42,15 +45,20 @@ type componentConfig struct {
 // answers.
 type component struct {
 	componentConfig
-	db    *database
-	board *board
+	db        *database
+	board     *board
+	languages *languages
 
 	seed    maphash.Seed
-	workers []chan task
+	workers []*worker
 	room    *semaphore.Weighted // bytes that may wait in all queues
 	granted map[string]request
+	started time.Time
+	self    *identity
 	linked  chan struct{} // a link has come up
 	asking  chan struct{} // probes has grown
+	left    chan struct{} // a user has been removed by another
+	counted atomic.Bool   // the number of users in our presence is right
 
 	mu      sync.Mutex
 	streams []*stream           // open ones
@@ -63,6 +71,12 @@ const (
 	queueLength = 256      // tasks that wait for one worker
 	queueRoom   = 32 << 20 // bytes that wait for all of them
 )
+
+// A worker does what concerns its share of people, one thing after the other.
+type worker struct {
+	queue    chan task
+	visitors visitors
+}
 
 // A task is for one worker: a stanza, or something else to be done in turn with the stanzas of the same person.
 type task struct {
@@ -80,17 +94,28 @@ func newComponent(ctx context.Context, conf componentConfig, db *database) (*com
 	if seen.IsZero() {
 		seen = conf.now()
 	}
+	languages, err := loadLanguages()
+	if err != nil {
+		return nil, err
+	}
 	c := &component{
 		componentConfig: conf,
+		languages:       languages,
 		db:              db,
 		board:           newBoard(seen, conf.now()),
 		seed:            maphash.MakeSeed(),
 		room:            semaphore.NewWeighted(queueRoom),
 		linked:          make(chan struct{}, 1),
 		asking:          make(chan struct{}, 1),
+		left:            make(chan struct{}, 1),
+		started:         conf.now(),
 		unsaved:         make(map[*entry]struct{}),
 	}
 	c.granted = c.requests()
+	c.counted.Store(true)
+	if c.self, err = newIdentity(conf); err != nil {
+		return nil, err
+	}
 	for u, err := range db.Users(ctx) {
 		if err != nil {
 			return nil, fmt.Errorf("reading the database: %w", explain(err))
@@ -98,7 +123,7 @@ func newComponent(ctx context.Context, conf componentConfig, db *database) (*com
 		c.board.add(u.User, u.Status)
 	}
 	for range workerCount {
-		c.workers = append(c.workers, make(chan task, queueLength))
+		c.workers = append(c.workers, &worker{make(chan task, queueLength), make(visitors)})
 	}
 	return c, nil
 }
@@ -108,8 +133,8 @@ func (c *component) run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, work := errgroup.WithContext(work)
-	for _, queue := range c.workers {
-		g.Go(func() error { c.work(work, queue); return nil })
+	for _, w := range c.workers {
+		g.Go(func() error { c.work(work, w); return nil })
 	}
 	for _, server := range c.servers {
 		for range c.connections {
@@ -192,7 +217,7 @@ func (c *component) deliverTo(ctx context.Context) func(*stream, frame) {
 		}
 		t := task{data: bytes.Clone(f.data), stream: s}
 		select {
-		case c.workers[maphash.Bytes(c.seed, from)%workerCount] <- t:
+		case c.workers[maphash.Bytes(c.seed, from)%workerCount].queue <- t:
 		case <-ctx.Done():
 		}
 	}
@@ -201,29 +226,29 @@ func (c *component) deliverTo(ctx context.Context) func(*stream, frame) {
 // inTurn does something in turn with the stanzas of a person.
 func (c *component) inTurn(ctx context.Context, bare string, do func(context.Context)) {
 	select {
-	case c.workers[maphash.String(c.seed, bare)%workerCount] <- task{do: do}:
+	case c.workers[maphash.String(c.seed, bare)%workerCount].queue <- task{do: do}:
 	case <-ctx.Done():
 	}
 }
 
-func (c *component) work(ctx context.Context, queue <-chan task) {
+func (c *component) work(ctx context.Context, w *worker) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case t := <-queue:
+		case t := <-w.queue:
 			if t.do != nil {
 				t.do(ctx)
 				continue
 			}
-			c.handle(ctx, t.data)
+			c.handle(ctx, w, t.data)
 			c.room.Release(int64(len(t.data)))
 		}
 	}
 }
 
 // handle does what a stanza asks for. One that makes no sense gets an error where an answer is due.
-func (c *component) handle(ctx context.Context, data []byte) {
+func (c *component) handle(ctx context.Context, w *worker, data []byte) {
 	s, err := decodeStanza(data)
 	if c.log.Enabled(ctx, slog.LevelDebug) {
 		c.log.Debug("received", "stanza", s.name.Local, "type", s.typ, "id", s.id, "from", s.from.String(), "error", err)
@@ -237,13 +262,31 @@ func (c *component) handle(ctx context.Context, data []byte) {
 		}
 	case s.from.bare == c.domain:
 		c.heardOurselves(s)
+	case !c.admit(w, s):
+		if s.name.Local != "presence" {
+			c.refuse(s, resourceConstraint())
+		}
 	case s.name.Local == "iq":
 		c.handleIQ(ctx, s)
 	case s.name.Local == "presence":
 		c.handlePresence(ctx, s)
 	case s.name.Local == "message":
-		c.handleMessage(s)
+		c.handleMessage(ctx, s)
 	}
+}
+
+// admit reports whether somebody may ask for something now. Presence as such is not asked for, and neither is an end.
+func (c *component) admit(w *worker, s *received) bool {
+	switch {
+	case s.name.Local == "iq" && (s.typ == "get" || s.typ == "set"):
+	case s.name.Local == "presence" && (s.typ == "subscribe" || s.typ == "subscribed" || s.typ == "probe"):
+	case s.name.Local == "message" && s.typ != "error" && s.child(nsComponent, "body") != nil:
+	default:
+		return true
+	}
+	now := c.now()
+	s.visitor = w.visitors.visit(s.from.bare, now)
+	return s.visitor.bucket.AllowN(now, 1)
 }
 
 // isOurs reports whether a stanza is for our domain, and sees to it that its addressee, who answers, is one.
@@ -254,7 +297,7 @@ func (c *component) isOurs(s *received) bool {
 }
 
 func (c *component) refuse(s *received, e *stanzaError) {
-	c.send(s.answer("error", e.Err)) // without a link there is nobody to tell
+	c.send(s.answer("error", e)) // without a link there is nobody to tell
 }
 
 // pingOurselves makes a ping to our own domain (XEP-0199), which the server sends back to us, over one of our streams.
@@ -287,11 +330,16 @@ type request func(ctx context.Context, s *received, query *element) (payload any
 // requests are those that we grant.
 func (c *component) requests() map[string]request {
 	return map[string]request{
-		"get " + nsDiscoInfo + " query": c.discoInfo,
-		"get " + nsDiscoItem + " query": c.discoItems,
-		"get " + nsPing + " ping":       c.ping,
-		"get " + nsRegister + " query":  c.registrationForm,
-		"set " + nsRegister + " query":  c.register,
+		"get " + nsDiscoInfo + " query":  c.discoInfo,
+		"get " + nsDiscoItem + " query":  c.discoItems,
+		"get " + nsPing + " ping":        c.ping,
+		"get " + nsRegister + " query":   c.registrationForm,
+		"set " + nsRegister + " query":   c.register,
+		"set " + nsCommands + " command": c.command,
+		"get " + nsVersion + " query":    c.version,
+		"get " + nsLast + " query":       c.lastActivity,
+		"get " + nsVCard + " vCard":      c.vCard,
+		"set " + nsVCard + " vCard":      c.setVCard,
 	}
 }
 
@@ -329,41 +377,6 @@ func (c *component) handleIQ(ctx context.Context, s *received) {
 		if then != nil {
 			then()
 		}
-	}
-}
-
-func (c *component) ping(context.Context, *received, *element) (any, func(), error) {
-	return nil, nil, nil
-}
-
-// features are what disco#info names (XEP-0030 §3.1): all that we answer, and nothing else.
-var features = []string{nsDiscoInfo, nsDiscoItem, nsRegister, nsPing}
-
-func (c *component) discoInfo(_ context.Context, _ *received, query *element) (any, func(), error) {
-	if query.attr("node") != "" {
-		return nil, nil, itemNotFound()
-	}
-	info := &stanza.DiscoInfo{}
-	info.AddIdentity("web presence", "component", "presence")
-	info.AddFeatures(features...)
-	return info, nil, nil
-}
-
-func (c *component) discoItems(_ context.Context, _ *received, query *element) (any, func(), error) {
-	if query.attr("node") != "" {
-		return nil, nil, itemNotFound()
-	}
-	return &stanza.DiscoItems{}, nil, nil
-}
-
-// handleMessage refuses what somebody writes to us, so that it is not thought to be read.
-func (c *component) handleMessage(s *received) {
-	switch s.typ {
-	case "error", "groupchat", "headline":
-		return
-	}
-	if body := s.child(nsComponent, "body"); body != nil && body.text != "" {
-		c.refuse(s, serviceUnavailable())
 	}
 }
 
@@ -440,7 +453,7 @@ func (c *component) subscribe(ctx context.Context, e *entry) {
 		return // the user's server repeats the request
 	}
 	c.sendPresence(e.jid, "subscribed")
-	c.sendPresence(e.jid, "")
+	c.sendAvailable(e.jid)
 }
 
 // subscribed says that we may see the user from now on. Not every server sends the presence unasked.
@@ -464,7 +477,7 @@ func (c *component) unsubscribed(ctx context.Context, e *entry) {
 
 func (c *component) probed(e *entry, s *received) {
 	if e.user.Subscription.From() {
-		c.sendPresence(s.from.String(), "")
+		c.sendAvailable(s.from.String())
 	} else {
 		c.send(s.subscriptionAnswer("unsubscribed"))
 	}

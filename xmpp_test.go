@@ -49,6 +49,13 @@ func (f *fixture) now() time.Time {
 	return f.clock
 }
 
+// advance moves the component's clock.
+func (f *fixture) advance(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.clock = f.clock.Add(d)
+}
+
 // newFixture starts a component; change, if not nil, may alter its configuration first.
 func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	t.Helper()
@@ -81,7 +88,7 @@ func (f *fixture) start() {
 	if f.comp, err = newComponent(t.Context(), f.conf, f.db); err != nil {
 		t.Fatal(err)
 	}
-	r, err := newRenderer(f.conf.domain)
+	r, err := newRenderer(f.conf.domain, f.comp.languages)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,11 +139,12 @@ func (f *fixture) next() string {
 	return strings.ReplaceAll(string(fr.data), `"`, "'")
 }
 
-// want compares what the component sends next.
+// want compares what the component sends next. A wanted stanza that ends with … may go on in any way.
 func (f *fixture) want(stanzas ...string) {
 	f.t.Helper()
 	for _, want := range stanzas {
-		if got := f.next(); got != want {
+		start, open := strings.CutSuffix(want, "…")
+		if got := f.next(); got != want && !(open && strings.HasPrefix(got, start)) {
 			f.t.Fatalf("got  %s\nwant %s", got, want)
 		}
 	}
@@ -184,7 +192,8 @@ func (f *fixture) register(fields string) {
 	f.t.Helper()
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
 	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`,
-		`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+		`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'><status>So that…`,
+		`<message type='chat' from='webstatus.example.org' to='juliet@example.org'><body>You are registered.…`)
 	f.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 }
@@ -210,8 +219,10 @@ func TestRequests(t *testing.T) {
 		{"ping", "romeo@example.org/x", "get", `<ping xmlns='urn:xmpp:ping'/>`, ``},
 		{"disco#info", "romeo@elsewhere.example/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info'/>`,
 			`<query xmlns='http://jabber.org/protocol/disco#info'><identity name='web presence' category='component' type='presence'></identity>` +
+				`<feature var='http://jabber.org/protocol/commands'></feature>` +
 				`<feature var='http://jabber.org/protocol/disco#info'></feature><feature var='http://jabber.org/protocol/disco#items'></feature>` +
-				`<feature var='jabber:iq:register'></feature><feature var='urn:xmpp:ping'></feature></query>`},
+				`<feature var='jabber:iq:last'></feature><feature var='jabber:iq:register'></feature><feature var='jabber:iq:version'></feature>` +
+				`<feature var='urn:xmpp:ping'></feature><feature var='vcard-temp'></feature></query>`},
 		{"disco#info of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>`, notFound},
 		{"disco#items", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items'/>`, `<query xmlns='http://jabber.org/protocol/disco#items'></query>`},
 		{"disco#items of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items' node='n'/>`, notFound},
@@ -237,6 +248,7 @@ func TestRequests(t *testing.T) {
 	}
 	f := newFixture(t, nil)
 	for i, tt := range tests {
+		f.advance(time.Minute) // so that nobody asks too much
 		id, lang := strconv.Itoa(i), []string{"", " xml:lang='de'"}[i%2]
 		f.send(`<iq type='` + tt.typ + `' id='` + id + `' from='` + tt.from + `' to='webstatus.example.org'` + lang + `>` + tt.query + `</iq>`)
 		typ := "result"
@@ -271,8 +283,6 @@ func TestRequests(t *testing.T) {
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
 	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>` + strings.Repeat("x", maxStanza) + `</a></iq>`)
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
-	f.send(`<message from='romeo@example.org/x' to='webstatus.example.org' id='m'><body>hello</body></message>`)
-	f.want(`<message type='error' id='m' from='webstatus.example.org' to='romeo@example.org/x'>` + failed("503", "cancel", "service-unavailable") + `</message>`)
 	for _, typ := range []string{"subscribe", "probe"} {
 		f.send(`<presence type='` + typ + `' from='romeo@example.org/x' to='webstatus.example.org'/>`)
 		f.want(`<presence type='unsubscribed' from='webstatus.example.org' to='romeo@example.org'></presence>`)
@@ -375,7 +385,7 @@ func TestSubscription(t *testing.T) {
 		if typ != "" {
 			typ = " type='" + typ + "'"
 		}
-		f.want(`<presence` + typ + ` from='webstatus.example.org' to='` + to + `'></presence>`)
+		f.want(`<presence` + typ + ` from='webstatus.example.org' to='` + to + `'>…`)
 	}
 	toUs("probe", "/b")
 	fromUs("unsubscribed", juliet)
@@ -474,9 +484,7 @@ func TestLongOutage(t *testing.T) {
 		return err == nil && u.Status.State == Available
 	})
 	f.stop()
-	f.mu.Lock()
-	f.clock = noon.Add(outage)
-	f.mu.Unlock()
+	f.advance(outage)
 	f.conf.sync.silence = time.Hour
 	f.start()
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
@@ -530,7 +538,7 @@ func TestFarewell(t *testing.T) {
 	f.register("")
 	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
-		`<presence from='webstatus.example.org' to='juliet@example.org'></presence>`)
+		`<presence from='webstatus.example.org' to='juliet@example.org'>…`)
 	f.stop()
 	f.want(`<presence type='unavailable' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	if _, err := f.stream.framer.next(); !errors.Is(err, errStreamClosed) {

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"html"
+	"strings"
+)
+
+// tell writes to somebody unasked.
+func (c *component) tell(to, text string) {
+	c.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: c.domain, To: to, Payload: body(text)}) // without a link nobody is told
+}
+
+type bodyElement struct {
+	XMLName xml.Name `xml:"body"`
+	Text    string   `xml:",chardata"`
+}
+
+func body(text string) bodyElement { return bodyElement{Text: text} }
+
+// A conversation is one message and what is needed to answer it.
+type conversation struct {
+	*received
+	lang  *catalogue
+	entry *entry // nil if the sender is not registered
+	words []string
+}
+
+// A reply answers what somebody has written. What is to be done once the answer has been sent, it returns as well.
+type reply func(c *component, ctx context.Context, m conversation) (text string, then func(), err error)
+
+// replies are the words that we know. Those that are true are for people who are registered.
+var replies = map[string]struct {
+	registered bool
+	answer     reply
+}{
+	"help":       {false, (*component).chatHelp},
+	"register":   {false, (*component).chatRegister},
+	"status":     {true, (*component).chatStatus},
+	"link":       {true, (*component).chatLink},
+	"newlink":    {true, (*component).chatNewLink},
+	"show":       {true, (*component).chatShow},
+	"unregister": {true, (*component).chatUnregister},
+}
+
+// handleMessage answers what a person writes. Servers, other components and rooms get no answer, nor does what has no text.
+func (c *component) handleMessage(ctx context.Context, s *received) {
+	text := s.child(nsComponent, "body")
+	if s.typ != "" && s.typ != "chat" && s.typ != "normal" || text == nil || strings.TrimSpace(text.text) == "" || s.from.local() == "" {
+		return
+	}
+	if s.to != c.domain {
+		c.refuse(s, itemNotFound())
+		return
+	}
+	m := conversation{received: s, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
+		words: strings.Fields(strings.ToLower(truncate(text.text, maxMessageSize)))}
+	answer, then := c.converse(ctx, m)
+	if answer == "" {
+		return
+	}
+	out := s.answer(s.typ, []any{body(answer)})
+	if thread := s.child(nsComponent, "thread"); thread != nil {
+		out.Payload = []any{body(answer), threadElement{Text: thread.text}}
+	}
+	out.ID = ""
+	c.send(out) // without a link there is nobody to tell
+	if then != nil {
+		then()
+	}
+}
+
+type threadElement struct {
+	XMLName xml.Name `xml:"thread"`
+	Text    string   `xml:",chardata"`
+}
+
+// converse finds the answer to a message; none if there has been enough talk.
+func (c *component) converse(ctx context.Context, m conversation) (answer string, then func()) {
+	r, known := replies[m.words[0]]
+	switch {
+	case !known:
+		now := c.now()
+		if now.Sub(m.visitor.confused) < confusion {
+			return "", nil
+		}
+		m.visitor.confused = now
+		return m.lang.text("chat.unknown"), nil
+	case r.registered && m.entry == nil:
+		return m.lang.text("chat.not_registered"), nil
+	}
+	answer, then, err := r.answer(c, ctx, m)
+	if err != nil {
+		c.log.Error("a request failed", "from", m.from.bare, "cause", explain(err))
+		return m.lang.text("chat.failed"), nil
+	}
+	return answer, then
+}
+
+func (c *component) chatHelp(_ context.Context, m conversation) (string, func(), error) {
+	return m.lang.text("chat.help"), nil, nil
+}
+
+func (c *component) chatRegister(ctx context.Context, m conversation) (string, func(), error) {
+	if m.entry != nil {
+		return m.lang.text("chat.already") + "\n" + c.linkText(m.lang, m.entry), func() { c.askSubscription(m.entry) }, nil
+	}
+	if !c.allow.allows(m.from) {
+		return m.lang.text("chat.forbidden"), nil, nil
+	}
+	e, err := c.enrol(ctx, m.from.bare, defaultOptions)
+	if err != nil {
+		return "", nil, err
+	}
+	return c.welcome(m.lang, e), func() { c.askSubscription(e) }, nil
+}
+
+// welcome is what somebody is told who has registered.
+func (c *component) welcome(lang *catalogue, e *entry) string {
+	return lang.text("chat.welcome") + "\n" + strings.Join(c.addresses(lang, e.jid, e), "\n")
+}
+
+func (c *component) chatStatus(_ context.Context, m conversation) (string, func(), error) {
+	return c.statusText(m.lang, m.entry), nil, nil
+}
+
+// statusText says what the world sees of a user.
+func (c *component) statusText(lang *catalogue, e *entry) string {
+	s := e.current.Load()
+	shown := s.view(s.validity(c.board.link.Load()), lang, 0)
+	parts := []string{shown.Label}
+	for _, more := range []string{shown.Message, shown.JID} {
+		if more != "" {
+			parts = append(parts, more)
+		}
+	}
+	return lang.text("chat.status", "status", strings.Join(parts, " – "))
+}
+
+func (c *component) chatLink(_ context.Context, m conversation) (string, func(), error) {
+	return c.linkText(m.lang, m.entry), nil, nil
+}
+
+// linkText names a user's addresses, and what to paste.
+func (c *component) linkText(lang *catalogue, e *entry) string {
+	snippet := `<iframe src="` + html.EscapeString(c.pageURL(e.user.Token)) + `" width="200" height="60" style="border:0"></iframe>`
+	return strings.Join(c.addresses(lang, e.jid, e), "\n") + "\n" + lang.text("chat.snippet", "html", snippet)
+}
+
+func (c *component) chatNewLink(ctx context.Context, m conversation) (string, func(), error) {
+	if err := c.renewLink(ctx, m.entry); err != nil {
+		return "", nil, err
+	}
+	return m.lang.text("chat.newlink") + "\n" + c.linkText(m.lang, m.entry), nil, nil
+}
+
+func (c *component) chatShow(ctx context.Context, m conversation) (string, func(), error) {
+	values := m.entry.user.Options
+	fields := map[string]*bool{"message": &values.ShowMessage, "jid": &values.ShowJID}
+	if len(m.words) != 3 || fields[m.words[1]] == nil || m.words[2] != "on" && m.words[2] != "off" {
+		return m.lang.text("chat.show_usage"), nil, nil
+	}
+	*fields[m.words[1]] = m.words[2] == "on"
+	if err := c.setOptions(ctx, m.entry, values); err != nil {
+		return "", nil, err
+	}
+	return shownText(m.lang, values), func() { c.askSubscription(m.entry) }, nil
+}
+
+// shownText names what a user shows.
+func shownText(lang *catalogue, values Options) string {
+	var names []string
+	if values.ShowMessage {
+		names = append(names, lang.text("option.show_status_msg"))
+	}
+	if values.ShowJID {
+		names = append(names, lang.text("option.show_full_jid"))
+	}
+	if len(names) == 0 {
+		return lang.text("chat.shown_nothing")
+	}
+	return lang.text("chat.shown", "options", strings.Join(names, ", "))
+}
+
+// chatUnregister asks once whether that is meant.
+func (c *component) chatUnregister(ctx context.Context, m conversation) (string, func(), error) {
+	if now := c.now(); now.After(m.visitor.leaving) {
+		m.visitor.leaving = now.Add(hesitation)
+		return m.lang.text("chat.confirm"), nil, nil
+	}
+	m.visitor.leaving = c.now()
+	if err := c.remove(ctx, m.entry); err != nil && !errors.Is(err, ErrNotFound) {
+		return "", nil, err
+	}
+	return m.lang.text("chat.goodbye"), func() { c.withdraw(ctx, m.from.bare) }, nil
+}

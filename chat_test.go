@@ -1,0 +1,119 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// write has Juliet write a message, and returns the text of the answer.
+func (f *fixture) write(text string) string {
+	f.t.Helper()
+	f.advance(time.Second)
+	f.send(`<message type='chat' id='m' from='juliet@example.org/b' to='webstatus.example.org'><body>` + text + `</body><thread>t</thread></message>`)
+	got := f.next()
+	start, end := `<message type='chat' from='webstatus.example.org' to='juliet@example.org/b'><body>`, `</body><thread>t</thread></message>`
+	if !strings.HasPrefix(got, start) || !strings.HasSuffix(got, end) {
+		f.t.Fatalf("%s: %s", text, got)
+	}
+	return strings.NewReplacer("&#xA;", "\n", "&#34;", `"`, "&lt;", "<", "&gt;", ">").Replace(got[len(start) : len(got)-len(end)])
+}
+
+func TestChat(t *testing.T) {
+	f := newFixture(t, nil)
+	says := func(text string, want ...string) {
+		t.Helper()
+		got := f.write(text)
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("%s: %q, want %q", text, got, w)
+			}
+		}
+	}
+	says("HELP", "newlink", "unregister – ")
+	says("status", "You are not registered")
+	says("link", "You are not registered")
+	says("register", "You are registered", "https://status.example.org/status/"+Token{}.String())
+	f.want(`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'>…`)
+	f.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.says("b", "", "<show>away</show><status>at the ball</status>")
+	says("register", "registered already")
+	says("status", "The world sees: Away")
+	says("show message on", "Show status msg")
+	says("show jid on", "Show status msg, Show full JID")
+	says("status", "The world sees: Away – at the ball – juliet@example.org")
+	says("show jid off", "Shown from now on: Show status msg")
+	says("show message off", "Neither")
+	says("show everything on", "Write “show message on”")
+	says("show", "Write “show message on”")
+	says("link", Token{}.String(), julietPage, "<iframe src=")
+	says("newlink", Token{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}.String())
+	if resp, _ := f.get("/status/" + Token{}.String()); resp.StatusCode != 404 {
+		t.Errorf("the old address: %s", resp.Status)
+	}
+	says("what?", "I do not understand")
+	f.send(`<message type='chat' from='juliet@example.org/b' to='webstatus.example.org'><body>what?</body></message>`)
+	f.settled(juliet) // once is enough
+	says("unregister", "once more")
+	f.advance(time.Hour)
+	says("unregister", "once more")
+	says("unregister", "no longer registered")
+	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
+		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	}
+	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
+		t.Errorf("after the end: %s", resp.Status)
+	}
+}
+
+// TestChatSilence has messages that are not to be answered.
+func TestChatSilence(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, silent := range []string{
+		`<message type='error' from='romeo@example.org/x' to='webstatus.example.org'><body>help</body></message>`,
+		`<message type='groupchat' from='romeo@example.org/x' to='webstatus.example.org'><body>help</body></message>`,
+		`<message type='headline' from='romeo@example.org/x' to='webstatus.example.org'><body>help</body></message>`,
+		`<message type='chat' from='romeo@example.org/x' to='webstatus.example.org'><body> </body></message>`,
+		`<message type='chat' from='romeo@example.org/x' to='webstatus.example.org'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>`,
+		`<message type='chat' from='bot.example.org' to='webstatus.example.org'><body>help</body></message>`,
+	} {
+		f.send(silent)
+		f.settled("romeo@example.org")
+		f.settled("bot.example.org")
+	}
+	f.send(`<message from='romeo@elsewhere.example/x' to='webstatus.example.org'><body>register</body></message>`)
+	f.want(`<message from='webstatus.example.org' to='romeo@elsewhere.example/x'><body>You may not register here.</body></message>`)
+	f.send(`<message id='m' from='romeo@example.org/x' to='x@webstatus.example.org'><body>help</body></message>`)
+	f.want(`<message type='error' id='m' from='x@webstatus.example.org' to='romeo@example.org/x'><error code='404' type='cancel'><item-not-found …`)
+}
+
+// TestFlood has one person ask too much, and another who does not notice.
+func TestFlood(t *testing.T) {
+	f := newFixture(t, nil)
+	for range requestBurst {
+		f.send(`<iq type='get' id='p' from='romeo@example.org/x' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
+		f.want(`<iq type='result' id='p' from='webstatus.example.org' to='romeo@example.org/x'></iq>`)
+	}
+	const constraint = `<error code='500' type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'></resource-constraint></error>`
+	f.send(`<iq type='get' id='p' from='romeo@example.org/y' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
+	f.want(`<iq type='error' id='p' from='webstatus.example.org' to='romeo@example.org/y'>` + constraint + `</iq>`)
+	f.send(`<message id='m' from='romeo@example.org/y' to='webstatus.example.org'><body>help</body></message>`)
+	f.want(`<message type='error' id='m' from='webstatus.example.org' to='romeo@example.org/y'>` + constraint + `</message>`)
+	f.send(`<presence type='subscribe' from='romeo@example.org' to='webstatus.example.org'/>`) // gets no answer at all
+	f.send(`<iq type='get' id='p' from='romeo@example.org/y' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
+	f.want(`<iq type='error' id='p' from='webstatus.example.org' to='romeo@example.org/y'>` + constraint + `</iq>`)
+	f.settled(juliet)
+	f.advance(time.Second)
+	f.settled("romeo@example.org")
+}
+
+func TestVisitorsAreForgotten(t *testing.T) {
+	v := make(visitors)
+	for i := range 3 * maxVisitors {
+		v.visit(strings.Repeat("x", i%7)+time.Duration(i).String(), noon.Add(time.Duration(i)*time.Second))
+		if len(v) > maxVisitors {
+			t.Fatalf("%d visitors are remembered", len(v))
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/xml"
+	"image/png"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ask sends an iq and returns the answer.
+func (f *fixture) ask(from, typ, payload string) string {
+	f.t.Helper()
+	f.advance(time.Second)
+	f.send(`<iq type='` + typ + `' id='q' from='` + from + `/x' to='webstatus.example.org'>` + payload + `</iq>`)
+	return f.next()
+}
+
+// asks compares the answer to an iq with pieces of it.
+func (f *fixture) asks(from, typ, payload string, want ...string) string {
+	f.t.Helper()
+	got := f.ask(from, typ, payload)
+	for _, w := range want {
+		if !strings.Contains(got, w) {
+			f.t.Errorf("%s\ngot  %s\nwant %s", payload, got, w)
+		}
+	}
+	return got
+}
+
+func commandXML(node, attributes, content string) string {
+	return `<command xmlns='http://jabber.org/protocol/commands' node='` + node + `' ` + attributes + `>` + content + `</command>`
+}
+
+func TestCommands(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.admins = []string{"admin@example.org"} })
+	const romeo, admin = "romeo@example.org", "admin@example.org"
+	list := `<query xmlns='http://jabber.org/protocol/disco#items' node='http://jabber.org/protocol/commands'/>`
+	if got := f.ask(romeo, "get", list); strings.Contains(got, "<item") {
+		t.Errorf("a stranger is offered %s", got)
+	}
+	f.asks(romeo, "set", commandXML("page", "", ""), `type='error'`, `code='403'`, `<forbidden`)
+	f.asks(romeo, "set", commandXML("nonsense", "", ""), `code='404'`, `<item-not-found`)
+	f.asks(romeo, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='page'/>`, `<item-not-found`)
+	f.register("")
+	f.asks(juliet, "get", list, `node='page' name='My status page'`, `node='options'`, `node='newlink'`, `node='stop'`)
+	f.asks(juliet, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='options'/>`, `type='command-node'`, `name='Options'`, `var='jabber:x:data'`)
+	f.asks(juliet, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='http://jabber.org/protocol/commands'/>`, `type='command-list'`)
+	f.asks(juliet, "set", commandXML("page", "action='execute'", ""), `status='completed'`, `<note type='info'>The world sees:`, Token{}.String())
+
+	session := func(node string) string {
+		t.Helper()
+		got := f.asks(juliet, "set", commandXML(node, "", ""), `status='executing'`, `<actions execute='complete'><complete></complete></actions>`, `type='form'`)
+		return regexp.MustCompile(`sessionid='[^']+'`).FindString(got)
+	}
+	const submit = `<x xmlns='jabber:x:data' type='submit'>`
+	options := session("options")
+	f.asks(juliet, "set", commandXML("options", options, submit+`<field var='show_full_jid'><value>maybe</value></field></x>`), `<bad-request`, `<bad-payload xmlns='http://jabber.org/protocol/commands'`)
+	f.asks(juliet, "set", commandXML("options", options, ""), `<bad-payload`)
+	f.asks(juliet, "set", commandXML("options", options+" action='complete'", submit+`<field var='show_full_jid'><value>1</value></field></x>`),
+		`status='completed'`, `Show full JID`)
+	f.want(`<presence type='subscribe' …`) // she is not seen
+	f.asks(juliet, "set", commandXML("options", options, submit+`</x>`), `<bad-sessionid xmlns='http://jabber.org/protocol/commands'`)
+	f.asks(juliet, "set", commandXML("options", "sessionid='none'", submit+`</x>`), `<bad-sessionid`)
+	f.asks(juliet, "set", commandXML("options", "action='dance'", ""), `<malformed-action`)
+	f.asks(juliet, "set", commandXML("options", session("options")+" action='prev'", ""), `<bad-action`)
+	f.asks(juliet, "set", commandXML("options", "action='cancel'", ""), `<bad-action`)
+	f.asks(juliet, "set", commandXML("options", session("options")+" action='cancel'", ""), `status='canceled'`)
+	old := session("options")
+	f.advance(sessionTime)
+	f.asks(juliet, "set", commandXML("options", old, submit+`</x>`), `code='405'`, `<not-allowed`, `<session-expired xmlns='http://jabber.org/protocol/commands'`)
+	for range maxSessions {
+		f.ask(juliet, "set", commandXML("options", "", ""))
+	}
+	f.asks(juliet, "set", commandXML("options", "", ""), `<resource-constraint`)
+	f.advance(2 * quiet)
+
+	f.asks(juliet, "set", commandXML("newlink", "", ""), `status='completed'`, Token{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}.String())
+	f.asks(juliet, "set", commandXML(nsAdmin+"#get-registered-users-num", "", ""), `<forbidden`)
+
+	f.asks(admin, "get", list, nsAdmin+"#delete-user")
+	f.asks(admin, "set", commandXML(nsAdmin+"#get-registered-users-num", "", ""), `var='registeredusersnum'`, `<value>1</value>`)
+	f.asks(admin, "set", commandXML(nsAdmin+"#get-online-users-num", "", ""), `<value>0</value>`)
+	f.says("b", "", "")
+	f.asks(admin, "set", commandXML(nsAdmin+"#get-online-users-list", "", ""), `var='onlineuserjids'`, `<value>juliet@example.org</value>`)
+	f.asks(admin, "set", commandXML(nsAdmin+"#get-registered-users-list", "", ""), `<value>juliet@example.org</value>`)
+	got := f.ask(admin, "set", commandXML(nsAdmin+"#delete-user", "", ""))
+	remove := regexp.MustCompile(`sessionid='[^']+'`).FindString(got)
+	f.asks(admin, "set", commandXML(nsAdmin+"#delete-user", remove, submit+`<field var='accountjids'><value>nobody@example.org</value></field></x>`), `<item-not-found`)
+	f.asks(admin, "set", commandXML(nsAdmin+"#delete-user", remove, submit+`<field var='accountjids'><value>juliet@example.org</value></field></x>`), `status='completed'`)
+	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+}
+
+func TestStopCommand(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	got := f.asks(juliet, "set", commandXML("stop", "", ""), `status='executing'`, `would end at once`)
+	f.asks(juliet, "set", commandXML("stop", regexp.MustCompile(`sessionid='[^']+'`).FindString(got), `<x xmlns='jabber:x:data' type='submit'/>`), `status='completed'`)
+	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
+		t.Error(resp.Status)
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.contacts = []string{"xmpp:admin@example.org", "mailto:admin@example.org"} })
+	const romeo = "romeo@elsewhere.example"
+	f.asks(romeo, "get", `<query xmlns='jabber:iq:version'/>`, `<name>webstatus</name><version>`+version+`</version><os>`)
+	f.asks(romeo, "get", `<query xmlns='jabber:iq:last'/>`, `<query xmlns='jabber:iq:last' seconds='2'>`)
+	f.asks(romeo, "set", `<vCard xmlns='vcard-temp'/>`, `<forbidden`)
+	card := f.asks(romeo, "get", `<vCard xmlns='vcard-temp'/>`, `<FN>web presence</FN>`, `<URL>https://status.example.org/</URL>`, `<TYPE>image/png</TYPE>`)
+	encoded := regexp.MustCompile(`<BINVAL>([^<]+)</BINVAL>`).FindStringSubmatch(card)
+	picture, err := base64.StdEncoding.DecodeString(encoded[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := png.Decode(strings.NewReader(string(picture))); err != nil {
+		t.Error(err)
+	}
+	info := f.asks(romeo, "get", `<query xmlns='http://jabber.org/protocol/disco#info'/>`, `<value>http://jabber.org/network/serverinfo</value>`,
+		`var='admin-addresses' type='list-multi'><value>xmpp:admin@example.org</value><value>mailto:admin@example.org</value>`)
+
+	// What our presence says fits what we answer.
+	f.register("")
+	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='subscribed' …`)
+	presence := f.next()
+	sum := sha1.Sum(picture)
+	if !strings.Contains(presence, `<photo>`+hex.EncodeToString(sum[:])+`</photo>`) || !strings.Contains(presence, "publish their presence here: 1<") {
+		t.Error(presence)
+	}
+	ver := regexp.MustCompile(`ver='([^']+)'`).FindStringSubmatch(presence)[1]
+	if want := verify(t, info); ver != want {
+		t.Errorf("caps %s, want %s", ver, want)
+	}
+	node := `<query xmlns='http://jabber.org/protocol/disco#info' node='https://status.example.org#` + ver + `'`
+	f.asks(romeo, "get", node+`/>`, node, `component`)
+	f.asks(romeo, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='https://status.example.org#x'/>`, `<item-not-found`)
+}
+
+// verify computes the hash of a disco#info as a client does (XEP-0115 §5.4), from the XML alone.
+func verify(t *testing.T, info string) string {
+	t.Helper()
+	var q struct {
+		Identity []struct {
+			Category string `xml:"category,attr"`
+			Type     string `xml:"type,attr"`
+			Name     string `xml:"name,attr"`
+		} `xml:"query>identity"`
+		Features []struct {
+			Var string `xml:"var,attr"`
+		} `xml:"query>feature"`
+		Fields []struct {
+			Var    string   `xml:"var,attr"`
+			Values []string `xml:"value"`
+		} `xml:"query>x>field"`
+	}
+	if err := xml.Unmarshal([]byte(info), &q); err != nil {
+		t.Fatal(err)
+	}
+	s := q.Identity[0].Category + "/" + q.Identity[0].Type + "//" + q.Identity[0].Name + "<"
+	var vars []string
+	for _, f := range q.Features {
+		vars = append(vars, f.Var)
+	}
+	slices.Sort(vars)
+	s += strings.Join(vars, "<") + "<"
+	for i, f := range q.Fields {
+		slices.Sort(f.Values)
+		if i > 0 { // the first is FORM_TYPE
+			s += f.Var + "<"
+		}
+		s += strings.Join(f.Values, "<") + "<"
+	}
+	sum := sha1.Sum([]byte(s))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func TestHideOS(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.hideOS = true })
+	if got := f.ask(juliet, "get", `<query xmlns='jabber:iq:version'/>`); strings.Contains(got, "<os>") {
+		t.Error(got)
+	}
+}
+
+// TestFeatures sees to it that every feature that we name is answered by something other than a refusal of the kind.
+func TestFeatures(t *testing.T) {
+	f := newFixture(t, nil)
+	for i, feature := range features {
+		local := map[string]string{nsPing: "ping", nsVCard: "vCard", nsCommands: "command"}[feature]
+		if local == "" {
+			local = "query"
+		}
+		typ := "get"
+		if local == "command" {
+			typ = "set"
+		}
+		if got := f.ask("u"+strconv.Itoa(i)+"@example.org", typ, `<`+local+` xmlns='`+feature+`'/>`); strings.Contains(got, "service-unavailable") {
+			t.Errorf("%s: %s", feature, got)
+		}
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/text/language"
+)
+
+// A catalogue has all that is said to people in one language: a file of templates/lang.
+type catalogue struct {
+	tag   language.Tag
+	texts map[string]string
+}
+
+// text returns the text of that name, with each {name} in it replaced by the value that follows the name.
+func (c *catalogue) text(name string, namesAndValues ...string) string {
+	for i := 0; i < len(namesAndValues); i += 2 {
+		namesAndValues[i] = "{" + namesAndValues[i] + "}"
+	}
+	return strings.NewReplacer(namesAndValues...).Replace(c.texts[name])
+}
+
+// Text is text without values, for templates.
+func (c *catalogue) Text(name string) string { return c.texts[name] }
+
+// Around returns what stands before and after the only placeholder of a text, for templates that put an element there.
+func (c *catalogue) Around(name string) [2]string {
+	text := c.texts[name]
+	return [2]string{text[:strings.IndexByte(text, '{')], text[strings.IndexByte(text, '}')+1:]}
+}
+
+// Tag returns the BCP 47 tag, for HTML's lang.
+func (c *catalogue) Tag() string { return c.tag.String() }
+
+// Direction returns in which direction the language is written, for HTML's dir.
+func (c *catalogue) Direction() string {
+	script, _ := c.tag.Script()
+	if code := script.String(); code == "Arab" || code == "Hebr" {
+		return "rtl"
+	}
+	return "ltr"
+}
+
+// languages are all catalogues, English first, which is for those whose language is not among them.
+type languages struct {
+	all     []*catalogue
+	matcher language.Matcher
+
+	mu    sync.RWMutex
+	known map[string]*catalogue // what headers have come to
+}
+
+func loadLanguages() (*languages, error) {
+	files, err := templates.ReadDir("templates/lang")
+	if err != nil {
+		return nil, err
+	}
+	l := &languages{known: make(map[string]*catalogue)}
+	for _, f := range files {
+		tag, err := language.Parse(strings.TrimSuffix(f.Name(), ".json"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		}
+		content, err := templates.ReadFile(path.Join("templates/lang", f.Name()))
+		if err != nil {
+			return nil, err
+		}
+		c := &catalogue{tag: tag}
+		if err := json.Unmarshal(content, &c.texts); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		}
+		l.all = append(l.all, c)
+	}
+	slices.SortStableFunc(l.all, func(a, b *catalogue) int { return cmp.Compare(rank(a), rank(b)) })
+	tags := make([]language.Tag, len(l.all))
+	for i, c := range l.all {
+		tags[i] = c.tag
+	}
+	l.matcher = language.NewMatcher(tags)
+	return l, nil
+}
+
+// rank puts English before the others.
+func rank(c *catalogue) int {
+	if c.tag == language.English {
+		return 0
+	}
+	return 1
+}
+
+// maxAccepted is the length in bytes of an Accept-Language header that is read; browsers' are shorter.
+const maxAccepted = 256
+
+// match returns the catalogue for a list of languages as in Accept-Language (RFC 9110 §12.5.4), which a single tag, as in
+// xml:lang, is as well.
+func (l *languages) match(accepted string) *catalogue {
+	if accepted == "" || len(accepted) > maxAccepted {
+		return l.all[0]
+	}
+	l.mu.RLock()
+	c := l.known[accepted]
+	l.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	_, i, _ := l.matcher.Match(parseAccepted(accepted)...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.known) >= 1000 { // strangers write the headers
+		clear(l.known)
+	}
+	l.known[accepted] = l.all[i]
+	return l.all[i]
+}
+
+// parseAccepted returns the languages of such a list, the dearest first; none if it makes no sense.
+func parseAccepted(accepted string) []language.Tag {
+	if len(accepted) > maxAccepted {
+		return nil
+	}
+	tags, _, err := language.ParseAcceptLanguage(accepted)
+	if err != nil {
+		return nil
+	}
+	return tags
+}
