@@ -142,15 +142,16 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, e *ent
 	}
 	h["Etag"] = made.etag
 	h["Cache-Control"] = noCache
-	h["X-Robots-Tag"] = noIndex
 	h["X-Content-Type-Options"] = noSniff
+	// No more than eight headers: with a ninth, their map costs more than all of them.
 	switch as {
-	case asPage:
+	case asPage: // which says by itself that it is not to be indexed
 		h["Content-Type"] = typeHTML
 		h["Content-Security-Policy"] = w.statusPolicy
 		h["Referrer-Policy"] = noReferrer
 	case asJSON:
 		h["Content-Type"] = typeJSON
+		h["X-Robots-Tag"] = noIndex
 		h["Access-Control-Allow-Origin"] = anyOrigin
 	}
 	if matches(r.Header["If-None-Match"], made.etag[0]) {
