@@ -84,28 +84,47 @@ var (
 
 // decodeStanza reads one element that a framer has cut out. With an error, what could be read of it is returned as well,
 // so that it can be answered.
-func decodeStanza(data []byte) (*received, error) {
-	d := xml.NewDecoder(bytes.NewReader(data))
-	d.DefaultSpace = nsComponent
+func decodeStanza(data []byte) (*received, error) { return new(decoder).decode(data) }
+
+// A decoder reads one stanza after the other, for one goroutine. It spares the work of setting up encoding/xml's each time,
+// as much as decoding a short stanza.
+type decoder struct {
+	data bytes.Reader
+	xml  *xml.Decoder // nil before the first stanza, and after one that was not well-formed
+}
+
+func (d *decoder) decode(data []byte) (*received, error) {
+	d.data.Reset(data)
+	if d.xml == nil {
+		d.xml = xml.NewDecoder(&d.data)
+		d.xml.DefaultSpace = nsComponent
+	}
 	s := &received{}
+	if err := s.read(d.xml); err != nil || d.data.Len() > 0 {
+		d.xml = nil
+		return s, fmt.Errorf("%w: %v", errNotWellFormed, err)
+	}
+	if s.from.bare == "" {
+		return s, errNoSender
+	}
+	return s, nil
+}
+
+// read reads a stanza as far as it goes.
+func (s *received) read(d *xml.Decoder) error {
 	tok, err := d.Token()
 	if err != nil {
-		return s, fmt.Errorf("%w: %v", errNotWellFormed, err)
+		return err
 	}
 	start, ok := tok.(xml.StartElement)
 	if !ok {
-		return s, errNotWellFormed
+		return errors.New("no start tag")
 	}
 	s.name, s.attrs = start.Name, start.Attr
 	s.to, s.id, s.typ = s.attr("to"), s.attr("id"), s.attr("type")
-	var noSender error
-	if s.from, err = parseJID(s.attr("from")); err != nil {
-		noSender = errNoSender
-	}
-	if err := s.decode(d, 1); err != nil {
-		return s, fmt.Errorf("%w: %v", errNotWellFormed, err)
-	}
-	return s, noSender
+	s.from, _ = parseJID(s.attr("from")) // empty if it is none
+	s.children = make([]element, 0, 6) // as many as a usual presence has
+	return s.element.decode(d, 1)
 }
 
 // decode reads the content of e up to its end tag.

@@ -76,6 +76,7 @@ const (
 type worker struct {
 	queue    chan task
 	visitors visitors
+	decoder  decoder
 }
 
 // A task is for one worker: a stanza, or something else to be done in turn with the stanzas of the same person.
@@ -123,7 +124,7 @@ func newComponent(ctx context.Context, conf componentConfig, db *database) (*com
 		c.board.add(u.User, u.Status)
 	}
 	for range workerCount {
-		c.workers = append(c.workers, &worker{make(chan task, queueLength), make(visitors)})
+		c.workers = append(c.workers, &worker{queue: make(chan task, queueLength), visitors: make(visitors)})
 	}
 	return c, nil
 }
@@ -249,7 +250,7 @@ func (c *component) work(ctx context.Context, w *worker) {
 
 // handle does what a stanza asks for. One that makes no sense gets an error where an answer is due.
 func (c *component) handle(ctx context.Context, w *worker, data []byte) {
-	s, err := decodeStanza(data)
+	s, err := w.decoder.decode(data)
 	if c.log.Enabled(ctx, slog.LevelDebug) {
 		c.log.Debug("received", "stanza", s.name.Local, "type", s.typ, "id", s.id, "from", s.from.String(), "error", err)
 	}
