@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"encoding/xml"
 	"fmt"
 	"net"
 	"strconv"
@@ -11,15 +12,86 @@ import (
 	"time"
 )
 
+// A node is an XML element. The tests read what servers send with the standard library and not with our own framer and
+// decoder, which are what they test.
+type node struct {
+	XMLName  xml.Name
+	Attrs    []xml.Attr `xml:",any,attr"`
+	Text     string     `xml:",chardata"`
+	Children []node     `xml:",any"`
+	Inside   string     `xml:",innerxml"`
+}
+
+// attr returns an attribute's value, "" if there is none.
+func (n *node) attr(name string) string {
+	for _, a := range n.Attrs {
+		if a.Name.Space == "" && a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// find returns the first element of a name at any depth, an empty one if there is none.
+func (n *node) find(name string) *node {
+	for i := range n.Children {
+		if c := &n.Children[i]; c.XMLName.Local == name {
+			return c
+		} else if found := c.find(name); found.XMLName.Local != "" {
+			return found
+		}
+	}
+	return &node{}
+}
+
+// has reports whether there is an element of a name at any depth.
+func (n *node) has(name string) bool { return n.find(name).XMLName.Local != "" }
+
+// nth returns the child of a name that stands at an index among those, an empty one if there is none.
+func (n *node) nth(name string, i int) *node {
+	for c := range n.Children {
+		if n.Children[c].XMLName.Local != name {
+			continue
+		}
+		if i--; i < 0 {
+			return &n.Children[c]
+		}
+	}
+	return &node{}
+}
+
+// values returns an attribute of all children of a name.
+func (n *node) values(child, attribute string) (values []string) {
+	for i := range n.Children {
+		if n.Children[i].XMLName.Local == child {
+			values = append(values, n.Children[i].attr(attribute))
+		}
+	}
+	return values
+}
+
+func (n *node) String() string {
+	return fmt.Sprintf("<%s from=%q type=%q id=%q>%s", n.XMLName.Local, n.attr("from"), n.attr("type"), n.attr("id"), n.Inside)
+}
+
+// presence returns a predicate for the component's own presence of a type.
+func presence(typ string) func(*node) bool {
+	return func(n *node) bool {
+		return n.XMLName.Local == "presence" && n.attr("from") == testDomain && n.attr("type") == typ
+	}
+}
+
 // A client is a small XMPP client (RFC 6120): it logs in over plain TCP and says what it is told to.
 type client struct {
-	conn   net.Conn
-	framer *framer
-	bare   string
-	user   string
-	mu     sync.Mutex
-	got    []string // stanzas, as XML with single quotes
-	ids    int
+	conn     net.Conn
+	decoder  *xml.Decoder
+	bare     string
+	resource string
+	ids      int
+
+	mu    sync.Mutex
+	got   []*node
+	ended error // why nothing more will come
 }
 
 // login connects a resource of a user.
@@ -31,83 +103,118 @@ func (s *server) login(t *testing.T, user, resource string) *client {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
-	c := &client{conn: conn, user: user, bare: user + "@localhost", framer: newFramer(conn, maxStanza)}
-	open := `<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>`
-	expect := func(what string) {
-		t.Helper()
-		f, err := c.framer.next()
-		if err != nil || !strings.Contains(string(f.data), what) {
-			t.Fatalf("logging in: %s, %v; want %s", f.data, err, what)
-		}
-	}
-	c.send(t, "%s", open)
-	if _, err := c.framer.header(); err != nil {
-		t.Fatal(err)
-	}
-	expect("features")
+	c := &client{conn: conn, bare: user + "@localhost", resource: resource}
+	c.openStream(t)
 	c.send(t, `<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>%s</auth>`,
 		base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00pass-"+user)))
-	expect("success")
-	c.framer = newFramer(conn, maxStanza)
-	c.send(t, "%s", open)
-	if _, err := c.framer.header(); err != nil {
-		t.Fatal(err)
-	}
-	expect("features")
+	c.expect(t, "success")
+	c.openStream(t)
 	c.send(t, `<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>%s</resource></bind></iq>`, resource)
-	expect("<jid>")
+	if bound := c.expect(t, "iq"); bound.find("jid").Text != c.bare+"/"+resource {
+		t.Fatalf("binding %s: %s", resource, bound)
+	}
 	conn.SetReadDeadline(time.Time{})
 	go c.read()
-	c.iq(t, "get", "", `<query xmlns='jabber:iq:roster'/>`) // without it the server tells nothing of contacts that go
+	c.request(t, "get", "", `<query xmlns='jabber:iq:roster'/>`) // without it the server tells nothing of contacts that go
 	return c
 }
 
-func (c *client) read() {
+// openStream begins a stream, the first or the one after SASL, and takes its features.
+func (c *client) openStream(t *testing.T) {
+	t.Helper()
+	c.send(t, `<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>`)
+	c.decoder = xml.NewDecoder(c.conn)
+	if _, err := nextStart(c.decoder); err != nil {
+		t.Fatalf("opening a stream: %v", err)
+	}
+	c.expect(t, "features")
+}
+
+// expect takes the next element, which must have a name.
+func (c *client) expect(t *testing.T, name string) *node {
+	t.Helper()
+	n, err := nextNode(c.decoder)
+	if err != nil || n.XMLName.Local != name {
+		t.Fatalf("logging %s in: %s, %v; want <%s>", c.bare, n, err, name)
+	}
+	return n
+}
+
+func nextStart(d *xml.Decoder) (xml.StartElement, error) {
 	for {
-		f, err := c.framer.next()
+		token, err := d.Token()
 		if err != nil {
-			return
+			return xml.StartElement{}, err
 		}
-		c.mu.Lock()
-		c.got = append(c.got, strings.ReplaceAll(string(f.data), `"`, "'"))
-		c.mu.Unlock()
+		if start, ok := token.(xml.StartElement); ok {
+			return start, nil
+		}
 	}
 }
 
+func nextNode(d *xml.Decoder) (*node, error) {
+	n := &node{}
+	start, err := nextStart(d)
+	if err == nil {
+		err = d.DecodeElement(n, &start)
+	}
+	return n, err
+}
+
+// read keeps everything that comes.
+func (c *client) read() {
+	for {
+		n, err := nextNode(c.decoder)
+		c.mu.Lock()
+		if c.ended = err; err == nil {
+			c.got = append(c.got, n)
+		}
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// send writes XML as it stands.
 func (c *client) send(t *testing.T, format string, args ...any) {
 	t.Helper()
 	c.conn.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := fmt.Fprintf(c.conn, format, args...); err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s cannot send: %v", c.bare, err)
 	}
 }
 
-// wait returns the first stanza received so far, or from now on, that has all of the words.
-func (c *client) wait(t *testing.T, words ...string) (stanza string) {
+// wait returns the first stanza received so far, or from now on, that is wanted.
+func (c *client) wait(t *testing.T, what string, wanted func(*node) bool) (found *node) {
 	t.Helper()
 	defer func() {
-		if t.Failed() {
+		if found == nil {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			t.Logf("%s has received:\n%s", c.user, strings.Join(c.got, "\n"))
+			t.Logf("%s has received, until %v:\n%v", c.bare, c.ended, c.got)
 		}
 	}()
-	eventually(t, fmt.Sprintf("%s has received %q", c.user, words), func() bool {
+	eventually(t, c.bare+" has received "+what, func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-	stanzas:
-		for _, s := range c.got {
-			for _, w := range words {
-				if !strings.Contains(s, w) {
-					continue stanzas
-				}
+		for _, n := range c.got {
+			if wanted(n) {
+				found = n
+				return true
 			}
-			stanza = s
-			return true
 		}
 		return false
 	})
-	return stanza
+	return found
+}
+
+// waitPresence waits for the component's own presence of each type.
+func (c *client) waitPresence(t *testing.T, types ...string) {
+	t.Helper()
+	for _, typ := range types {
+		c.wait(t, "presence "+typ, presence(typ))
+	}
 }
 
 // forget drops what was received.
@@ -117,16 +224,34 @@ func (c *client) forget() {
 	c.got = nil
 }
 
-// iq asks something and returns the answer.
-func (c *client) iq(t *testing.T, typ, to, payload string) string {
+// ask sends a request and returns its id.
+func (c *client) ask(t *testing.T, typ, to, payload string) (id string) {
 	t.Helper()
 	c.ids++
-	id := fmt.Sprintf("id%d-%s", c.ids, c.user)
+	id = fmt.Sprintf("%s-%d", c.resource, c.ids)
 	if to != "" {
 		to = " to='" + to + "'"
 	}
 	c.send(t, `<iq type='%s' id='%s'%s>%s</iq>`, typ, id, to, payload)
-	return c.wait(t, "<iq", id)
+	return id
+}
+
+// answer waits for the answer to a request.
+func (c *client) answer(t *testing.T, id string) *node {
+	t.Helper()
+	return c.wait(t, "an answer to "+id, func(n *node) bool {
+		return n.XMLName.Local == "iq" && n.attr("id") == id && (n.attr("type") == "result" || n.attr("type") == "error")
+	})
+}
+
+// request asks something and returns the answer, which must be a result.
+func (c *client) request(t *testing.T, typ, to, payload string) *node {
+	t.Helper()
+	answer := c.answer(t, c.ask(t, typ, to, payload))
+	if answer.attr("type") != "result" {
+		t.Fatalf("%s asked %s and got %s", c.bare, payload, answer)
+	}
+	return answer
 }
 
 // cut breaks the connection without a word.
@@ -150,10 +275,10 @@ func (c *client) submit(t *testing.T, fields ...string) {
 		name, value, _ := strings.Cut(f, "=")
 		fmt.Fprintf(&form, `<field var='%s' type='boolean'><value>%s</value></field>`, name, value)
 	}
-	answer := c.iq(t, "set", testDomain, `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='submit'>`+
+	answer := c.request(t, "set", testDomain, `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='submit'>`+
 		`<field var='FORM_TYPE' type='hidden'><value>jabber:iq:register</value></field>`+form.String()+`</x></query>`)
-	if !strings.Contains(answer, `type='result'`) {
-		t.Fatalf("submitting %q: %s", fields, answer)
+	if len(answer.Children) > 0 {
+		t.Errorf("the result of submitting %q is not empty: %s", fields, answer)
 	}
 }
 
@@ -168,14 +293,20 @@ func (c *client) join(t *testing.T, fields ...string) {
 // accept waits for the contact request, grants it and asks for the same, as clients do.
 func (c *client) accept(t *testing.T) {
 	t.Helper()
-	c.wait(t, "<presence", testDomain, "type='subscribe'")
+	c.waitPresence(t, "subscribe")
 	c.send(t, `<presence to='%s' type='subscribed'/><presence to='%s' type='subscribe'/>`, testDomain, testDomain)
-	c.wait(t, "<presence", testDomain, "type='subscribed'")
+	c.waitPresence(t, "subscribed")
+}
+
+// revoke takes back what accept has granted.
+func (c *client) revoke(t *testing.T) {
+	t.Helper()
+	c.send(t, `<presence to='%s' type='unsubscribed'/>`, testDomain)
 }
 
 // dropContact removes the component from the roster, where another test may have left it.
 func (c *client) dropContact(t *testing.T) {
 	t.Helper()
-	c.iq(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+testDomain+`' subscription='remove'/></query>`)
+	c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+testDomain+`' subscription='remove'/></query>`)) // an error where it is not there
 	c.forget()
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"text/template"
@@ -31,17 +32,23 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// need skips the test if a program is missing, or fails it where all of them are required.
+// need returns where a program is.
 func need(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
-		if os.Getenv("WEBSTATUS_E2E") == "require" {
-			t.Fatalf("%s is not on PATH, and WEBSTATUS_E2E=require", program)
-		}
-		t.Skipf("%s is not on PATH", program)
+		missing(t, program+" is not on PATH")
 	}
 	return path
+}
+
+// missing skips the test, or fails it where everything that the tests want is required.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("WEBSTATUS_E2E") == "require" {
+		t.Fatal(what + ", and WEBSTATUS_E2E=require")
+	}
+	t.Skip(what)
 }
 
 func freePort(t *testing.T) int {
@@ -93,7 +100,7 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		p.signal(syscall.SIGCONT)
+		p.thaw()
 		p.signal(syscall.SIGTERM)
 		select {
 		case <-p.done:
@@ -111,10 +118,28 @@ func start(t *testing.T, cmd *exec.Cmd) *process {
 // signal sends a signal to the process and its children, if they are still there.
 func (p *process) signal(s syscall.Signal) { syscall.Kill(-p.cmd.Process.Pid, s) }
 
+// freeze leaves the process and its connections there, and has it do nothing.
+func (p *process) freeze() { p.signal(syscall.SIGSTOP) }
+
+// thaw ends that.
+func (p *process) thaw() { p.signal(syscall.SIGCONT) }
+
 // end sends a signal that ends the process, and waits for that.
-func (p *process) end(s syscall.Signal) {
+func (p *process) end(t *testing.T, s syscall.Signal) {
+	t.Helper()
 	p.signal(s)
-	<-p.done
+	p.wait(t)
+}
+
+// wait waits until the process ends, and returns its exit status.
+func (p *process) wait(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		t.Fatalf("%s does not end", filepath.Base(p.cmd.Path))
+	}
+	return p.cmd.ProcessState.ExitCode()
 }
 
 const (
@@ -129,9 +154,10 @@ type server struct {
 	c2s, compPort int
 	run           func() *process
 	process       *process
-	nested        bool // survives stanzas of great depth itself
+	large         bool // lets stanzas through that are very deep, or have a megabyte
 }
 
+// accounts are those of every server; the password is the name after "pass-".
 var accounts = []string{"user1", "user2", "user3", "user4", "stranger"}
 
 const prosodyConfig = `
@@ -162,7 +188,7 @@ const ejabberdConfig = `
 hosts: [localhost]
 loglevel: info
 listen:
-  - {port: {{.C2S}}, ip: "127.0.0.1", module: ejabberd_c2s, starttls: false, max_stanza_size: 2097152}
+  - {port: {{.C2S}}, ip: "127.0.0.1", module: ejabberd_c2s, starttls: false, max_stanza_size: 262144}
   - port: {{.Component}}
     ip: "127.0.0.1"
     module: ejabberd_service
@@ -183,24 +209,25 @@ func (s *server) configure(t *testing.T, text, file string) string {
 	err := template.Must(template.New("").Parse(text)).Execute(&b, map[string]any{
 		"Dir": s.dir, "C2S": s.c2s, "Component": s.compPort, "Root": os.Getuid() == 0,
 	})
-	path := filepath.Join(s.dir, file)
-	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err != nil {
+	path := filepath.Join(s.dir, file)
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-func newServer(t *testing.T, name string) *server {
+// newServer starts a server, with more in its configuration if wanted.
+func newServer(t *testing.T, name string, more ...string) *server {
 	t.Helper()
 	s := &server{name: name, dir: t.TempDir(), c2s: freePort(t), compPort: freePort(t)}
 	switch name {
 	case "prosody":
-		s.nested = true
+		s.large = true
 		program := need(t, "prosody")
-		config := s.configure(t, prosodyConfig, "prosody.cfg.lua")
+		config := s.configure(t, prosodyConfig+strings.Join(more, "\n"), "prosody.cfg.lua")
 		for _, user := range accounts {
 			dir := filepath.Join(s.dir, "data", "localhost", "accounts")
 			if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -213,35 +240,36 @@ func newServer(t *testing.T, name string) *server {
 		}
 		s.run = func() *process { return start(t, exec.Command(program, "-F", "--config", config)) }
 	case "ejabberd":
-		need(t, "ejabberdctl")
+		// The command ejabberdctl wants a node name, a cookie and a user of its own. Erlang alone does not.
 		erl := need(t, "erl")
-		config := s.configure(t, ejabberdConfig, "ejabberd.yml")
+		libraries, err := filepath.Glob("/usr/lib/*-linux-gnu/ejabberd-*")
+		if err != nil || len(libraries) == 0 {
+			missing(t, "ejabberd is not where Debian has it")
+		}
+		config := s.configure(t, ejabberdConfig+strings.Join(more, "\n"), "ejabberd.yml")
 		for _, dir := range []string{"home", "logs", "spool"} {
 			if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.run = func() *process { return s.runEjabberd(t, erl, config) }
+		s.run = func() *process { return s.runEjabberd(t, erl, filepath.Dir(libraries[0]), config) }
 	}
 	s.start(t)
 	return s
 }
 
-func (s *server) runEjabberd(t *testing.T, erl, config string) *process {
+func (s *server) runEjabberd(t *testing.T, erl, libraries, config string) *process {
+	t.Helper()
 	var register strings.Builder
 	for _, user := range accounts {
 		fmt.Fprintf(&register, `ejabberd_auth:try_register(<<"%s">>,<<"localhost">>,<<"pass-%s">>),`, user, user)
 	}
 	ready := filepath.Join(s.dir, "ready")
 	os.Remove(ready) // may not be there
-	libraries, err := filepath.Glob("/usr/lib/*-linux-gnu/ejabberd-*")
-	if err != nil || len(libraries) == 0 {
-		t.Fatal("ejabberd's libraries are not where Debian has them")
-	}
 	cmd := exec.Command(erl, "+P", "50000", "+sbwt", "none", "-noinput", "-mnesia", "dir", strconv.Quote(filepath.Join(s.dir, "spool")),
 		"-s", "ejabberd", "-eval", register.String()+fmt.Sprintf("file:write_file(%q,\"ok\").", ready))
 	cmd.Env = append(os.Environ(), "HOME="+filepath.Join(s.dir, "home"), "EJABBERD_CONFIG_PATH="+config,
-		"EJABBERD_LOG_PATH="+filepath.Join(s.dir, "logs", "ejabberd.log"), "ERL_LIBS="+filepath.Dir(libraries[0]),
+		"EJABBERD_LOG_PATH="+filepath.Join(s.dir, "logs", "ejabberd.log"), "ERL_LIBS="+libraries,
 		"ERL_CRASH_DUMP_BYTES=0", "ERL_MAX_PORTS=4096", "ERL_INETRC=/etc/ejabberd/inetrc")
 	p := start(t, cmd)
 	eventually(t, "ejabberd is ready", func() bool { _, err := os.Stat(ready); return err == nil })
@@ -326,7 +354,7 @@ line:
 // get returns what is at a path.
 func (a *appliance) get(t *testing.T, path string) (status int, body string) {
 	t.Helper()
-	resp, err := http.Get(a.url + path)
+	resp, err := (&http.Client{Timeout: patience}).Get(a.url + path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,12 +366,28 @@ func (a *appliance) get(t *testing.T, path string) (status int, body string) {
 	return resp.StatusCode, b.String()
 }
 
-// A cable is what a webstatus reaches its XMPP server through, and what can be cut.
+// A cable is what a webstatus reaches its XMPP server through, and what can be pulled out or go dead.
 type cable struct {
 	listener net.Listener
 	to       string
-	mu       sync.Mutex
-	conns    []net.Conn
+
+	mu    sync.Mutex
+	state cableState
+	wires []*wire
+}
+
+type cableState int
+
+const (
+	plugged   cableState = iota
+	unplugged            // connections are closed as soon as they are made
+	dead                 // connections stay open, and nothing comes through
+)
+
+// A wire is one connection through a cable. One that was dead once stays so: what it has swallowed is missing.
+type wire struct {
+	here, there net.Conn // there is nil where the connection has not got through
+	dead        atomic.Bool
 }
 
 func newCable(t *testing.T, to string) *cable {
@@ -353,50 +397,99 @@ func newCable(t *testing.T, to string) *cable {
 		t.Fatal(err)
 	}
 	c := &cable{listener: l, to: to}
-	t.Cleanup(func() { l.Close(); c.cut() })
+	t.Cleanup(func() { l.Close(); c.unplug() })
 	go func() {
 		for {
 			here, err := l.Accept()
 			if err != nil {
 				return
 			}
-			there, err := net.Dial("tcp", to)
-			if err != nil {
-				here.Close()
-				continue
-			}
-			c.mu.Lock()
-			c.conns = append(c.conns, here, there)
-			c.mu.Unlock()
-			go pipe(here, there)
-			go pipe(there, here)
+			c.connect(here)
 		}
 	}()
 	return c
 }
 
-func pipe(to, from net.Conn) {
-	defer to.Close()
+func (c *cable) address() string { return c.listener.Addr().String() }
+
+func (c *cable) connect(here net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &wire{here: here}
+	switch c.state {
+	case unplugged:
+		here.Close()
+		return
+	case plugged:
+		there, err := net.Dial("tcp", c.to)
+		if err != nil {
+			here.Close()
+			return
+		}
+		w.there = there
+		go w.carry(here, there)
+		go w.carry(there, here)
+	}
+	c.wires = append(c.wires, w)
+}
+
+// carry takes one direction's bytes to the other end, and its end as well. A dead wire takes nothing there.
+func (w *wire) carry(from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
-		if err != nil {
+		switch {
+		case w.dead.Load() && err != nil:
 			return
-		}
-		if _, err := to.Write(buf[:n]); err != nil {
+		case w.dead.Load():
+		case err != nil:
+			to.Close()
 			return
+		default:
+			to.Write(buf[:n]) // a failure shows in the other direction
 		}
 	}
 }
 
-func (c *cable) address() string { return c.listener.Addr().String() }
+// plug lets new connections through.
+func (c *cable) plug() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = plugged
+}
 
-// cut breaks all connections.
+// unplug breaks all connections, and new ones as they come.
+func (c *cable) unplug() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = unplugged
+	c.breakAll()
+}
+
+// cut breaks all connections, dead ones as well, and lets new ones through.
 func (c *cable) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, conn := range c.conns {
-		conn.Close()
+	c.state = plugged
+	c.breakAll()
+}
+
+func (c *cable) breakAll() {
+	for _, w := range c.wires {
+		w.here.Close()
+		if w.there != nil {
+			w.there.Close()
+		}
 	}
-	c.conns = nil
+	c.wires = nil
+}
+
+// die has all connections stay open and swallow everything, the news that the other end has gone as well.
+func (c *cable) die() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = dead
+	for _, w := range c.wires {
+		w.dead.Store(true)
+	}
 }

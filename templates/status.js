@@ -19,7 +19,7 @@
 		const today = at.toDateString() === new Date().toDateString();
 		const time = part.querySelector("time");
 		set(time, "dateTime", iso);
-		set(time, "textContent", at.toLocaleString([], { dateStyle: today ? undefined : "medium", timeStyle: "short" }));
+		set(time, "textContent", at.toLocaleString(document.documentElement.lang, { dateStyle: today ? undefined : "medium", timeStyle: "short" }));
 	}
 
 	function show(status) {
