@@ -123,7 +123,7 @@ func (s *received) read(d *xml.Decoder) error {
 	s.name, s.attrs = start.Name, start.Attr
 	s.to, s.id, s.typ = s.attr("to"), s.attr("id"), s.attr("type")
 	s.from, _ = parseJID(s.attr("from")) // empty if it is none
-	s.children = make([]element, 0, 6) // as many as a usual presence has
+	s.children = make([]element, 0, 6)   // as many as a usual presence has
 	return s.element.decode(d, 1)
 }
 
