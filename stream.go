@@ -76,7 +76,7 @@ func (l *link) run(ctx context.Context) {
 			l.log.Info("linked to the XMPP server", "server", l.server, "domain", l.domain)
 			last = ""
 		})
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errLeft) {
 			return
 		}
 		if time.Since(began) > l.times.stable {
@@ -183,8 +183,12 @@ type stream struct {
 	turn *sync.Cond // something below has changed
 	out  []byte     // waits to be written
 	busy bool       // something is being written
+	left bool       // we have closed the stream ourselves
 	err  error      // why the stream has ended
 }
+
+// errLeft says that a stream has ended because we closed it.
+var errLeft = errors.New("we have closed the stream")
 
 func newStream(conn net.Conn, l *link) *stream {
 	s := &stream{conn: conn, times: l.times, domain: l.domain}
@@ -317,14 +321,20 @@ func (s *stream) failLocked(err error) {
 
 // cause returns why the stream has ended: a failure to write, if that made reading fail.
 func (s *stream) cause(err error) error {
-	s.fail(err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.failLocked(err)
+	if s.left {
+		return errLeft
+	}
 	return s.err
 }
 
 // farewell closes the stream in order (RFC 6120 §4.4): what was written goes out first.
 func (s *stream) farewell() {
+	s.mu.Lock()
+	s.left = true
+	s.mu.Unlock()
 	if s.write([]byte("</stream:stream>")) == nil {
 		s.flush() // a failure ends the stream just as well
 	}

@@ -272,7 +272,14 @@ func TestWriters(t *testing.T) {
 		}
 		s.farewell()
 	}
-	l.runStream(t.Context(), func() {}) // ends with our own farewell
+	log := &lockedBuffer{}
+	l.log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l.run(ctx) // until our own farewell, which is no failure
+	if ctx.Err() != nil || log.String() != "" {
+		t.Errorf("%v after the farewell; log: %s", ctx.Err(), log)
+	}
 	if n := <-got; n != writers*each {
 		t.Errorf("%d stanzas have arrived, want %d", n, writers*each)
 	}
