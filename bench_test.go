@@ -23,7 +23,7 @@ import (
 func BenchmarkWeb(b *testing.B) {
 	board := newBoard(noon, noon)
 	board.linkUp()
-	e := board.add(User{JID: juliet, Token: Token{1}, Options: Options{ShowMessage: true, ShowJID: true, JIDLink: true}, Subscription: SubscriptionTo}, Status{})
+	e := board.add(User{JID: juliet, Token: Token{1}, Options: Options{ShowMessage: true, ShowJID: true, JIDLink: true}, Subscription: SubscriptionTo}, Status{}, nil)
 	e.link, e.resources = 1, Resources{{Resource: "b", State: Away, Since: noon, Messages: []Text{{"", "lunch"}}, Link: 1}}
 	board.update(e)
 	languages, err := loadLanguages()
@@ -34,7 +34,8 @@ func BenchmarkWeb(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	site := newWebsite(board, r, "*", true, context.Background(), slog.New(slog.DiscardHandler)).handler()
+	conf := componentConfig{jidLinks: true, now: time.Now, log: slog.New(slog.DiscardHandler)}
+	site := newWebsite(&component{componentConfig: conf, board: board}, r, "*", b.Context()).handler()
 	for _, ext := range []string{"", ".json"} {
 		b.Run("page"+ext, func(b *testing.B) {
 			path := "/status/" + Token{1}.String() + ext
@@ -160,7 +161,7 @@ func BenchmarkStanzas(b *testing.B) {
 		b.Fatal(err)
 	}
 	for i := range 1000 {
-		c.board.add(User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionTo}, Status{})
+		c.board.add(User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionTo}, Status{}, nil)
 	}
 	c.board.linkUp()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -254,7 +255,7 @@ func BenchmarkFlood(b *testing.B) {
 	if err := db.StoreUser(context.Background(), u); err != nil {
 		b.Fatal(err)
 	}
-	e := c.board.add(u, Status{})
+	e := c.board.add(u, Status{}, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.run(ctx) }()

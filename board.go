@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,9 +37,14 @@ func newToken(random io.Reader) (t Token, err error) {
 
 // Options are what a user has decided about the page.
 type Options struct {
-	ShowMessage bool // the status message
-	ShowJID     bool // the bare JID
-	JIDLink     bool // also answer at the address made from the JID
+	ShowMessage   bool // the status message
+	ShowJID       bool // the bare JID
+	ShowNick      bool // the nickname
+	ShowAvatar    bool // the picture
+	ShowLastSeen  bool // when the user was active last, coarsely
+	ShowResources bool // each connected client
+	JIDLink       bool // also answer at the address made from the JID
+	SearchEngines bool // the page may be listed by search engines
 }
 
 // A snapshot is everything that the web may need of one user at one time. It never changes.
@@ -47,8 +53,10 @@ type snapshot struct {
 	token   Token
 	options Options
 	status  Status
-	link    uint32 // the link over which the status was learnt
-	sees    bool   // the user lets us see it
+	clients []Presence // connected ones, nil if they are not shown
+	profile *Profile   // nil for none
+	link    uint32     // the link over which the status was learnt
+	sees    bool       // the user lets us see it
 
 	renderings atomic.Pointer[rendering] // made so far
 }
@@ -62,11 +70,16 @@ type entry struct {
 
 	// What follows belongs to the worker of the user's JID.
 
-	user      User
-	resources Resources
-	link      uint32 // the link over which the user was heard of last, 0 if not since the start
-	greeted   uint32 // the link over which the user was greeted last
-	failed    bool   // the user's server was unreachable then
+	user       User
+	resources  Resources
+	profile    *Profile  // nil for none
+	seen       time.Time // when a user who is offline was online last, zero if not known
+	announced  string    // id of the picture that a presence has named last
+	refreshed  time.Time // when we asked for the picture last
+	refreshing bool      // we are about to ask again
+	link       uint32    // the link over which the user was heard of last, 0 if not since the start
+	greeted    uint32    // the link over which the user was greeted last
+	failed     bool      // the user's server was unreachable then
 }
 
 // watch returns the current snapshot, and a channel that is closed when it has a successor.
@@ -166,10 +179,10 @@ func (b *board) byJID(bare string) *entry { return b.userShard(bare).get(bare) }
 // byToken returns the entry of a token, nil if it is nobody's.
 func (b *board) byToken(t Token) *entry { return b.tokenShard(t).get(t) }
 
-// add puts a user on the board, with the status that was known last.
-func (b *board) add(u User, last Status) *entry {
-	e := &entry{jid: u.JID, user: u}
-	e.publish(&snapshot{jid: u.JID, token: u.Token, options: u.Options, status: last, sees: u.Subscription.To()})
+// add puts a user on the board, with the status and the profile that were known last.
+func (b *board) add(u User, last Status, p *Profile) *entry {
+	e := &entry{jid: u.JID, user: u, profile: p}
+	e.publish(&snapshot{jid: u.JID, token: u.Token, options: u.Options, status: last, profile: p, sees: u.Subscription.To()})
 	b.userShard(u.JID).set(u.JID, e)
 	b.tokenShard(u.Token).set(u.Token, e)
 	return e
@@ -194,15 +207,22 @@ func (b *board) replaceToken(e *entry, u User) {
 // update publishes what the entry's user and resources have become, if that is anything new, and reports whether it was.
 func (b *board) update(e *entry) bool {
 	old := e.current.Load()
-	s := &snapshot{jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, link: e.link, sees: e.user.Subscription.To()}
+	s := &snapshot{jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.profile, link: e.link,
+		sees: e.user.Subscription.To()}
 	switch {
 	case !s.sees || e.failed:
 		s.status = Status{State: Unknown}
 	case e.link > 0: // else what was known before the start still stands
-		s.status = e.resources.Status().After(old.status)
+		if s.status = e.resources.Status(); s.status.State == Unavailable {
+			s.status.Since = e.seen
+		}
+		s.status = s.status.After(old.status)
+		if s.options.ShowResources {
+			s.clients = e.resources.Sorted()
+		}
 	}
-	if s.token == old.token && s.options == old.options && s.sees == old.sees && s.status.Equal(old.status) &&
-		old.link >= b.link.Load().valid {
+	if s.token == old.token && s.options == old.options && s.sees == old.sees && s.status.Equal(old.status) && s.profile == old.profile &&
+		slices.EqualFunc(s.clients, old.clients, Presence.Equal) && old.link >= b.link.Load().valid {
 		return false
 	}
 	e.publish(s)

@@ -5,12 +5,13 @@ import (
 	"encoding/xml"
 	"errors"
 	"html"
+	"slices"
 	"strings"
 )
 
 // tell writes to somebody unasked.
-func (c *component) tell(to, text string) {
-	c.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: c.domain, To: to, Payload: body(text)}) // without a link nobody is told
+func (c *component) tell(to, lang, text string) {
+	c.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: c.domain, To: to, Lang: lang, Payload: body(text)}) // without a link nobody is told
 }
 
 type bodyElement struct {
@@ -47,6 +48,12 @@ var replies = map[string]struct {
 
 // handleMessage answers what a person writes. Servers, other components and rooms get no answer, nor does what has no text.
 func (c *component) handleMessage(ctx context.Context, s *received) {
+	if s.child(nsPubSubEvent, "event") != nil {
+		if e := c.board.byJID(s.from.bare); e != nil && s.from.resource == "" && s.to == c.domain {
+			c.handleEvent(ctx, e, s)
+		}
+		return
+	}
 	text := s.child(nsComponent, "body")
 	if s.typ != "" && s.typ != "chat" && s.typ != "normal" || text == nil || strings.TrimSpace(text.text) == "" || s.from.local() == "" {
 		return
@@ -105,16 +112,16 @@ func (c *component) chatHelp(_ context.Context, m conversation) (string, func(),
 
 func (c *component) chatRegister(ctx context.Context, m conversation) (string, func(), error) {
 	if m.entry != nil {
-		return m.lang.text("chat.already") + "\n" + c.linkText(m.lang, m.entry), func() { c.askSubscription(m.entry) }, nil
+		return m.lang.text("chat.already") + "\n" + c.linkText(m.lang, m.entry), func() { c.askAll(ctx, m.entry) }, nil
 	}
 	if !c.allow.allows(m.from) {
 		return m.lang.text("chat.forbidden"), nil, nil
 	}
-	e, err := c.enrol(ctx, m.from.bare, defaultOptions)
+	e, err := c.enrol(ctx, m.from.bare, defaultOptions, c.spoken(m.received))
 	if err != nil {
 		return "", nil, err
 	}
-	return c.welcome(m.lang, e), func() { c.askSubscription(e) }, nil
+	return c.welcome(m.lang, e), func() { c.askAll(ctx, e) }, nil
 }
 
 // welcome is what somebody is told who has registered.
@@ -129,12 +136,15 @@ func (c *component) chatStatus(_ context.Context, m conversation) (string, func(
 // statusText says what the world sees of a user.
 func (c *component) statusText(lang *catalogue, e *entry) string {
 	s := e.current.Load()
-	shown := s.view(s.validity(c.board.link.Load()), lang, 0)
+	shown := s.view(s.validity(c.board.link.Load(), c.now()), lang, 0)
 	parts := []string{shown.Label}
-	for _, more := range []string{shown.Message, shown.JID} {
+	for _, more := range []string{shown.Message, shown.Active, shown.Nick, shown.JID} {
 		if more != "" {
 			parts = append(parts, more)
 		}
+	}
+	for _, client := range shown.Clients {
+		parts = append(parts, client.Resource+": "+client.Label)
 	}
 	return lang.text("chat.status", "status", strings.Join(parts, " – "))
 }
@@ -156,27 +166,33 @@ func (c *component) chatNewLink(ctx context.Context, m conversation) (string, fu
 	return m.lang.text("chat.newlink") + "\n" + c.linkText(m.lang, m.entry), nil, nil
 }
 
+// chatShow switches options on or off: "show nick on", or several at once, "show nick avatar on".
 func (c *component) chatShow(ctx context.Context, m conversation) (string, func(), error) {
+	names, last := m.words[1:], m.words[len(m.words)-1]
 	values := m.entry.user.Options
-	fields := map[string]*bool{"message": &values.ShowMessage, "jid": &values.ShowJID}
-	if len(m.words) != 3 || fields[m.words[1]] == nil || m.words[2] != "on" && m.words[2] != "off" {
+	if len(names) < 2 || last != "on" && last != "off" {
 		return m.lang.text("chat.show_usage"), nil, nil
 	}
-	*fields[m.words[1]] = m.words[2] == "on"
-	if err := c.setOptions(ctx, m.entry, values); err != nil {
+	for _, name := range names[:len(names)-1] {
+		i := slices.IndexFunc(allOptions, func(o option) bool { return o.chat == name })
+		if i < 0 {
+			return m.lang.text("chat.show_usage"), nil, nil
+		}
+		*allOptions[i].value(&values) = last == "on"
+	}
+	if err := c.setOptions(ctx, m.entry, values, ""); err != nil {
 		return "", nil, err
 	}
-	return shownText(m.lang, values), func() { c.askSubscription(m.entry) }, nil
+	return shownText(m.lang, values), func() { c.askAll(ctx, m.entry) }, nil
 }
 
 // shownText names what a user shows.
 func shownText(lang *catalogue, values Options) string {
 	var names []string
-	if values.ShowMessage {
-		names = append(names, lang.text("option.show_status_msg"))
-	}
-	if values.ShowJID {
-		names = append(names, lang.text("option.show_full_jid"))
+	for _, o := range allOptions {
+		if o.chat != "" && *o.value(&values) {
+			names = append(names, lang.text("option."+o.name))
+		}
 	}
 	if len(names) == 0 {
 		return lang.text("chat.shown_nothing")

@@ -212,10 +212,10 @@ func (c *component) commandOptions(ctx context.Context, r *commandRequest) (*com
 	if readFields(r.form, c.options(), &values) != nil {
 		return nil, nil, badCommand("bad-payload")
 	}
-	if err := c.setOptions(ctx, r.entry, values); err != nil {
+	if err := c.setOptions(ctx, r.entry, values, ""); err != nil {
 		return nil, nil, err
 	}
-	return told(shownText(r.lang, values)), func() { c.askSubscription(r.entry) }, nil
+	return told(shownText(r.lang, values)), func() { c.askAll(ctx, r.entry) }, nil
 }
 
 func (c *component) commandNewLink(ctx context.Context, r *commandRequest) (*commandAnswer, func(), error) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -32,6 +33,7 @@ type config struct {
 	admins         []string
 	contacts       []string
 	hideOS         bool
+	expire         string
 	jidLinks       bool
 	frameAncestors string
 	logLevel       string
@@ -64,6 +66,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` that may run the administration commands; repeatable")
 	f.StringSliceVar(&c.contacts, "contact", nil, "`URI` at which the operator is to be reached, such as mailto:admin@example.org; repeatable")
 	f.BoolVar(&c.hideOS, "hide-os", false, "do not name the operating system to those who ask for the version")
+	f.StringVar(&c.expire, "expire", "30d", "`time`, in days (30d) or hours (720h), after which a user is removed whose account the user's server says is gone; 0 for never")
 	f.BoolVar(&c.jidLinks, "jid-links", true, "answer at addresses made from JIDs, for users who want that")
 	f.StringVar(&c.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
 	c.logFlags(f, "info")
@@ -247,6 +250,10 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 		}
 	}
 	conf.contacts = c.contacts
+	var err error
+	if conf.expire, err = parseDays(c.expire); err != nil {
+		problems.add("expire", "%v", err)
+	}
 	c.resolveListen(problems)
 	conf.baseURL = c.resolveBaseURL(problems)
 	if strings.ContainsAny(c.frameAncestors, ";,\r\n") || strings.TrimSpace(c.frameAncestors) == "" {
@@ -255,6 +262,20 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	conf.log = c.logger(problems, logTo)
 	conf.sync = defaultSyncTimes
 	return conf, problems.orNil()
+}
+
+// parseDays reads a duration that may be in days.
+func parseDays(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a time such as 30d or 720h", s)
+	}
+	return d, nil
 }
 
 func (c *config) resolveAllow(problems *usageError, domain string) (allow allowList) {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,9 +23,8 @@ import (
 //go:embed schema.sql
 var schema string
 
-// migrations lead from one schema to the next; the number of those applied is the file's user_version. The list is only
-// ever added to.
-var migrations = []string{schema}
+// migrations are the steps of schema.sql. The number of those applied is the file's user_version.
+var migrations = strings.Split(schema, "\n-- Next step.\n")
 
 const applicationID = 0x77537461 // "wSta", the SQLite header's mark of a file of ours
 
@@ -39,6 +39,8 @@ type User struct {
 	Subscription Subscription
 	Asked        bool // we asked to subscribe and await the answer
 	Created      time.Time
+	Lang         string    // in which we write unasked, BCP 47; empty if not known
+	Gone         time.Time // since when the user's server says that there is no such account; else zero
 }
 
 // ErrNotFound says that no such user is registered.
@@ -232,15 +234,36 @@ func isFull(err error) bool {
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
 }
 
-const userColumns = "jid, token, show_status_msg, show_full_jid, jid_link, subscription, asked, created"
+// userColumns are those of a User; the options have the names of the form's fields.
+var userColumns = append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone"}, optionNames()...)
+
+// values returns what the columns of a user hold.
+func (u *User) values() []any {
+	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone)}
+	for _, o := range allOptions {
+		values = append(values, *o.value(&u.Options))
+	}
+	return values
+}
+
+func optionalUnix(t time.Time) sql.NullInt64 {
+	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
+}
 
 func scanUser(scan func(...any) error, more ...any) (u User, err error) {
 	var token []byte
 	var created int64
-	err = scan(append([]any{&u.JID, &token, &u.Options.ShowMessage, &u.Options.ShowJID, &u.Options.JIDLink, &u.Subscription,
-		&u.Asked, &created}, more...)...)
+	var gone sql.NullInt64
+	columns := []any{&u.JID, &token, &u.Subscription, &u.Asked, &created, &u.Lang, &gone}
+	for _, o := range allOptions {
+		columns = append(columns, o.value(&u.Options))
+	}
+	err = scan(append(columns, more...)...)
 	copy(u.Token[:], token)
 	u.Created = time.Unix(created, 0).UTC()
+	if gone.Valid {
+		u.Gone = time.Unix(gone.Int64, 0).UTC()
+	}
 	return u, err
 }
 
@@ -248,7 +271,7 @@ func scanUser(scan func(...any) error, more ...any) (u User, err error) {
 func (db *database) GetUser(ctx context.Context, bare string) (User, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTime)
 	defer cancel()
-	u, err := scanUser(db.sql.QueryRowContext(ctx, "SELECT "+userColumns+" FROM users WHERE jid = ?", bare).Scan)
+	u, err := scanUser(db.sql.QueryRowContext(ctx, "SELECT "+strings.Join(userColumns, ", ")+" FROM users WHERE jid = ?", bare).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return User{}, ErrNotFound
 	}
@@ -269,17 +292,24 @@ func (db *database) GetUserStatus(ctx context.Context, bare string) (UserStatus,
 // StoreUser registers a user, or changes one. It is on the disk when it returns without an error.
 func (db *database) StoreUser(ctx context.Context, u User) error {
 	return db.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(`INSERT INTO users (`+userColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (jid) DO UPDATE SET token = excluded.token, show_status_msg = excluded.show_status_msg,
-				show_full_jid = excluded.show_full_jid, jid_link = excluded.jid_link,
-				subscription = excluded.subscription, asked = excluded.asked`,
-			u.JID, u.Token[:], u.Options.ShowMessage, u.Options.ShowJID, u.Options.JIDLink, u.Subscription, u.Asked, u.Created.Unix())
+		_, err := tx.Exec(upsertUser, u.values()...)
 		if err == nil {
 			_, err = tx.Exec("DELETE FROM withdrawals WHERE jid = ?", u.JID)
 		}
 		return err
 	})
 }
+
+var upsertUser = func() string {
+	var changes []string
+	for _, column := range userColumns {
+		if column != "jid" && column != "created" {
+			changes = append(changes, column+" = excluded."+column)
+		}
+	}
+	return "INSERT INTO users (" + strings.Join(userColumns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(userColumns)-1) +
+		") ON CONFLICT (jid) DO UPDATE SET " + strings.Join(changes, ", ")
+}()
 
 // DeleteUser removes a user and all that is known of them, and notes that the contact is to be withdrawn. It returns
 // ErrNotFound if there is no such user.
@@ -352,22 +382,31 @@ func (db *database) Users(ctx context.Context) iter.Seq2[UserStatus, error] {
 	}
 }
 
-// A UserStatus is a user with the last status that was written down.
+// A UserStatus is a user with the last status and profile that were written down.
 type UserStatus struct {
 	User
-	Status Status
+	Status  Status
+	Profile *Profile // nil for none
 }
 
-const selectUserStatus = "SELECT " + userColumns + ", coalesce(state, 'unknown'), since, messages FROM users LEFT JOIN presence USING (jid)"
+var selectUserStatus = "SELECT " + strings.Join(userColumns, ", ") + `, coalesce(state, 'unknown'), since, messages,
+	nick, avatar, avatar_id, avatar_source FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`
 
 func scanUserStatus(scan func(...any) error) (u UserStatus, err error) {
 	var since sql.NullInt64
-	var messages sql.NullString
-	if u.User, err = scanUser(scan, &u.Status.State, &since, &messages); err != nil {
+	var messages, nick, avatarID, avatarSource sql.NullString
+	var avatar []byte
+	if u.User, err = scanUser(scan, &u.Status.State, &since, &messages, &nick, &avatar, &avatarID, &avatarSource); err != nil {
 		return u, err
 	}
 	if since.Valid {
 		u.Status.Since = time.UnixMilli(since.Int64).UTC()
+	}
+	if nick.Valid {
+		u.Profile = &Profile{Nick: nick.String}
+		if len(avatar) > 0 {
+			u.Profile.Avatar = &Avatar{ID: avatarID.String, Source: AvatarSource(avatarSource.String), Data: avatar}
+		}
 	}
 	if messages.Valid {
 		err = json.Unmarshal([]byte(messages.String), &u.Status.Messages)
@@ -375,8 +414,9 @@ func scanUserStatus(scan func(...any) error) (u UserStatus, err error) {
 	return u, err
 }
 
-// StorePresence writes down the status of several users at once. Those who have left meanwhile are passed over.
-func (db *database) StorePresence(ctx context.Context, statuses map[string]Status) error {
+// StorePresence writes down statuses and profiles of several users at once, by bare JID. Those who have left meanwhile are
+// passed over.
+func (db *database) StorePresence(ctx context.Context, statuses map[string]Status, profiles map[string]*Profile) error {
 	return db.write(ctx, func(tx *sql.Tx) error {
 		insert, err := tx.Prepare(`INSERT INTO presence (jid, state, since, messages)
 			SELECT jid, ?2, ?3, ?4 FROM users WHERE jid = ?1
@@ -395,8 +435,28 @@ func (db *database) StorePresence(ctx context.Context, statuses map[string]Statu
 				return err
 			}
 		}
+		for bare, p := range profiles {
+			if err := storeProfile(tx, bare, p); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
+}
+
+// storeProfile writes down a user's profile, nil for none.
+func storeProfile(tx *sql.Tx, bare string, p *Profile) error {
+	if p == nil {
+		_, err := tx.Exec("DELETE FROM profiles WHERE jid = ?", bare)
+		return err
+	}
+	avatar := p.Avatar
+	if avatar == nil {
+		avatar = &Avatar{Data: []byte{}}
+	}
+	_, err := tx.Exec(`INSERT OR REPLACE INTO profiles (jid, nick, avatar, avatar_id, avatar_source)
+		SELECT jid, ?2, ?3, ?4, ?5 FROM users WHERE jid = ?1`, bare, p.Nick, avatar.Data, avatar.ID, avatar.Source)
+	return err
 }
 
 // LinkSeen returns when the link to the XMPP server was last known to be up, the zero time if it never was.

@@ -39,10 +39,13 @@ func TestUsers(t *testing.T) {
 		if diff := cmp.Diff(u, got); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
-		u.Options, u.Subscription, u.Asked, u.Token = Options{ShowMessage: true, JIDLink: true}, SubscriptionBoth, false, Token{2}
+		u.Options, u.Subscription, u.Asked, u.Token = Options{ShowMessage: true, JIDLink: true, ShowResources: true}, SubscriptionBoth, false, Token{2}
+		u.Lang, u.Gone = "de", noon
 	}
+	profile := &Profile{Nick: "Jule", Avatar: &Avatar{ID: "x", Source: AvatarPEP, Data: []byte("picture")}}
 	status := Status{State: Away, Since: at(1), Messages: []Text{{"de", "Mittag"}}}
-	if err := db.StorePresence(ctx, map[string]Status{juliet: status, "nobody@example.org": {State: Chat}}); err != nil {
+	if err := db.StorePresence(ctx, map[string]Status{juliet: status, "nobody@example.org": {State: Chat}},
+		map[string]*Profile{juliet: profile, "nobody@example.org": profile}); err != nil {
 		t.Fatal(err)
 	}
 	var all []UserStatus
@@ -52,9 +55,8 @@ func TestUsers(t *testing.T) {
 		}
 		all = append(all, got)
 	}
-	stored := User{JID: juliet, Token: Token{1}, Options: Options{ShowJID: true}, Subscription: SubscriptionNone, Asked: true, Created: noon}
-	stored.Options, stored.Subscription, stored.Asked, stored.Token = Options{ShowMessage: true, JIDLink: true}, SubscriptionBoth, false, Token{2}
-	if diff := cmp.Diff([]UserStatus{{stored, status}}, all); diff != "" {
+	stored := u
+	if diff := cmp.Diff([]UserStatus{{stored, status, profile}}, all); diff != "" {
 		t.Error(diff)
 	}
 
@@ -155,6 +157,67 @@ func TestMissingDatabase(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("it was created (%v)", err)
 	}
+}
+
+// TestMigration brings a file with the first schema, as it was released, to the newest.
+func TestMigration(t *testing.T) {
+	first, err := os.ReadFile("testdata/schema1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "webstatus.db")
+	pool, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(string(first)); err != nil {
+		t.Fatal(err)
+	}
+	pool.Close()
+	if _, err := openDatabase(t.Context(), path, true); !errors.Is(err, errOlderSchema) {
+		t.Errorf("before: %v", err)
+	}
+	if from, to, err := migrateDatabase(t.Context(), path); err != nil || from != 1 || to != len(migrations) {
+		t.Fatalf("from %d to %d: %v", from, to, err)
+	}
+	migrated, err := openDatabase(t.Context(), path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer migrated.Close()
+	token := Token{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	want := UserStatus{User{JID: juliet, Token: token, Options: Options{ShowMessage: true, JIDLink: true}, Subscription: SubscriptionBoth,
+		Created: time.Unix(1764000000, 0).UTC()}, Status{State: Away, Since: time.UnixMilli(1764003600500).UTC(), Messages: []Text{{"de", "Mittag"}}}, nil}
+	if got, err := migrated.GetUserStatus(t.Context(), juliet); err != nil || !cmp.Equal(want, got) {
+		t.Errorf("%v %s", err, cmp.Diff(want, got))
+	}
+	if w, err := migrated.Withdrawals(t.Context()); err != nil || !cmp.Equal(w, []string{"romeo@example.org"}) {
+		t.Errorf("withdrawals: %v %v", w, err)
+	}
+	if seen, err := migrated.LinkSeen(t.Context()); err != nil || seen.Unix() != 1764003700 {
+		t.Errorf("link seen: %v %v", seen, err)
+	}
+	fresh, _ := newDatabase(t)
+	if diff := cmp.Diff(schemaOf(t, fresh), schemaOf(t, migrated)); diff != "" {
+		t.Errorf("not what a new file has: %s", diff)
+	}
+}
+
+func schemaOf(t *testing.T, db *database) (statements []string) {
+	t.Helper()
+	rows, err := db.sql.Query("SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var statement string
+		if err := rows.Scan(&statement); err != nil {
+			t.Fatal(err)
+		}
+		statements = append(statements, statement)
+	}
+	return statements
 }
 
 // TestDurable looks at the settings on which it rests that what was confirmed survives a loss of power.

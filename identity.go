@@ -27,8 +27,10 @@ const (
 	nsServerInfo = "http://jabber.org/network/serverinfo" // XEP-0157
 )
 
-// features are what disco#info names (XEP-0030 §3.1): all that we answer, and nothing else.
-var features = []string{nsCommands, nsDiscoInfo, nsDiscoItem, nsLast, nsRegister, nsVersion, nsPing, nsVCard}
+// features are what disco#info names (XEP-0030 §3.1): all that we answer, what we want to be told (XEP-0163 §4.3.2), and nothing
+// else.
+var features = []string{nsCommands, nsDiscoInfo, nsDiscoItem, nsNick + "+notify", nsLast, nsRegister, nsVersion, nsAvatarMetadata + "+notify",
+	nsPing, nsVCard}
 
 // A discoInfo is what an entity is and can do (XEP-0030 §3.1). The library's has no form.
 type discoInfo struct {
@@ -132,10 +134,10 @@ func distance(x, y, x1, y1, x2, y2 float64) float64 {
 	return math.Hypot(x-x1-t*dx, y-y1-t*dy)
 }
 
-// sendAvailable sends our presence: what we can do, our picture, and how many use us.
-func (c *component) sendAvailable(to string) error {
-	count := c.languages.all[0].text("presence.count", "count", strconv.Itoa(c.board.count()))
-	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, From: c.domain, To: to,
+// sendAvailable sends our presence to a user, or to one of the user's clients: what we can do, our picture, and how many use us.
+func (c *component) sendAvailable(e *entry, to string) error {
+	count := c.languages.match(e.user.Lang).text("presence.count", "count", strconv.Itoa(c.board.count()))
+	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, From: c.domain, To: to, Lang: e.user.Lang,
 		Payload: []any{statusElement{Text: count}, c.self.caps, c.self.update}})
 }
 
@@ -146,8 +148,8 @@ type statusElement struct {
 
 // sendRequest asks a user to let us see the presence, and says why.
 func (c *component) sendRequest(e *entry) error {
-	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: c.domain, To: e.jid,
-		Payload: statusElement{Text: c.languages.all[0].text("ask.why")}})
+	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: c.domain, To: e.jid, Lang: e.user.Lang,
+		Payload: statusElement{Text: c.languages.match(e.user.Lang).text("ask.why")}})
 }
 
 func (c *component) ping(context.Context, *received, *element) (any, func(), error) {

@@ -179,7 +179,7 @@ func serveAt(ctx context.Context, listener net.Listener, db *database, frameAnce
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer leave()
-		handler := newWebsite(c.board, r, frameAncestors, conf.jidLinks, ctx, conf.log).handler()
+		handler := newWebsite(c, r, frameAncestors, ctx).handler()
 		if around != nil {
 			handler = around(handler)
 		}

@@ -43,6 +43,7 @@ type Presence struct {
 	Priority int8
 	Messages []Text
 	Since    time.Time // when the resource said so
+	Idle     time.Time // since when the person has not used it (XEP-0319); zero if it does not say so
 	Delayed  bool      // it came with a delay stamp: the server repeated it
 	Link     uint32    // the link, counted from the first, over which it was last heard
 }
@@ -51,7 +52,13 @@ type Presence struct {
 type Status struct {
 	State    State
 	Messages []Text
-	Since    time.Time // when the state began, zero if unknown
+	Since    time.Time // when the state began, zero if unknown; of somebody who is unavailable: when they were last seen
+	Idle     time.Time // since when the person is not active, zero if they are
+}
+
+// Equal reports whether nobody could tell the two apart.
+func (p Presence) Equal(o Presence) bool {
+	return p.Resource == o.Resource && p.State == o.State && p.Priority == o.Priority && slices.Equal(p.Messages, o.Messages)
 }
 
 // Bounds of what is kept, far above what people use, for those who would fill our memory.
@@ -76,6 +83,11 @@ func parsePresence(s *received, now time.Time) Presence {
 	for i := range s.children {
 		if c := &s.children[i]; c.name.Space == nsComponent && c.name.Local == "status" {
 			p.addMessage(c.lang(s.lang("")), c.text)
+		}
+	}
+	if idle := s.child(nsIdle, "idle"); idle != nil {
+		if since, err := time.Parse(time.RFC3339, idle.attr("since")); err == nil && since.Before(now) {
+			p.Idle = since.UTC()
 		}
 	}
 	if sent, ok := delayStamp(s); ok {
@@ -175,20 +187,30 @@ func (r Resources) Status() Status {
 	if len(r) == 0 {
 		return Status{State: Unavailable}
 	}
-	top := slices.MaxFunc(r, func(a, b Presence) int {
-		return cmp.Or(
-			cmp.Compare(a.Priority, b.Priority),
-			cmp.Compare(slices.Index(states, b.State), slices.Index(states, a.State)),
-			a.Since.Compare(b.Since),
-		)
-	})
-	return Status{top.State, top.Messages, top.Since}
+	top := slices.MaxFunc(r, Presence.compare)
+	return Status{top.State, top.Messages, top.Since, top.Idle}
+}
+
+// compare says which of two resources speaks: it is the greater one.
+func (p Presence) compare(o Presence) int {
+	return cmp.Or(
+		cmp.Compare(p.Priority, o.Priority),
+		cmp.Compare(slices.Index(states, o.State), slices.Index(states, p.State)),
+		p.Since.Compare(o.Since),
+	)
+}
+
+// Sorted returns a copy in which the one that speaks is the first.
+func (r Resources) Sorted() []Presence {
+	return slices.SortedFunc(slices.Values(r), func(a, b Presence) int { return b.compare(a) })
 }
 
 // After returns the status with the time at which its state began, given the status before it: a person who changes the
 // message or the client stays away since the same time.
 func (s Status) After(before Status) Status {
-	if s.State == before.State && !before.Since.IsZero() && (s.Since.IsZero() || before.Since.Before(s.Since)) {
+	switch {
+	case s.State != before.State || before.Since.IsZero():
+	case s.Since.IsZero(), s.State.Online() && before.Since.Before(s.Since):
 		s.Since = before.Since
 	}
 	return s
@@ -196,36 +218,5 @@ func (s Status) After(before Status) Status {
 
 // Equal reports whether nobody could tell the two apart.
 func (s Status) Equal(o Status) bool {
-	return s.State == o.State && s.Since.Equal(o.Since) && slices.Equal(s.Messages, o.Messages)
-}
-
-// A Subscription says who sees whose presence, from our side (RFC 6121 §3.1). No server keeps a roster for a component, so
-// it is ours to keep.
-type Subscription string
-
-// The subscriptions.
-const (
-	SubscriptionNone Subscription = "none"
-	SubscriptionTo   Subscription = "to"   // we see the user
-	SubscriptionFrom Subscription = "from" // the user sees us
-	SubscriptionBoth Subscription = "both"
-)
-
-// To reports whether we may see the user's presence.
-func (s Subscription) To() bool { return s == SubscriptionTo || s == SubscriptionBoth }
-
-// From reports whether the user may see ours.
-func (s Subscription) From() bool { return s == SubscriptionFrom || s == SubscriptionBoth }
-
-// subscription returns the subscription with its two directions set.
-func subscription(to, from bool) Subscription {
-	switch {
-	case to && from:
-		return SubscriptionBoth
-	case to:
-		return SubscriptionTo
-	case from:
-		return SubscriptionFrom
-	}
-	return SubscriptionNone
+	return s.State == o.State && s.Since.Equal(o.Since) && s.Idle.Equal(o.Idle) && slices.Equal(s.Messages, o.Messages)
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"gosrc.io/xmpp/stanza"
 )
@@ -22,17 +25,30 @@ type registration struct {
 // defaultOptions are those of somebody who has decided nothing.
 var defaultOptions = Options{JIDLink: true}
 
-// An option is a boolean field of the form; its label is the text option.NAME.
+// An option is a boolean field of the form, and a column of the database; its label is the text option.NAME.
 type option struct {
 	name  string
+	chat  string // the word for it in "show … on", empty if it is not to be changed by chat
 	value func(*Options) *bool
 }
 
 // allOptions are those that there are, in the form's order.
 var allOptions = []option{
-	{"show_status_msg", func(o *Options) *bool { return &o.ShowMessage }},
-	{"show_full_jid", func(o *Options) *bool { return &o.ShowJID }},
-	{"jid_link", func(o *Options) *bool { return &o.JIDLink }},
+	{"show_status_msg", "message", func(o *Options) *bool { return &o.ShowMessage }},
+	{"show_full_jid", "jid", func(o *Options) *bool { return &o.ShowJID }},
+	{"show_nick", "nick", func(o *Options) *bool { return &o.ShowNick }},
+	{"show_avatar", "avatar", func(o *Options) *bool { return &o.ShowAvatar }},
+	{"show_last_seen", "lastseen", func(o *Options) *bool { return &o.ShowLastSeen }},
+	{"show_resources", "resources", func(o *Options) *bool { return &o.ShowResources }},
+	{"jid_link", "", func(o *Options) *bool { return &o.JIDLink }},
+	{"search_engines", "", func(o *Options) *bool { return &o.SearchEngines }},
+}
+
+func optionNames() (names []string) {
+	for _, o := range allOptions {
+		names = append(names, o.name)
+	}
+	return names
 }
 
 // options returns those that the form offers.
@@ -41,6 +57,25 @@ func (c *component) options() []option {
 		return allOptions
 	}
 	return slices.DeleteFunc(slices.Clone(allOptions), func(o option) bool { return o.name == "jid_link" })
+}
+
+// An allowList says who may register.
+type allowList []string // domains and bare JIDs, normalised; "*" for anyone
+
+func (a allowList) allows(j jid) bool {
+	return j.local() != "" && (slices.Contains(a, "*") || slices.Contains(a, j.bare) || slices.Contains(a, j.domain()))
+}
+
+// parseAllow normalises one entry of an allowList.
+func parseAllow(s string) (string, error) {
+	if s == "*" {
+		return s, nil
+	}
+	j, err := parseJID(s)
+	if err == nil && j.resource != "" {
+		err = errors.New(strconv.Quote(s) + " has a resource; a domain, a bare JID or * is wanted")
+	}
+	return j.bare, err
 }
 
 // registrationForm answers with the form: empty for who may register, with the current values for who has.
@@ -112,39 +147,47 @@ func (c *component) register(ctx context.Context, s *received, query *element) (
 		return nil, nil, err
 	}
 	if e != nil {
-		err := c.setOptions(ctx, e, values)
-		return nil, func() { c.askSubscription(e) }, err
+		err := c.setOptions(ctx, e, values, c.spoken(s))
+		return nil, func() { c.askAll(ctx, e) }, err
 	}
-	if e, err = c.enrol(ctx, s.from.bare, values); err != nil {
+	if e, err = c.enrol(ctx, s.from.bare, values, c.spoken(s)); err != nil {
 		return nil, nil, err
 	}
 	return nil, func() {
-		c.askSubscription(e)
-		c.tell(e.jid, c.welcome(c.languages.match(s.lang("")), e))
+		c.askAll(ctx, e)
+		c.tell(e.jid, s.lang(""), c.welcome(c.languages.match(s.lang("")), e))
 	}, nil
 }
 
+// spoken returns in which of our languages a stanza is, empty if it does not say.
+func (c *component) spoken(s *received) string {
+	if lang := s.lang(""); lang != "" {
+		return c.languages.match(lang).Tag()
+	}
+	return ""
+}
+
 // enrol makes somebody a user.
-func (c *component) enrol(ctx context.Context, bare string, values Options) (*entry, error) {
+func (c *component) enrol(ctx context.Context, bare string, values Options, lang string) (*entry, error) {
 	token, err := newToken(c.random)
 	if err != nil {
 		return nil, err
 	}
-	u := User{JID: bare, Token: token, Options: values, Subscription: SubscriptionNone, Asked: true, Created: c.now()}
+	u := User{JID: bare, Token: token, Options: values, Subscription: SubscriptionNone, Asked: true, Created: c.now(), Lang: lang}
 	if err := c.db.StoreUser(ctx, u); err != nil {
 		return nil, err
 	}
-	e := c.board.add(u, Status{State: Unknown})
+	e := c.board.add(u, Status{State: Unknown}, nil)
 	e.greeted = c.board.link.Load().number
 	c.counted.Store(false)
 	c.log.Info("a user has registered", "user", bare)
 	return e, nil
 }
 
-// setOptions changes what a user shows.
-func (c *component) setOptions(ctx context.Context, e *entry, values Options) error {
+// setOptions changes what a user shows, and the language in which we write unasked unless that is empty.
+func (c *component) setOptions(ctx context.Context, e *entry, values Options, lang string) error {
 	u := e.user
-	u.Options = values
+	u.Options, u.Lang, u.Gone = values, cmp.Or(lang, u.Lang), time.Time{}
 	// Who asks is online. If we do not see that, our contact has got lost: ask for it again.
 	u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
 	if u != e.user {
@@ -154,6 +197,7 @@ func (c *component) setOptions(ctx context.Context, e *entry, values Options) er
 		e.user = u
 	}
 	c.update(e)
+	c.setProfile(e, e.profile.orNone()) // what is switched off is forgotten
 	return nil
 }
 
@@ -183,11 +227,13 @@ func (c *component) remove(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// askSubscription asks to see the user's presence, if that is wanting.
-func (c *component) askSubscription(e *entry) {
+// askAll asks for what is wanting: to see the user's presence, and what the options want to be shown. Without a link the next
+// one asks.
+func (c *component) askAll(ctx context.Context, e *entry) {
 	if e.user.Asked {
-		c.sendRequest(e) // without a link the next one asks
+		c.sendRequest(e)
 	}
+	c.askProfile(ctx, e)
 }
 
 func (c *component) unregister(ctx context.Context, s *received, query *element, e *entry) (any, func(), error) {
@@ -202,7 +248,7 @@ func (c *component) unregister(ctx context.Context, s *received, query *element,
 	}
 	return nil, func() {
 		c.withdraw(ctx, s.from.bare)
-		c.tell(s.from.String(), c.languages.match(s.lang("")).text("chat.goodbye"))
+		c.tell(s.from.String(), s.lang(""), c.languages.match(s.lang("")).text("chat.goodbye"))
 	}, nil
 }
 

@@ -18,9 +18,10 @@ const (
 	nsForm      = "jabber:x:data"           // XEP-0004
 	nsDiscoInfo = "http://jabber.org/protocol/disco#info"
 	nsDiscoItem = "http://jabber.org/protocol/disco#items"
-	nsPing      = "urn:xmpp:ping"  // XEP-0199
-	nsDelay     = "urn:xmpp:delay" // XEP-0203
-	nsOldDelay  = "jabber:x:delay" // XEP-0091
+	nsPing      = "urn:xmpp:ping"   // XEP-0199
+	nsDelay     = "urn:xmpp:delay"  // XEP-0203
+	nsOldDelay  = "jabber:x:delay"  // XEP-0091
+	nsIdle      = "urn:xmpp:idle:1" // XEP-0319
 	nsStanzas   = "urn:ietf:params:xml:ns:xmpp-stanzas"
 	nsXML       = "http://www.w3.org/XML/1998/namespace"
 )
@@ -61,6 +62,14 @@ func (e *element) child(space, local string) *element {
 		}
 	}
 	return nil
+}
+
+// childText returns the text of the first direct child of that name, empty if there is none.
+func (e *element) childText(space, local string) string {
+	if c := e.child(space, local); c != nil {
+		return c.text
+	}
+	return ""
 }
 
 // A received stanza: a message, a presence or an iq (RFC 6120 §8).

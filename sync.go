@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"maps"
 	"net"
 	"slices"
 	"time"
@@ -17,6 +16,7 @@ type syncTimes struct {
 	save    time.Duration // between writes of presence
 	poll    time.Duration // between looks at what another process has changed in the database
 	seen    time.Duration // between notes that the link is up
+	again   time.Duration // between questions for those whose account is gone
 	pace    rate.Limit    // probes a second
 }
 
@@ -25,6 +25,7 @@ var defaultSyncTimes = syncTimes{
 	save:    time.Second,
 	poll:    time.Second,
 	seen:    time.Minute,
+	again:   24 * time.Hour,
 	pace:    5000,
 }
 
@@ -54,13 +55,29 @@ func (c *component) greet(e *entry) {
 	}
 	e.greeted = link
 	if e.user.Subscription.From() {
-		c.sendAvailable(e.jid)
+		c.sendAvailable(e, e.jid)
 	}
+	c.askAgain(e)
+}
+
+// askAgain asks for a user's presence, or to be allowed to see it.
+func (c *component) askAgain(e *entry) {
 	switch {
 	case e.user.Subscription.To():
 		c.askPresence(e)
 	case e.user.Asked:
 		c.sendRequest(e)
+	}
+}
+
+// askGone asks whether those whose account is gone are back.
+func (c *component) askGone(ctx context.Context) {
+	for e := range c.board.all() {
+		c.inTurn(ctx, e.jid, func(context.Context) {
+			if e.current.Load() != nil && !e.user.Gone.IsZero() {
+				c.askAgain(e)
+			}
+		})
 	}
 }
 
@@ -120,37 +137,42 @@ func (c *component) closeProbes(ctx context.Context, open []sentProbe) []sentPro
 	for len(open) > 0 && !time.Now().Before(open[0].until) {
 		p := open[0]
 		open = open[1:]
-		c.inTurn(ctx, p.entry.jid, func(context.Context) { c.silent(p.entry, p.link) })
+		c.inTurn(ctx, p.entry.jid, func(ctx context.Context) { c.silent(ctx, p.entry, p.link) })
 	}
 	return open
 }
 
 // silent takes what a probe has not brought back for an answer: those resources are gone.
-func (c *component) silent(e *entry, link uint32) {
+func (c *component) silent(ctx context.Context, e *entry, link uint32) {
 	if state := c.board.link.Load(); e.current.Load() == nil || state.number != link || !state.since.IsZero() {
 		return // who has left; and a newer link asks again
 	}
-	e.resources = e.resources.Silent(link)
-	e.link = link
-	c.update(e)
+	if e.resources = e.resources.Silent(link); len(e.resources) == 0 {
+		e.seen = time.Time{} // they went while we did not watch
+	}
+	c.heard(ctx, e)
 }
 
 // keepDatabase writes down what may be written late, and hears of users whom another process has removed.
 func (c *component) keepDatabase(ctx context.Context) {
-	save, poll, seen := time.NewTicker(c.sync.save), time.NewTicker(c.sync.poll), time.NewTicker(c.sync.seen)
+	save, poll, seen, again := time.NewTicker(c.sync.save), time.NewTicker(c.sync.poll), time.NewTicker(c.sync.seen), time.NewTicker(c.sync.again)
 	defer save.Stop()
 	defer poll.Stop()
 	defer seen.Stop()
+	defer again.Stop()
 	var changes int64
 	for {
 		select {
 		case <-ctx.Done():
+			c.savePresence(ctx)
 			return
 		case <-save.C:
 			c.savePresence(ctx)
 		case <-seen.C:
 			c.saveLinkSeen(ctx)
 			c.announceCount(ctx)
+		case <-again.C:
+			c.askGone(ctx)
 		case <-c.left:
 			c.withdrawAll(ctx)
 		case <-poll.C:
@@ -165,30 +187,40 @@ func (c *component) keepDatabase(ctx context.Context) {
 	}
 }
 
-// savePresence writes down the statuses that have changed. Messages that are not shown are not kept either.
+// savePresence writes down the statuses and profiles that have changed, also when we are about to stop. What is not shown is not
+// kept either.
 func (c *component) savePresence(ctx context.Context) {
 	c.mu.Lock()
 	unsaved := c.unsaved
-	c.unsaved = make(map[*entry]struct{})
+	c.unsaved = make(map[*entry]bool)
 	c.mu.Unlock()
 	statuses := make(map[string]Status, len(unsaved))
-	for e := range unsaved {
-		if s := e.current.Load(); s != nil {
-			status := s.status
-			if !s.options.ShowMessage {
-				status.Messages = nil
-			}
-			statuses[s.jid] = status
+	profiles := make(map[string]*Profile)
+	for e, withProfile := range unsaved {
+		s := e.current.Load()
+		if s == nil {
+			continue
+		}
+		status := s.status
+		if !s.options.ShowMessage {
+			status.Messages = nil
+		}
+		if !s.options.ShowLastSeen && !status.State.Online() {
+			status.Since = time.Time{}
+		}
+		statuses[s.jid] = status
+		if withProfile {
+			profiles[s.jid] = s.profile
 		}
 	}
 	if len(statuses) == 0 {
 		return
 	}
-	if err := c.db.StorePresence(ctx, statuses); err != nil {
+	if err := c.db.StorePresence(context.WithoutCancel(ctx), statuses, profiles); err != nil {
 		c.log.Error("presence could not be stored; it will be tried again", "cause", explain(err))
-		c.mu.Lock()
-		maps.Copy(c.unsaved, unsaved)
-		c.mu.Unlock()
+		for e, withProfile := range unsaved {
+			c.save(e, withProfile)
+		}
 	}
 }
 
@@ -210,7 +242,7 @@ func (c *component) announceCount(ctx context.Context) {
 	for e := range c.board.all() {
 		c.inTurn(ctx, e.jid, func(context.Context) {
 			if e.current.Load() != nil && e.user.Subscription.From() {
-				c.sendAvailable(e.jid) // without a link the next one makes up for it
+				c.sendAvailable(e, e.jid) // without a link the next one makes up for it
 			}
 		})
 	}
@@ -253,7 +285,7 @@ func (c *component) withdraw(ctx context.Context, bare string) {
 // leaveTime is how long our goodbyes may take.
 const leaveTime = 5 * time.Second
 
-// takeLeave finishes what was received, says goodbye to those who see us, closes the streams and writes down what is known.
+// takeLeave finishes what was received, says goodbye to those who see us, and closes the streams.
 func (c *component) takeLeave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
@@ -279,7 +311,6 @@ func (c *component) takeLeave(ctx context.Context) {
 		}
 	}
 	c.saveLinkSeen(ctx)
-	c.savePresence(ctx)
 	for _, s := range c.openStreams() {
 		s.farewell()
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -22,31 +23,89 @@ var templates embed.FS
 type view struct {
 	State   State
 	Label   string
-	Message string    // empty if not shown
-	JID     string    // bare; empty if not shown
-	Since   time.Time // when the state began; zero if not known or not shown
-	AsOf    time.Time // until when the state is known to be right; zero for now
+	Message string       // empty if not shown
+	Nick    string       // the same
+	Avatar  *Avatar      // nil if not shown
+	JID     string       // bare; empty if not shown
+	Since   time.Time    // when the state began; zero if not known or not shown
+	Idle    time.Time    // since when somebody who is online is not active, coarsely; zero if not shown
+	Seen    time.Time    // when somebody who is offline was online last, coarsely; zero if not shown
+	Active  string       // how long ago that was, in words; empty if neither is shown
+	Ago     string       // the same without "last active"
+	Clients []viewClient // nil if not shown
+	AsOf    time.Time    // until when the state is known to be right; zero for now
+	Listed  bool         // search engines may list the page
 }
 
-// A validity is what the link to the XMPP server makes of a snapshot.
+// A viewClient is one of several connected clients.
+type viewClient struct {
+	Resource string
+	State    State
+	Label    string
+	Message  string // empty if not shown
+	Priority int8
+}
+
+// A validity is what the time and the link to the XMPP server make of a snapshot.
 type validity struct {
-	lost bool      // too old to be shown
-	asOf time.Time // when the link broke, zero while it is up
+	lost   bool      // too old to be shown
+	asOf   time.Time // when the link broke, zero while it is up
+	active age       // how long ago the person was active, if that is shown
 }
 
-func (s *snapshot) validity(l *linkState) validity {
+// An age is how long ago something was, as coarsely as we say it.
+type age struct {
+	count int
+	unit  time.Duration // zero for no age
+}
+
+// coarse returns how long ago a time was in minutes, later in hours, then in days, and the time as exactly as that says.
+func coarse(t, now time.Time) (time.Time, age) {
+	unit := time.Minute
+	switch d := now.Sub(t); {
+	case d >= 24*time.Hour:
+		unit = 24 * time.Hour
+	case d >= time.Hour:
+		unit = time.Hour
+	}
+	t = t.UTC().Truncate(unit)
+	return t, age{max(1, int(now.Sub(t)/unit)), unit}
+}
+
+// in puts an age in words.
+func (a age) in(lang *catalogue) string {
+	names := map[time.Duration]string{time.Minute: "ago.minutes", time.Hour: "ago.hours", 24 * time.Hour: "ago.days"}
+	return lang.text(names[a.unit], "count", strconv.Itoa(a.count))
+}
+
+// lastActive returns when the person was active last, if that is shown and not now.
+func (s *snapshot) lastActive() time.Time {
+	switch {
+	case !s.options.ShowLastSeen:
+		return time.Time{}
+	case s.status.State == Unavailable:
+		return s.status.Since
+	}
+	return s.status.Idle
+}
+
+func (s *snapshot) validity(l *linkState, now time.Time) validity {
 	switch {
 	case s.link < l.valid:
 		return validity{lost: true}
 	case s.status.State == Unknown:
 		return validity{}
 	}
-	return validity{asOf: l.since}
+	v := validity{asOf: l.since}
+	if t := s.lastActive(); !t.IsZero() {
+		_, v.active = coarse(t, now)
+	}
+	return v
 }
 
 // view returns what may be shown, in a language, with the message that stands at an index.
 func (s *snapshot) view(v validity, lang *catalogue, message int) view {
-	shown := view{State: s.status.State, AsOf: v.asOf}
+	shown := view{State: s.status.State, AsOf: v.asOf, Listed: s.options.SearchEngines}
 	if v.lost {
 		shown.State = Unknown
 	}
@@ -55,11 +114,38 @@ func (s *snapshot) view(v validity, lang *catalogue, message int) view {
 		if s.options.ShowMessage && message < len(s.status.Messages) {
 			shown.Message = s.status.Messages[message].Body
 		}
+		shown.Clients = s.viewClients(lang)
+	}
+	if v.active.unit > 0 {
+		at := s.lastActive().UTC().Truncate(v.active.unit)
+		if shown.Seen = at; shown.State.Online() {
+			shown.Idle, shown.Seen = at, time.Time{}
+		}
+		shown.Ago = v.active.in(lang)
+		shown.Active = lang.text("page.active", "ago", shown.Ago)
+	}
+	if s.options.ShowNick {
+		shown.Nick = s.profile.orNone().Nick
+	}
+	if s.options.ShowAvatar {
+		shown.Avatar = s.profile.orNone().Avatar
 	}
 	if s.options.ShowJID {
 		shown.JID = s.jid
 	}
 	shown.Label = lang.text("state." + string(shown.State))
+	return shown
+}
+
+// viewClients returns the connected clients as far as they are shown. Each has one message, the first.
+func (s *snapshot) viewClients(lang *catalogue) (shown []viewClient) {
+	for _, p := range s.clients {
+		client := viewClient{Resource: p.Resource, State: p.State, Label: lang.text("state." + string(p.State)), Priority: p.Priority}
+		if s.options.ShowMessage && len(p.Messages) > 0 {
+			client.Message = p.Messages[0].Body
+		}
+		shown = append(shown, client)
+	}
 	return shown
 }
 
@@ -141,10 +227,12 @@ type renderer struct {
 // statusPage is the data of templates/status.html.
 type statusPage struct {
 	view
-	Lang   *catalogue
-	JIDURI template.URL // xmpp: link to the JID, empty if that is not shown
-	Style  template.CSS
-	Script template.JS
+	Lang      *catalogue
+	JIDURI    template.URL // xmpp: link to the JID, empty if that is not shown
+	AvatarURI template.URL
+	ActiveAt  string // RFC 3339
+	Style     template.CSS
+	Script    template.JS
 }
 
 // plainPage is the data of templates/index.html and templates/notfound.html.
@@ -152,7 +240,29 @@ type plainPage struct {
 	Lang        *catalogue
 	Domain      string       // the component's JID
 	RegisterURI template.URL // xmpp: link that registers
+	Commands    []commandLink
 	Style       template.CSS
+}
+
+// A commandLink is an xmpp: link that runs a command (XEP-0147).
+type commandLink struct {
+	URI   template.URL
+	Title string
+}
+
+// commandLinks are those that users may run.
+func commandLinks(domain string, lang *catalogue) (links []commandLink) {
+	for _, cmd := range commands {
+		if !cmd.admin {
+			links = append(links, commandLink{componentURI(domain, "command;node="+cmd.node), cmd.title(lang)})
+		}
+	}
+	return links
+}
+
+// componentURI links to the component with a query (RFC 5122 §2.5).
+func componentURI(domain, query string) template.URL {
+	return template.URL("xmpp:" + url.PathEscape(domain) + "?" + query)
 }
 
 func newRenderer(domain string, languages *languages) (*renderer, error) {
@@ -179,7 +289,7 @@ func newRenderer(domain string, languages *languages) (*renderer, error) {
 		otherSources:  "style-src " + sourceHash(sources[2]),
 	}
 	for _, lang := range languages.all {
-		page := plainPage{lang, domain, template.URL("xmpp:" + url.PathEscape(domain) + "?register"), template.CSS(sources[2])}
+		page := plainPage{lang, domain, componentURI(domain, "register"), commandLinks(domain, lang), template.CSS(sources[2])}
 		for name, into := range map[string]map[*catalogue][]byte{"index.html": r.index, "notfound.html": r.notFound} {
 			var b bytes.Buffer
 			if err := parsed.ExecuteTemplate(&b, name, page); err != nil {
@@ -200,7 +310,8 @@ func sourceHash(source string) string {
 func (r *renderer) render(as representation, lang *catalogue, v view) ([]byte, error) {
 	switch as {
 	case asPage:
-		page := statusPage{view: v, Lang: lang, Style: r.style, Script: r.script}
+		page := statusPage{view: v, Lang: lang, Style: r.style, Script: r.script, AvatarURI: template.URL(v.Avatar.URI()),
+			ActiveAt: cmp.Or(optionalTime(v.Idle), optionalTime(v.Seen))}
 		if v.JID != "" {
 			page.JIDURI = template.URL("xmpp:" + url.PathEscape(v.JID))
 		}
@@ -208,20 +319,43 @@ func (r *renderer) render(as representation, lang *catalogue, v view) ([]byte, e
 		err := r.status.Execute(&b, page)
 		return b.Bytes(), err
 	case asJSON:
-		return json.Marshal(statusJSON{1, v.State, v.Label, v.Message, v.JID, optionalTime(v.Since), optionalTime(v.AsOf)})
+		return json.Marshal(newStatusJSON(v))
 	}
 	return nil, fmt.Errorf("no representation %d", as)
 }
 
 // A statusJSON is the status for scripts. What is not shown or not known has no key.
 type statusJSON struct {
-	Version int    `json:"version"`
-	State   State  `json:"state"`
-	Label   string `json:"label"`
-	Message string `json:"message,omitempty"`
-	JID     string `json:"jid,omitempty"`
-	Since   string `json:"since,omitempty"` // RFC 3339, UTC
-	AsOf    string `json:"as_of,omitempty"` // the same
+	Version int          `json:"version"`
+	State   State        `json:"state"`
+	Label   string       `json:"label"`
+	Message string       `json:"message,omitempty"`
+	Nick    string       `json:"nick,omitempty"`
+	Avatar  string       `json:"avatar,omitempty"` // as a data: URI
+	JID     string       `json:"jid,omitempty"`
+	Since   string       `json:"since,omitempty"`      // RFC 3339, UTC
+	Idle    string       `json:"idle_since,omitempty"` // the same, rounded to what is shown
+	Seen    string       `json:"last_seen,omitempty"`  // the same
+	AsOf    string       `json:"as_of,omitempty"`      // RFC 3339, UTC
+	Clients []clientJSON `json:"resources,omitempty"`
+}
+
+// A clientJSON is one connected client.
+type clientJSON struct {
+	Name     string `json:"name"`
+	State    State  `json:"state"`
+	Label    string `json:"label"`
+	Message  string `json:"message,omitempty"`
+	Priority int8   `json:"priority"`
+}
+
+func newStatusJSON(v view) statusJSON {
+	s := statusJSON{Version: 1, State: v.State, Label: v.Label, Message: v.Message, Nick: v.Nick, Avatar: v.Avatar.URI(), JID: v.JID,
+		Since: optionalTime(v.Since), Idle: optionalTime(v.Idle), Seen: optionalTime(v.Seen), AsOf: optionalTime(v.AsOf)}
+	for _, client := range v.Clients {
+		s.Clients = append(s.Clients, clientJSON{client.Resource, client.State, client.Label, client.Message, client.Priority})
+	}
+	return s
 }
 
 func optionalTime(t time.Time) string {

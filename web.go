@@ -16,6 +16,7 @@ type website struct {
 	board    *board
 	renderer *renderer
 	jidLinks bool // whether addresses made from the JID are answered
+	now      func() time.Time
 	log      *slog.Logger
 	closing  context.Context // done when event streams are to end
 
@@ -25,11 +26,11 @@ type website struct {
 }
 
 // newWebsite makes a website whose pages may be framed by the given sources (CSP's frame-ancestors).
-func newWebsite(b *board, r *renderer, frameAncestors string, jidLinks bool, closing context.Context, log *slog.Logger) *website {
+func newWebsite(c *component, r *renderer, frameAncestors string, closing context.Context) *website {
 	policy := func(sources string) []string {
 		return []string{"default-src 'none'; " + sources + "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors " + frameAncestors}
 	}
-	return &website{board: b, renderer: r, jidLinks: jidLinks, closing: closing, log: log,
+	return &website{board: c.board, renderer: r, jidLinks: c.jidLinks, now: c.now, closing: closing, log: c.log,
 		statusPolicy: policy(r.statusSources), otherPolicy: policy(r.otherSources)}
 }
 
@@ -129,7 +130,7 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, e *ent
 	}
 	h := rw.Header()
 	lang := accepted(r)
-	key := renderingKey{as: as, lang: w.renderer.languages.match(lang), validity: s.validity(w.board.link.Load())}
+	key := renderingKey{as: as, lang: w.renderer.languages.match(lang), validity: s.validity(w.board.link.Load(), w.now())}
 	if s.isMultilingual() {
 		key.message = s.messageFor(parseAccepted(lang))
 	}
@@ -151,7 +152,9 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, e *ent
 		h["Referrer-Policy"] = noReferrer
 	case asJSON:
 		h["Content-Type"] = typeJSON
-		h["X-Robots-Tag"] = noIndex
+		if !s.options.SearchEngines {
+			h["X-Robots-Tag"] = noIndex
+		}
 		h["Access-Control-Allow-Origin"] = anyOrigin
 	}
 	if matches(r.Header["If-None-Match"], made.etag[0]) {
@@ -217,7 +220,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 		if s == nil || w.lookUp(address) != e {
 			return // whoever comes again finds nothing there
 		}
-		key := renderingKey{as: asJSON, lang: w.renderer.languages.match(lang), validity: s.validity(link)}
+		key := renderingKey{as: asJSON, lang: w.renderer.languages.match(lang), validity: s.validity(link, w.now())}
 		if s.isMultilingual() {
 			key.message = s.messageFor(parseAccepted(lang))
 		}

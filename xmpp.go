@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,15 +24,16 @@ import (
 type componentConfig struct {
 	domain      string // our JID
 	secret      string
-	servers     []string    // host:port of the component listeners
-	connections int         // to each server
-	tls         *tls.Config // nil for none
-	allow       allowList   // who may register
-	baseURL     string      // of the web server, without a slash at the end
-	jidLinks    bool        // whether addresses made from the JID are answered
-	admins      []string    // bare JIDs that may run the administration commands
-	contacts    []string    // addresses, as URIs, at which the operator is to be reached
-	hideOS      bool        // whether the operating system is kept from those who ask for our version
+	servers     []string      // host:port of the component listeners
+	connections int           // to each server
+	tls         *tls.Config   // nil for none
+	allow       allowList     // who may register
+	baseURL     string        // of the web server, without a slash at the end
+	jidLinks    bool          // whether addresses made from the JID are answered
+	admins      []string      // bare JIDs that may run the administration commands
+	contacts    []string      // addresses, as URIs, at which the operator is to be reached
+	expire      time.Duration // for which an account has to be gone before its user is removed; 0 for ever
+	hideOS      bool          // whether the operating system is kept from those who ask for our version
 	times       linkTimes
 	sync        syncTimes
 	now         func() time.Time
@@ -58,12 +58,13 @@ type component struct {
 	linked  chan struct{} // a link has come up
 	asking  chan struct{} // probes has grown
 	left    chan struct{} // a user has been removed by another
-	counted atomic.Bool   // the number of users in our presence is right
+	avatars avatarEncoder
+	counted atomic.Bool // the number of users in our presence is right
 
 	mu      sync.Mutex
-	streams []*stream           // open ones
-	probes  []*entry            // to be sent
-	unsaved map[*entry]struct{} // whose status is to be written down
+	streams []*stream       // open ones
+	probes  []*entry        // to be sent
+	unsaved map[*entry]bool // whose status is to be written down; true if the profile is as well
 }
 
 const (
@@ -110,7 +111,7 @@ func newComponent(ctx context.Context, conf componentConfig, db *database) (*com
 		asking:          make(chan struct{}, 1),
 		left:            make(chan struct{}, 1),
 		started:         conf.now(),
-		unsaved:         make(map[*entry]struct{}),
+		unsaved:         make(map[*entry]bool),
 	}
 	c.granted = c.requests()
 	c.counted.Store(true)
@@ -121,7 +122,7 @@ func newComponent(ctx context.Context, conf componentConfig, db *database) (*com
 		if err != nil {
 			return nil, fmt.Errorf("reading the database: %w", explain(err))
 		}
-		c.board.add(u.User, u.Status)
+		c.board.add(u.User, u.Status, u.Profile)
 	}
 	for range workerCount {
 		c.workers = append(c.workers, &worker{queue: make(chan task, queueLength), visitors: make(visitors)})
@@ -347,6 +348,9 @@ func (c *component) requests() map[string]request {
 func (c *component) handleIQ(ctx context.Context, s *received) {
 	switch {
 	case s.typ == "result" || s.typ == "error":
+		if e := c.board.byJID(s.from.bare); e != nil && s.from.resource == "" && s.to == c.domain {
+			c.answered(e, s)
+		}
 		return
 	case s.typ != "get" && s.typ != "set", len(s.children) != 1:
 		c.refuse(s, badRequest()) // RFC 6120 §8.2.3
@@ -394,11 +398,11 @@ func (c *component) handlePresence(ctx context.Context, s *received) {
 	}
 	switch s.typ {
 	case "":
-		c.available(e, s)
+		c.available(ctx, e, s)
 	case "unavailable":
-		c.unavailable(e, s)
+		c.unavailable(ctx, e, s)
 	case "error":
-		c.unreachable(e, s)
+		c.unreachable(ctx, e, s)
 	case "subscribe":
 		c.subscribe(ctx, e)
 	case "subscribed":
@@ -414,122 +418,67 @@ func (c *component) handlePresence(ctx context.Context, s *received) {
 	}
 }
 
-// subscriptionAnswer goes to the bare JID, as RFC 6121 §3.1.2 asks.
-func (s *received) subscriptionAnswer(typ string) envelope {
-	return envelope{XMLName: s.name, Type: typ, ID: s.id, From: s.to, To: s.from.bare}.local()
-}
-
 // local leaves out the namespace that the stream has anyway.
 func (e envelope) local() envelope {
 	e.XMLName.Space = ""
 	return e
 }
 
-func (c *component) available(e *entry, s *received) {
+func (c *component) available(ctx context.Context, e *entry, s *received) {
 	if !e.user.Subscription.To() {
 		return // directed at us, and not ours to show
 	}
 	p := parsePresence(s, c.now())
 	p.Link = c.board.link.Load().number
 	e.resources = e.resources.Put(p)
-	c.heard(e)
+	c.alive(ctx, e)
+	c.heard(ctx, e)
+	c.heardProfile(ctx, e, s)
 }
 
-func (c *component) unavailable(e *entry, s *received) {
+func (c *component) unavailable(ctx context.Context, e *entry, s *received) {
+	if watched := len(e.resources) > 0; watched {
+		e.seen = c.now()
+		if sent, ok := delayStamp(s); ok && sent.Before(e.seen) {
+			e.seen = sent.UTC()
+		}
+	}
 	e.resources = e.resources.Remove(s.from.resource)
-	c.heard(e)
+	c.heard(ctx, e)
 }
 
 // unreachable drops what was known of somebody whose server sends back what we sent.
-func (c *component) unreachable(e *entry, s *received) {
+func (c *component) unreachable(ctx context.Context, e *entry, s *received) {
 	e.resources = e.resources.Remove(s.from.resource)
 	e.link = c.board.link.Load().number
 	e.failed = s.from.resource == ""
 	c.update(e)
-}
-
-// subscribe grants what a user asks for, and answers with our presence.
-func (c *component) subscribe(ctx context.Context, e *entry) {
-	if c.storeSubscription(ctx, e, e.user.Subscription.To(), true, e.user.Asked) != nil {
-		return // the user's server repeats the request
+	if e.failed && s.saysGone() {
+		c.gone(ctx, e)
 	}
-	c.sendPresence(e.jid, "subscribed")
-	c.sendAvailable(e.jid)
 }
 
-// subscribed says that we may see the user from now on. Not every server sends the presence unasked.
-func (c *component) subscribed(ctx context.Context, e *entry) {
-	c.storeSubscription(ctx, e, true, e.user.Subscription.From(), false) // if that fails, we ask again after a restart
+// heard publishes what has been learnt from a user's server. The first over a link is the time to ask for the rest.
+func (c *component) heard(ctx context.Context, e *entry) {
+	link := c.board.link.Load().number
+	first := e.link != link
+	e.link, e.failed = link, false
 	c.update(e)
-	c.askPresence(e)
-}
-
-func (c *component) unsubscribe(ctx context.Context, e *entry) {
-	if c.storeSubscription(ctx, e, e.user.Subscription.To(), false, e.user.Asked) == nil {
-		c.sendPresence(e.jid, "unavailable")
+	if first {
+		c.askProfile(ctx, e)
 	}
-}
-
-func (c *component) unsubscribed(ctx context.Context, e *entry) {
-	c.storeSubscription(ctx, e, false, e.user.Subscription.From(), false) // if that fails, the next probe is not answered
-	e.resources = nil
-	c.heard(e)
-}
-
-func (c *component) probed(e *entry, s *received) {
-	if e.user.Subscription.From() {
-		c.sendAvailable(s.from.String())
-	} else {
-		c.send(s.subscriptionAnswer("unsubscribed"))
-	}
-}
-
-// storeSubscription keeps a subscription, in memory even when the database fails. The user is to be told nothing of what is
-// not stored.
-func (c *component) storeSubscription(ctx context.Context, e *entry, to, from, asked bool) error {
-	before := e.user
-	e.user.Subscription, e.user.Asked = subscription(to, from), asked
-	if e.user == before {
-		return nil
-	}
-	err := c.db.StoreUser(ctx, e.user)
-	if err != nil {
-		c.log.Error("a subscription could not be stored", "user", e.jid, "cause", explain(err))
-	}
-	return err
-}
-
-// heard publishes what has been learnt from a user's server.
-func (c *component) heard(e *entry) {
-	e.link, e.failed = c.board.link.Load().number, false
-	c.update(e)
 }
 
 // update publishes an entry's new status and sees to it that it is written down.
 func (c *component) update(e *entry) {
-	if !c.board.update(e) {
-		return
+	if c.board.update(e) {
+		c.save(e, false)
 	}
+}
+
+// save has an entry's status written down, and the profile if that has changed.
+func (c *component) save(e *entry, profile bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unsaved[e] = struct{}{}
-}
-
-// An allowList says who may register.
-type allowList []string // domains and bare JIDs, normalised; "*" for anyone
-
-func (a allowList) allows(j jid) bool {
-	return j.local() != "" && (slices.Contains(a, "*") || slices.Contains(a, j.bare) || slices.Contains(a, j.domain()))
-}
-
-// parseAllow normalises one entry of an allowList.
-func parseAllow(s string) (string, error) {
-	if s == "*" {
-		return s, nil
-	}
-	j, err := parseJID(s)
-	if err == nil && j.resource != "" {
-		err = errors.New(strconv.Quote(s) + " has a resource; a domain, a bare JID or * is wanted")
-	}
-	return j.bare, err
+	c.unsaved[e] = c.unsaved[e] || profile
 }

@@ -67,7 +67,7 @@ func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	t.Cleanup(func() { f.server.listener.Close() })
 	f.conf = componentConfig{domain: f.server.domain, secret: f.server.secret, servers: []string{f.server.address()}, connections: 1,
 		allow: allowList{"example.org"}, baseURL: "https://status.example.org", jidLinks: true, times: defaultLinkTimes,
-		sync: syncTimes{silence: 20 * time.Millisecond, save: 5 * time.Millisecond, poll: 5 * time.Millisecond, seen: time.Hour, pace: 1e6},
+		sync: syncTimes{silence: 20 * time.Millisecond, save: 5 * time.Millisecond, poll: 5 * time.Millisecond, seen: time.Hour, again: time.Hour, pace: 1e6},
 		now:  f.now, random: &countingReader{}, log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	f.conf.times.retry = time.Millisecond
 	if change != nil {
@@ -93,7 +93,7 @@ func (f *fixture) start() {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f.web = httptest.NewServer(newWebsite(f.comp.board, r, "*", f.conf.jidLinks, ctx, f.conf.log).handler())
+	f.web = httptest.NewServer(newWebsite(f.comp, r, "*", ctx).handler())
 	done := make(chan error, 1)
 	go func() { done <- f.comp.run(ctx) }()
 	f.stop = sync.OnceFunc(func() {
@@ -221,8 +221,9 @@ func TestRequests(t *testing.T) {
 			`<query xmlns='http://jabber.org/protocol/disco#info'><identity name='web presence' category='component' type='presence'></identity>` +
 				`<feature var='http://jabber.org/protocol/commands'></feature>` +
 				`<feature var='http://jabber.org/protocol/disco#info'></feature><feature var='http://jabber.org/protocol/disco#items'></feature>` +
+				`<feature var='http://jabber.org/protocol/nick+notify'></feature>` +
 				`<feature var='jabber:iq:last'></feature><feature var='jabber:iq:register'></feature><feature var='jabber:iq:version'></feature>` +
-				`<feature var='urn:xmpp:ping'></feature><feature var='vcard-temp'></feature></query>`},
+				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='vcard-temp'></feature></query>`},
 		{"disco#info of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>`, notFound},
 		{"disco#items", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items'/>`, `<query xmlns='http://jabber.org/protocol/disco#items'></query>`},
 		{"disco#items of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items' node='n'/>`, notFound},
@@ -301,7 +302,12 @@ func TestRegistration(t *testing.T) {
 			`<field var='FORM_TYPE' type='hidden'><value>jabber:iq:register</value></field>` +
 			`<field var='show_status_msg' type='boolean' label='Show status msg'><value>` + values[0] + `</value></field>` +
 			`<field var='show_full_jid' type='boolean' label='Show full JID'><value>` + values[1] + `</value></field>` +
-			`<field var='jid_link' type='boolean' label='Also answer at the address made from the JID'><value>` + values[2] + `</value></field></x></query></iq>`
+			`<field var='show_nick' type='boolean' label='Show nickname'><value>0</value></field>` +
+			`<field var='show_avatar' type='boolean' label='Show picture'><value>0</value></field>` +
+			`<field var='show_last_seen' type='boolean' label='Show when you were last active (roughly)'><value>0</value></field>` +
+			`<field var='show_resources' type='boolean' label='Show each connected client'><value>0</value></field>` +
+			`<field var='jid_link' type='boolean' label='Also answer at the address made from the JID'><value>` + values[2] + `</value></field>` +
+			`<field var='search_engines' type='boolean' label='Let search engines list the page'><value>0</value></field></x></query></iq>`
 	}
 	const byJID = "https://status.example.org" + julietPage
 	before := formOf("", "<instructions>Once registered, your web status URL will be: "+byJID+"</instructions>", "0", "0", "1")

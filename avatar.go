@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	_ "image/gif" // what people publish
+	"image/jpeg"
+	"image/png"
+	"net/http"
+	"sync"
+
+	"golang.org/x/image/draw"
+	_ "golang.org/x/image/webp" // the same
+)
+
+// An AvatarSource is where a picture has been published.
+type AvatarSource string
+
+// The sources of pictures.
+const (
+	AvatarPEP   AvatarSource = "pep"   // XEP-0084
+	AvatarVCard AvatarSource = "vcard" // XEP-0153
+)
+
+// An Avatar is a person's picture as we show it: made anew, small, and square. It never changes.
+type Avatar struct {
+	ID     string // SHA-1 of what the person has published, hexadecimal
+	Source AvatarSource
+	Data   []byte // PNG or JPEG of avatarSize pixels
+}
+
+// ContentType returns the picture's media type.
+func (a *Avatar) ContentType() string { return http.DetectContentType(a.Data) }
+
+// URI returns the picture as a data: URI (RFC 2397), empty if there is none.
+func (a *Avatar) URI() string {
+	if a == nil {
+		return ""
+	}
+	return "data:" + a.ContentType() + ";base64," + base64.StdEncoding.EncodeToString(a.Data)
+}
+
+const (
+	avatarSize  = 80        // pixels; two to one where it is shown
+	maxPicture  = 512 << 10 // bytes that are looked at
+	maxPixels   = 2048 * 2048
+	maxPNG      = 4 << 10 // bytes, above which transparency is given up
+	jpegQuality = 75
+)
+
+// errPicture says that what somebody has published is no picture that we show.
+var errPicture = errors.New("not a PNG, JPEG, GIF or WebP picture of a fair size")
+
+// An avatarEncoder makes avatars, one at a time, since a picture takes much memory while it is made.
+type avatarEncoder struct{ mu sync.Mutex }
+
+// encode makes an avatar of what somebody has published under an id, which is empty if it is not known. A PEP avatar must
+// have the id that its content has (XEP-0084 §4.2).
+func (enc *avatarEncoder) encode(picture []byte, source AvatarSource, id string) (*Avatar, error) {
+	sum := sha1.Sum(picture)
+	hash := hex.EncodeToString(sum[:])
+	if source == AvatarPEP && id != hash {
+		return nil, fmt.Errorf("%w: its SHA-1 is another than its id", errPicture)
+	}
+	if id == "" {
+		id = hash
+	}
+	if len(picture) > maxPicture {
+		return nil, errPicture
+	}
+	size, _, err := image.DecodeConfig(bytes.NewReader(picture))
+	if err != nil || size.Width < 1 || size.Height < 1 || size.Width > maxPixels/size.Height {
+		return nil, errPicture
+	}
+	enc.mu.Lock()
+	defer enc.mu.Unlock()
+	decoded, _, err := image.Decode(bytes.NewReader(picture))
+	if err != nil {
+		return nil, fmt.Errorf("%w (%v)", errPicture, err)
+	}
+	data, err := encodeSmall(shrink(decoded))
+	if err != nil {
+		return nil, err
+	}
+	return &Avatar{ID: id, Source: source, Data: data}, nil
+}
+
+// shrink scales the middle square of a picture.
+func shrink(src image.Image) *image.NRGBA {
+	b := src.Bounds()
+	side := min(b.Dx(), b.Dy())
+	square := image.Rect(0, 0, side, side).Add(b.Min).Add(image.Pt((b.Dx()-side)/2, (b.Dy()-side)/2))
+	dst := image.NewNRGBA(image.Rect(0, 0, avatarSize, avatarSize))
+	draw.CatmullRom.Scale(dst, dst.Rect, src, square, draw.Src, nil)
+	return dst
+}
+
+// encodeSmall keeps what is transparent unless that takes too much room.
+func encodeSmall(img *image.NRGBA) ([]byte, error) {
+	var b bytes.Buffer
+	if !img.Opaque() {
+		if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, img); err != nil || b.Len() <= maxPNG {
+			return b.Bytes(), err
+		}
+		b.Reset()
+	}
+	flat := image.NewRGBA(img.Rect)
+	draw.Draw(flat, flat.Rect, image.NewUniform(color.White), image.Point{}, draw.Src)
+	draw.Draw(flat, flat.Rect, img, image.Point{}, draw.Over)
+	err := jpeg.Encode(&b, flat, &jpeg.Options{Quality: jpegQuality})
+	return b.Bytes(), err
+}

@@ -1,0 +1,494 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"image"
+	"image/color"
+	"image/gif"
+	"image/jpeg"
+	"image/png"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// options has Juliet change her options.
+func (f *fixture) options(fields string) {
+	f.t.Helper()
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
+	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+}
+
+// answers has Juliet's server answer, or fail to, what it has been asked.
+func (f *fixture) answers(typ, id, payload string) {
+	f.t.Helper()
+	f.send(`<iq type='` + typ + `' id='` + id + `' from='juliet@example.org' to='webstatus.example.org'>` + payload + `</iq>`)
+}
+
+// publishes has Juliet's server tell of what she has published.
+func (f *fixture) publishes(node, item string) {
+	f.t.Helper()
+	f.send(`<message type='headline' from='juliet@example.org' to='webstatus.example.org'><event xmlns='http://jabber.org/protocol/pubsub#event'>` +
+		`<items node='` + node + `'>` + item + `</items></event></message>`)
+}
+
+// status returns what the web says of Juliet.
+func (f *fixture) status() (s statusJSON) {
+	f.t.Helper()
+	_, body := f.get(julietPage + ".json")
+	if err := json.Unmarshal([]byte(body), &s); err != nil {
+		f.t.Fatalf("%v: %s", err, body)
+	}
+	return s
+}
+
+// wanted is what is asked of Juliet's server.
+func wanted(id, payload string) string {
+	return `<iq type='get' id='` + id + `' from='webstatus.example.org' to='juliet@example.org'>` + payload + `</iq>`
+}
+
+var (
+	wantNick     = wanted("nick", `<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='http://jabber.org/protocol/nick' max_items='1'></items></pubsub>`)
+	wantMetadata = wanted("avatar", `<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:xmpp:avatar:metadata' max_items='1'></items></pubsub>`)
+	wantVCard    = wanted("vcard", `<vCard xmlns='vcard-temp'></vCard>`)
+	wantLast     = wanted("last", `<query xmlns='jabber:iq:last'></query>`)
+)
+
+func wantData(id string) string {
+	return wanted("avatar-data", `<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:xmpp:avatar:data'><item id='`+id+`'></item></items></pubsub>`)
+}
+
+const nick = `<nick xmlns='http://jabber.org/protocol/nick'>`
+
+func TestNick(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", nick+`Jule</nick>`)
+	if got := f.status().Nick; got != "" {
+		t.Errorf("%q is shown, which is not switched on", got)
+	}
+	f.options("<show_nick>1</show_nick>")
+	f.want(wantNick)
+	f.answers("result", "nick", `<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='http://jabber.org/protocol/nick'><item id='current'>`+nick+`Giulietta</nick></item></items></pubsub>`)
+	f.settled(juliet)
+	for _, step := range []struct {
+		does func()
+		want string
+	}{
+		{func() {}, "Giulietta"},
+		{func() { f.says("b", "", nick+`Jule</nick>`) }, "Jule"},
+		{func() { f.says("b", "", ``) }, "Jule"},
+		{func() { f.publishes(nsNick, `<item id='x'>`+nick+" J.\n\tC. "+`</nick></item>`) }, "J. C."},
+		{func() { f.publishes(nsNick, `<item id='x'>`+nick+strings.Repeat("é", 99)+`</nick></item>`) }, strings.Repeat("é", 30) + "…"},
+		{func() { f.answers("error", "nick", `<error type='cancel'/>`) }, strings.Repeat("é", 30) + "…"},
+		{func() { f.publishes("other", `<item id='x'>`+nick+`x</nick></item>`) }, strings.Repeat("é", 30) + "…"},
+		{func() { f.publishes(nsNick, `<retract id='x'/>`) }, ""},
+		{func() { f.publishes(nsNick, `<item id='x'>`+nick+`Jule</nick></item>`) }, "Jule"},
+	} {
+		step.does()
+		f.settled(juliet)
+		if got := f.status().Nick; got != step.want {
+			t.Errorf("%q, want %q", got, step.want)
+		}
+	}
+	// Another client of hers, or somebody else, does not speak for her server.
+	f.send(`<iq type='result' id='nick' from='juliet@example.org/b' to='webstatus.example.org'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='http://jabber.org/protocol/nick'/></pubsub></iq>`)
+	f.send(`<iq type='result' id='nick' from='romeo@example.org' to='webstatus.example.org'/>`)
+	f.settled(juliet)
+	if got := f.status().Nick; got != "Jule" {
+		t.Errorf("%q after what others said", got)
+	}
+	f.stop()
+	f.start()
+	if got := f.status().Nick; got != "Jule" {
+		t.Errorf("%q after a restart", got)
+	}
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.says2("b")
+	f.want(wantNick) // it may have changed meanwhile
+	f.options("<show_nick>0</show_nick>")
+	f.settled(juliet)
+	f.stop()
+	f.start()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	var n int
+	if err := f.db.sql.QueryRow("SELECT count(*) FROM profiles").Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d profiles are kept (%v)", n, err)
+	}
+}
+
+// says2 sends a presence without waiting, since something is asked thereupon.
+func (f *fixture) says2(resource string) {
+	f.t.Helper()
+	f.send(`<presence from='juliet@example.org/` + resource + `' to='webstatus.example.org'/>`)
+}
+
+// A picture of one colour.
+func picture(width, height int, c color.Color) image.Image {
+	img := image.NewNRGBA(image.Rect(0, 0, width, height))
+	for i := range img.Pix {
+		img.Pix[i] = 0xff
+	}
+	for y := range height {
+		for x := range width {
+			img.Set(x, y, c)
+		}
+	}
+	return img
+}
+
+func encoded(t *testing.T, encode func(*bytes.Buffer) error) (data []byte, id, text string) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := encode(&b); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha1.Sum(b.Bytes())
+	return b.Bytes(), hex.EncodeToString(sum[:]), base64.StdEncoding.EncodeToString(b.Bytes())
+}
+
+// colour returns what the shown picture has in its middle, and its size.
+func (f *fixture) colour() (string, image.Point) {
+	f.t.Helper()
+	uri := f.status().Avatar
+	if uri == "" {
+		return "", image.Point{}
+	}
+	_, text, ok := strings.Cut(uri, ";base64,")
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || !ok || !strings.HasPrefix(uri, "data:image/") {
+		f.t.Fatalf("%v: %s", err, uri)
+	}
+	img, _, err := image.Decode(bytes.NewReader(data))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	r, g, b, a := img.At(img.Bounds().Dx()/2, img.Bounds().Dy()/2).RGBA()
+	for name, c := range map[string]color.NRGBA{"red": red, "blue": blue, "clear": {}} {
+		near := func(got uint32, want uint8) bool { return got>>8 < uint32(want)+12 && uint32(want) < got>>8+12 }
+		if near(r, c.R) && near(g, c.G) && near(b, c.B) && near(a, c.A) {
+			return name, img.Bounds().Size()
+		}
+	}
+	return "another", img.Bounds().Size()
+}
+
+var red, blue = color.NRGBA{0xff, 0, 0, 0xff}, color.NRGBA{0, 0, 0xff, 0xff}
+
+func (f *fixture) wantColour(want string) {
+	f.t.Helper()
+	f.settled(juliet)
+	got, size := f.colour()
+	if got != want || got != "" && size != image.Pt(avatarSize, avatarSize) {
+		f.t.Errorf("%q of %v is shown, want %q", got, size, want)
+	}
+}
+
+func metadata(id string, size string) string {
+	return `<item id='` + id + `'><metadata xmlns='urn:xmpp:avatar:metadata'><info id='` + id + `' bytes='` + size + `' type='image/png'/></metadata></item>`
+}
+
+func items(node, item string) string {
+	return `<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='` + node + `'>` + item + `</items></pubsub>`
+}
+
+func data(id, text string) string {
+	return items(nsAvatarData, `<item id='`+id+`'><data xmlns='urn:xmpp:avatar:data'>`+text+`</data></item>`)
+}
+
+// TestAvatarPEP has Juliet publish pictures in PEP (XEP-0084).
+func TestAvatarPEP(t *testing.T) {
+	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, picture(200, 100, red)) })
+	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return jpeg.Encode(b, picture(40, 300, blue), nil) })
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.publishes(nsAvatarMetadata, metadata(redID, "100"))
+	f.settled(juliet) // nothing is asked that is not switched on
+	f.options("<show_avatar>1</show_avatar>")
+	f.want(wantMetadata)
+	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(redID, "100")))
+	f.want(wantData(redID))
+	f.answers("result", "avatar-data", data(redID, redText[:20]+"\n "+redText[20:]))
+	f.wantColour("red")
+	f.publishes(nsAvatarMetadata, metadata(redID, "100"))
+	f.settled(juliet) // which is there already
+
+	f.advance(time.Minute)
+	f.publishes(nsAvatarMetadata, metadata(blueID, "100"))
+	f.want(wantMetadata)
+	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(blueID, "100")))
+	f.want(wantData(blueID))
+	f.answers("result", "avatar-data", data(blueID, blueText))
+	f.wantColour("blue")
+	f.says("b", "", `<x xmlns='vcard-temp:x:update'><photo/></x>`) // a client that knows vCards alone
+
+	f.stop()
+	f.start()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.wantColour("blue")
+
+	f.advance(time.Minute)
+	f.says2("b")
+	f.want(wantMetadata)
+	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(redID, "100")))
+	f.want(wantData(redID))
+	f.answers("result", "avatar-data", data(redID, blueText)) // not what its id says
+	f.wantColour("")
+
+	f.advance(time.Minute)
+	f.publishes(nsAvatarMetadata, `<item id='x'><metadata xmlns='urn:xmpp:avatar:metadata'/></item>`)
+	f.settled(juliet)                                          // there is none, and none is shown
+	f.publishes(nsAvatarMetadata, metadata(redID, "99999999")) // too large
+	f.settled(juliet)
+	f.publishes(nsAvatarMetadata, `<item id='`+redID+`'><metadata xmlns='urn:xmpp:avatar:metadata'><info id='`+redID+`' bytes='9' url='http://elsewhere.example/'/></metadata></item>`)
+	f.settled(juliet)
+}
+
+// TestAvatarVCard has Juliet put pictures into her vCard (XEP-0153).
+func TestAvatarVCard(t *testing.T) {
+	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return gif.Encode(b, picture(30, 30, red), nil) })
+	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, picture(90, 90, blue)) })
+	vCard := func(text string) string {
+		return `<vCard xmlns='vcard-temp'><FN>Juliet</FN><PHOTO><TYPE>image/png</TYPE><BINVAL>` + text + `</BINVAL></PHOTO></vCard>`
+	}
+	photo := func(id string) string { return `<x xmlns='vcard-temp:x:update'><photo>` + id + `</photo></x>` }
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", photo(redID))
+	f.options("<show_avatar>1</show_avatar>")
+	f.want(wantMetadata)
+	f.answers("error", "avatar", `<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>`)
+	f.want(wantVCard)
+	f.answers("result", "vcard", vCard(redText))
+	f.wantColour("red")
+	f.says("b", "", photo(redID))
+	f.says("b", "", `<x xmlns='vcard-temp:x:update'/>`)
+	change := func(id, text, want string) {
+		t.Helper()
+		f.advance(time.Minute)
+		f.send(`<presence from='juliet@example.org/b' to='webstatus.example.org'>` + photo(id) + `</presence>`)
+		f.want(wantMetadata)
+		f.answers("result", "avatar", items(nsAvatarMetadata, ""))
+		f.want(wantVCard)
+		f.answers("result", "vcard", text)
+		f.wantColour(want)
+		f.says("b", "", photo(id)) // nothing new
+	}
+	change(blueID, vCard(blueText), "blue")
+	change("", `<vCard xmlns='vcard-temp'/>`, "")
+	change(redID, vCard(redText), "red")
+	for i, text := range []string{"no base64!", base64.StdEncoding.EncodeToString([]byte("<svg xmlns='http://www.w3.org/2000/svg'/>")), blueText[:len(blueText)/2],
+		base64.StdEncoding.EncodeToString(make([]byte, maxPicture+1)), bomb(t)} {
+		change("bad"+string(rune('a'+i)), vCard(text), "")
+	}
+	_, clearID, clearText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, image.NewNRGBA(image.Rect(0, 0, 9, 9))) })
+	change(clearID, vCard(clearText), "clear")
+	f.options("<show_avatar>0</show_avatar>")
+	f.wantColour("")
+}
+
+// bomb makes a small file of a huge picture.
+func bomb(t *testing.T) string {
+	_, _, text := encoded(t, func(b *bytes.Buffer) error {
+		return (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(b, image.NewPaletted(image.Rect(0, 0, 3000, 3000), color.Palette{red}))
+	})
+	return text
+}
+
+// FuzzAvatar sees to it that whatever somebody publishes is a small picture, or none.
+func FuzzAvatar(f *testing.F) {
+	for _, seed := range []func(*bytes.Buffer) error{
+		func(b *bytes.Buffer) error { return png.Encode(b, picture(3, 5, red)) },
+		func(b *bytes.Buffer) error { return jpeg.Encode(b, picture(5, 3, red), nil) },
+		func(b *bytes.Buffer) error { return gif.Encode(b, picture(1, 1, red), nil) },
+	} {
+		var b bytes.Buffer
+		if err := seed(&b); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte("RIFF\x00\x00\x00\x00WEBPVP8 "))
+	var enc avatarEncoder
+	f.Fuzz(func(t *testing.T, published []byte) {
+		a, err := enc.encode(published, AvatarVCard, "")
+		if err != nil {
+			return
+		}
+		size, _, err := image.DecodeConfig(bytes.NewReader(a.Data))
+		if err != nil || size.Width != avatarSize || size.Height != avatarSize || len(a.Data) > 20<<10 {
+			t.Errorf("%d bytes, %v, %v", len(a.Data), size, err)
+		}
+	})
+}
+
+func TestLastSeen(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "<idle xmlns='urn:xmpp:idle:1' since='2026-11-22T11:42:17Z'/>")
+	if s := f.status(); s.Idle != "" || s.Seen != "" {
+		t.Errorf("%+v is shown, which is not switched on", s)
+	}
+	f.options("<show_last_seen>1</show_last_seen>")
+	f.settled(juliet)
+	idle := func(want string) {
+		t.Helper()
+		if s := f.status(); s.Idle != want || s.Seen != "" {
+			t.Errorf("%+v, want idle since %s", s, want)
+		}
+	}
+	idle("2026-11-22T11:42:00Z")
+	f.advance(time.Hour)
+	idle("2026-11-22T11:00:00Z")
+	f.advance(23 * time.Hour)
+	idle("2026-11-22T00:00:00Z")
+	f.says("b", "", "")
+	idle("")
+	f.says("b", "", "<idle xmlns='urn:xmpp:idle:1' since='tomorrow'/>")
+	idle("")
+
+	seen := func(want, text string) {
+		t.Helper()
+		_, page := f.get(julietPage + "?lang=de")
+		if s := f.status(); s.Seen != want || s.Idle != "" || s.Since != "" || !strings.Contains(page, ">"+text+"</time>") {
+			t.Errorf("%+v, want last seen %s; no %q in the page", s, want, text)
+		}
+	}
+	f.says("b", "type='unavailable'", "") // 12:00 on the 23rd
+	seen("2026-11-23T12:00:00Z", "vor 1 Min.")
+	f.advance(59*time.Minute + 59*time.Second)
+	seen("2026-11-23T12:00:00Z", "vor 59 Min.")
+	f.advance(2 * time.Hour)
+	seen("2026-11-23T12:00:00Z", "vor 2 Std.")
+	f.advance(72 * time.Hour)
+	seen("2026-11-23T00:00:00Z", "vor 3 T.")
+
+	// A restart keeps it; who comes and goes unwatched is asked for.
+	f.stop()
+	f.start()
+	seen("2026-11-23T00:00:00Z", "vor 3 T.")
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`, wantLast)
+	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='7200'>Good night</query>`)
+	f.settled(juliet)
+	seen("2026-11-26T12:00:00Z", "vor 2 Std.")
+	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='-1'/>`)
+	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='99999999999999999999'/>`)
+	f.settled(juliet)
+	seen("2026-11-26T12:00:00Z", "vor 2 Std.")
+	f.says("b", "", "")
+	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='60'/>`) // late
+	f.settled(juliet)
+	idle("")
+	f.options("<show_last_seen>0</show_last_seen>")
+	f.says("b", "type='unavailable'", "")
+	seen("", "")
+	eventually(t, "the time is not kept", func() bool {
+		u, err := f.db.GetUserStatus(t.Context(), juliet)
+		return err == nil && u.Status.State == Unavailable && u.Status.Since.IsZero()
+	})
+}
+
+// TestClients has Juliet show each of her clients.
+func TestClients(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("<show_resources>1</show_resources>")
+	f.says("phone", "", "<show>xa</show><status>in the bag</status>")
+	f.says("balcony", "", "<priority>5</priority>")
+	want := []clientJSON{{"balcony", Available, "Available", "", 5}, {"phone", ExtendedAway, "Extended away", "", 0}}
+	if diff := cmp.Diff(want, f.status().Clients); diff != "" {
+		t.Error(diff)
+	}
+	f.options("<show_status_msg>1</show_status_msg>")
+	f.settled(juliet)
+	want[1].Message = "in the bag"
+	if diff := cmp.Diff(want, f.status().Clients); diff != "" {
+		t.Error(diff)
+	}
+	f.says("phone", "", "<show>away</show>")
+	want[1] = clientJSON{"phone", Away, "Away", "", 0}
+	if diff := cmp.Diff(want, f.status().Clients); diff != "" {
+		t.Error(diff)
+	}
+	f.says("balcony", "type='unavailable'", "")
+	if diff := cmp.Diff(want[1:], f.status().Clients); diff != "" {
+		t.Error(diff)
+	}
+	f.options("<show_resources>0</show_resources>")
+	f.settled(juliet)
+	if got := f.status().Clients; got != nil {
+		t.Errorf("%v is shown, which is switched off", got)
+	}
+}
+
+// TestExpiry has Juliet's server say that her account is gone.
+func TestExpiry(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.expire = 30 * 24 * time.Hour })
+	f.register("")
+	bounce := func(condition string) {
+		t.Helper()
+		f.send(`<presence type='error' from='juliet@example.org' to='webstatus.example.org'><error type='cancel'><` + condition +
+			` xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>`)
+	}
+	restart := func() {
+		t.Helper()
+		f.stop()
+		f.start()
+		f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	}
+	bounce("item-not-found")
+	f.settled(juliet)
+	f.wantState(Unknown)
+	f.advance(29 * 24 * time.Hour)
+	restart()
+	bounce("gone")
+	f.settled(juliet) // not long enough
+	f.advance(2 * 24 * time.Hour)
+	f.says("b", "", "") // there is such an account after all
+	bounce("gone")
+	f.settled(juliet)
+	f.advance(31 * 24 * time.Hour)
+	restart()
+	bounce("remote-server-timeout")
+	f.settled(juliet) // which says nothing of the account
+	bounce("gone")
+	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
+		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	}
+	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
+		t.Errorf("%s after the end", resp.Status)
+	}
+	if said := f.log.String(); !strings.Contains(said, "gone for too long") {
+		t.Errorf("the operator is not told: %s", said)
+	}
+}
+
+// TestGoneIsAskedAgain has somebody asked for now and then whose account is gone, and nobody else.
+func TestGoneIsAskedAgain(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.sync.again = time.Millisecond })
+	f.register("")
+	f.settled(juliet)
+	f.send(`<presence type='error' from='juliet@example.org' to='webstatus.example.org'><error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>`)
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+}
+
+// TestUnaskedLanguage has the component write unasked to somebody whose language it knows.
+func TestUnaskedLanguage(t *testing.T) {
+	f := newFixture(t, nil)
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org' xml:lang='de-AT'><query xmlns='jabber:iq:register'/></iq>`)
+	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b' xml:lang='de-AT'></iq>`,
+		`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org' xml:lang='de'><status>Damit deine Seite…`,
+		`<message type='chat' from='webstatus.example.org' to='juliet@example.org' xml:lang='de-AT'><body>Du bist registriert.…`)
+	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
+		`<presence from='webstatus.example.org' to='juliet@example.org' xml:lang='de'><status>…`)
+	f.stop()
+	f.start()
+	f.want(`<presence from='webstatus.example.org' to='juliet@example.org' xml:lang='de'><status>…`)
+}
