@@ -177,7 +177,7 @@ c2s_stanza_size_limit = 2097152
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 storage = "internal"
-modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons" }
+modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons","vcard_legacy","lastactivity" }
 modules_disabled = { "s2s","tls","http","admin_shell","admin_socket" }
 VirtualHost "localhost"
 Component "webstatus.localhost"
@@ -199,7 +199,8 @@ auth_password_format: plain
 disable_sasl_mechanisms: ["X-OAUTH2"]
 acl: {local: {user_regexp: ""}}
 access_rules: {local: {allow: local}, c2s: {allow: all}}
-modules: {mod_disco: {}, mod_roster: {}, mod_last: {}, mod_ping: {}, mod_offline: {}, mod_private: {}, mod_caps: {}}
+modules: {mod_disco: {}, mod_roster: {}, mod_last: {}, mod_ping: {}, mod_offline: {}, mod_private: {}, mod_caps: {},
+  mod_vcard: {}, mod_vcard_xupdate: {}, mod_pubsub: {plugins: [flat, pep]}, mod_muc: {}} # without which mod_caps fails
 `
 
 // configure writes a server's configuration.

@@ -159,8 +159,12 @@ func (c *component) refreshAvatar(ctx context.Context, e *entry) {
 	}
 }
 
-// answered takes in what a person's server says to what we have asked.
+// answered takes in what a person's server says to what we have asked. An error may repeat what was asked (RFC 6120 §8.3.1),
+// which is no answer.
 func (c *component) answered(e *entry, s *received) {
+	if s.typ == "error" {
+		s.children = nil
+	}
 	switch s.id {
 	case idNick:
 		if item, ok := s.item(nsPubSub, nsNick); ok {
@@ -169,17 +173,14 @@ func (c *component) answered(e *entry, s *received) {
 	case idAvatar:
 		c.heardMetadata(e, s)
 	case idData:
-		if item, ok := s.item(nsPubSub, nsAvatarData); ok && e.user.Options.ShowAvatar {
-			c.heardPicture(e, AvatarPEP, item.attr("id"), item.childText(nsAvatarData, "data"))
-		}
+		item, _ := s.item(nsPubSub, nsAvatarData)
+		c.heardPicture(e, AvatarPEP, item.attr("id"), item.childText(nsAvatarData, "data"))
 	case idVCard:
-		if card := s.child(nsVCard, "vCard"); card != nil && e.user.Options.ShowAvatar {
-			photo := card.child(nsVCard, "PHOTO")
-			if photo == nil {
-				photo = &element{}
-			}
-			c.heardPicture(e, AvatarVCard, e.announced, photo.childText(nsVCard, "BINVAL"))
+		var picture string
+		if card := s.child(nsVCard, "vCard"); card != nil && card.child(nsVCard, "PHOTO") != nil {
+			picture = card.child(nsVCard, "PHOTO").childText(nsVCard, "BINVAL")
 		}
+		c.heardPicture(e, AvatarVCard, e.announced, picture)
 	case idLast:
 		c.heardLast(e, s)
 	}
@@ -219,6 +220,9 @@ func avatarID(item *element) string {
 
 // heardPicture shows a picture that has come. What is none takes the place of the one before as well.
 func (c *component) heardPicture(e *entry, source AvatarSource, id, encoded string) {
+	if !e.user.Options.ShowAvatar {
+		return
+	}
 	var avatar *Avatar
 	if encoded = strings.Join(strings.Fields(encoded), ""); encoded != "" {
 		picture, err := base64.StdEncoding.DecodeString(encoded)

@@ -86,7 +86,7 @@ func TestNick(t *testing.T) {
 		{func() { f.says("b", "", ``) }, "Jule"},
 		{func() { f.publishes(nsNick, `<item id='x'>`+nick+" J.\n\tC. "+`</nick></item>`) }, "J. C."},
 		{func() { f.publishes(nsNick, `<item id='x'>`+nick+strings.Repeat("é", 99)+`</nick></item>`) }, strings.Repeat("é", 30) + "…"},
-		{func() { f.answers("error", "nick", `<error type='cancel'/>`) }, strings.Repeat("é", 30) + "…"},
+		{func() { f.answers("error", "nick", items(nsNick, "")+`<error type='cancel'/>`) }, strings.Repeat("é", 30) + "…"},
 		{func() { f.publishes("other", `<item id='x'>`+nick+`x</nick></item>`) }, strings.Repeat("é", 30) + "…"},
 		{func() { f.publishes(nsNick, `<retract id='x'/>`) }, ""},
 		{func() { f.publishes(nsNick, `<item id='x'>`+nick+`Jule</nick></item>`) }, "Jule"},

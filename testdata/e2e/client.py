@@ -1,10 +1,17 @@
-"""Drives webstatus with slixmpp: discovery, registration, chat, commands, identity.
+"""Drives webstatus with slixmpp: discovery, registration, chat, commands, identity, profile, administration.
 
 usage: client.py HOST PORT JID PASSWORD COMPONENT
 """
 import asyncio
 import hashlib
+import json
+import re
+import struct
 import sys
+import urllib.request
+import zlib
+from datetime import datetime, timedelta, timezone
+from xml.etree import ElementTree
 
 import slixmpp
 
@@ -16,7 +23,8 @@ class Client(slixmpp.ClientXMPP):
         self.failure = None
         self.answers = asyncio.Queue()
         self.available = asyncio.Queue()
-        for plugin in ("xep_0004", "xep_0030", "xep_0050", "xep_0054", "xep_0012", "xep_0077", "xep_0092", "xep_0115", "xep_0199"):
+        for plugin in ("xep_0004", "xep_0030", "xep_0050", "xep_0054", "xep_0012", "xep_0077", "xep_0092", "xep_0084", "xep_0115",
+                       "xep_0153", "xep_0172", "xep_0199", "xep_0319"):
             self.register_plugin(plugin)
         self["feature_mechanisms"].unencrypted_plain = True
         self.auto_authorize = True
@@ -60,6 +68,66 @@ class Client(slixmpp.ClientXMPP):
         assert answer["command"]["status"] == "completed", answer
         return answer
 
+    async def shown(self, what, condition):
+        """Waits until the JSON at the user's address meets a condition."""
+        for _ in range(1200):
+            status = json.loads(await asyncio.get_running_loop().run_in_executor(
+                None, lambda: urllib.request.urlopen(self.url + ".json").read()))
+            if condition(status):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{what}: {status}")
+
+    async def profile(self):
+        self.url = re.search(r"http\S+", await self.write("link"))[0]
+        assert "Show each connected client" in await self.write("show nick avatar lastseen resources on")
+        resource = self.boundjid.resource
+        await self.shown("resources", lambda s: [c["name"] for c in s.get("resources", [])] == [resource])
+        presence = self.make_presence()
+        presence.append(ElementTree.fromstring("<nick xmlns='http://jabber.org/protocol/nick'>Jule</nick>"))
+        presence["idle"]["since"] = datetime.now(timezone.utc) - timedelta(minutes=42)
+        presence.send()
+        await self.shown("nick in presence", lambda s: s.get("nick") == "Jule")
+        await self.shown("idle", lambda s: "idle_since" in s)
+        await self["xep_0172"].publish_nick("Juliet C.")
+        await self.shown("nick in PEP", lambda s: s.get("nick") == "Juliet C.")
+        self.send_presence()
+        await self.shown("active", lambda s: "idle_since" not in s)
+
+        pictures = set()
+
+        def is_new(status):
+            new = status.get("avatar", "").startswith("data:image/") and status["avatar"] not in pictures
+            if new:
+                pictures.add(status["avatar"])
+            return new
+
+        first, second = picture(200, 0, 0), picture(0, 0, 200)
+        await self["xep_0153"].set_avatar(avatar=first, mtype="image/png")
+        self.send_presence()
+        await self.shown("avatar in the vCard", is_new)
+        # What is asked for too often is asked for later.
+        await self["xep_0084"].publish_avatar(second)
+        await self["xep_0084"].publish_avatar_metadata(
+            {"id": hashlib.sha1(second).hexdigest(), "type": "image/png", "bytes": str(len(second)), "width": "64", "height": "64"})
+        await self.shown("avatar in PEP", is_new)
+        assert "nothing is shown" in await self.write("show nick avatar lastseen resources message jid off")
+        await self.shown("nothing", lambda s: s.keys() <= {"version", "state", "label", "since"})
+
+    async def administration(self):
+        admin = "http://jabber.org/protocol/admin#"
+        me = self.boundjid.bare
+        number = await self.command(admin + "get-registered-users-num")
+        assert number["command"]["form"]["values"]["registeredusersnum"] == "1", number
+        online = await self.command(admin + "get-online-users-num")
+        assert online["command"]["form"]["values"]["onlineusersnum"] == "1", online
+        for node, field in (("get-registered-users-list", "registereduserjids"), ("get-online-users-list", "onlineuserjids")):
+            answer = await self.command(admin + node)
+            assert me in answer["command"]["form"]["values"][field], answer
+        await self.command(admin + "delete-user", accountjids=[me])
+        assert "not registered" in await self.write("status")
+        assert "/status/" in await self.write("register")
+
     async def scenario(self):
         to = self.component
         info = await self["xep_0030"].get_info(to)
@@ -96,11 +164,19 @@ class Client(slixmpp.ClientXMPP):
         await self["xep_0012"].get_last_activity(to)
         await self["xep_0199"].send_ping(to)
 
-        number = await self.command("http://jabber.org/protocol/admin#get-registered-users-num")
-        assert number["command"]["form"]["values"]["registeredusersnum"] == "1", number
-
+        await self.profile()
+        await self.administration()
         await self.command("stop")
         assert "not registered" in await self.write("status")
+
+
+def picture(*colour):
+    """Makes a PNG of one colour."""
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    rows = (b"\0" + bytes(colour) * 64) * 64
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 if __name__ == "__main__":
