@@ -1,9 +1,9 @@
 # Its newest release.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers, a client and a browser.
-PROGRAMS = prosody ejabberdctl erl chromium
-PACKAGES = gcc libc6-dev prosody ejabberd chromium python3-slixmpp
+# What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers, clients and a browser.
+PROGRAMS = prosody ejabberdctl erl chromium profanity tmux
+PACKAGES = gcc libc6-dev prosody ejabberd chromium profanity tmux python3-slixmpp
 SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
 # Succeed if the race detector can be built, and if nothing is missing.
