@@ -26,16 +26,12 @@ func BenchmarkWeb(b *testing.B) {
 	e := board.add(User{JID: juliet, Token: Token{1}, Options: Options{ShowMessage: true, ShowJID: true, JIDLink: true}, Subscription: SubscriptionTo}, Status{}, nil)
 	e.link, e.resources = 1, Resources{{Resource: "b", State: Away, Since: noon, Messages: []Text{{"", "lunch"}}, Link: 1}}
 	board.update(e)
-	languages, err := loadLanguages()
-	if err != nil {
-		b.Fatal(err)
-	}
-	r, err := newRenderer("webstatus.example.org", languages)
+	r, err := loadRenderer("webstatus.example.org", "")
 	if err != nil {
 		b.Fatal(err)
 	}
 	conf := componentConfig{jidLinks: true, now: time.Now, log: slog.New(slog.DiscardHandler)}
-	site := newWebsite(&component{componentConfig: conf, board: board}, r, "*", b.Context()).handler()
+	site := newWebsite(&component{componentConfig: conf, board: board}, r, websiteConfig{frameAncestors: "*"}, b.Context()).handler()
 	for _, ext := range []string{"", ".json"} {
 		b.Run("page"+ext, func(b *testing.B) {
 			path := "/status/" + Token{1}.String() + ext
@@ -246,7 +242,11 @@ func BenchmarkFlood(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer db.Close()
-	c, err := newComponent(context.Background(), componentConfig{domain: server.domain, secret: server.secret, servers: []string{server.address()},
+	languages, err := loadLanguages(embeddedTemplates)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := newComponent(context.Background(), componentConfig{domain: server.domain, languages: languages, secret: server.secret, servers: []string{server.address()},
 		connections: 1, times: defaultLinkTimes, sync: defaultSyncTimes, now: time.Now, log: slog.New(slog.DiscardHandler)}, db)
 	if err != nil {
 		b.Fatal(err)
@@ -273,8 +273,8 @@ func BenchmarkFlood(b *testing.B) {
 			b.Fatal(err)
 		}
 		for {
-			snapshot, changed := e.watch()
-			if string(snapshot.status.State) == show {
+			changed := e.change()
+			if string(e.current.Load().status.State) == show {
 				break
 			}
 			<-changed

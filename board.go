@@ -82,8 +82,8 @@ type entry struct {
 	failed     bool      // the user's server was unreachable then
 }
 
-// watch returns the current snapshot, and a channel that is closed when it has a successor.
-func (e *entry) watch() (*snapshot, <-chan struct{}) {
+// change returns a channel that is closed when the current snapshot has a successor.
+func (e *entry) change() <-chan struct{} {
 	for {
 		ch := e.changed.Load()
 		if ch == nil {
@@ -93,7 +93,7 @@ func (e *entry) watch() (*snapshot, <-chan struct{}) {
 			}
 			ch = &fresh
 		}
-		return e.current.Load(), *ch
+		return *ch
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,24 +21,25 @@ import (
 
 // A config is what flags and environment say, as text. Its resolve judges it.
 type config struct {
-	domain         string
-	servers        []string
-	serverTLS      bool
-	serverCA       string
-	secretFile     string
-	connections    int
-	db             string
-	listen         string
-	baseURL        string
-	allow          []string
-	admins         []string
-	contacts       []string
-	hideOS         bool
-	expire         string
-	jidLinks       bool
-	frameAncestors string
-	logLevel       string
-	logFormat      string
+	domain      string
+	servers     []string
+	serverTLS   bool
+	serverCA    string
+	secretFile  string
+	connections int
+	db          string
+	listen      string
+	baseURL     string
+	allow       []string
+	admins      []string
+	contacts    []string
+	hideOS      bool
+	expire      string
+	jidLinks    bool
+	website     websiteConfig
+	proxies     []string
+	logLevel    string
+	logFormat   string
 }
 
 func (c *config) dbFlag(f *pflag.FlagSet) {
@@ -68,7 +70,9 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.hideOS, "hide-os", false, "do not name the operating system to those who ask for the version")
 	f.StringVar(&c.expire, "expire", "30d", "`time`, in days (30d) or hours (720h), after which a user is removed whose account the user's server says is gone; 0 for never")
 	f.BoolVar(&c.jidLinks, "jid-links", true, "answer at addresses made from JIDs, for users who want that")
-	f.StringVar(&c.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
+	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For is believed; repeatable")
+	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; read again at SIGHUP")
+	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
 	c.logFlags(f, "info")
 }
 
@@ -256,12 +260,32 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	}
 	c.resolveListen(problems)
 	conf.baseURL = c.resolveBaseURL(problems)
-	if strings.ContainsAny(c.frameAncestors, ";,\r\n") || strings.TrimSpace(c.frameAncestors) == "" {
-		problems.add("frame-ancestors", "%q is not a list of sources such as 'self' https://example.org", c.frameAncestors)
-	}
+	c.resolveWebsite(problems)
 	conf.log = c.logger(problems, logTo)
 	conf.sync = defaultSyncTimes
 	return conf, problems.orNil()
+}
+
+// resolveWebsite judges what the website alone needs.
+func (c *config) resolveWebsite(problems *usageError) {
+	if sources := c.website.frameAncestors; strings.ContainsAny(sources, ";,\r\n") || strings.TrimSpace(sources) == "" {
+		problems.add("frame-ancestors", "%q is not a list of sources such as 'self' https://example.org", sources)
+	}
+	for _, s := range c.proxies {
+		proxy, err := netip.ParsePrefix(s)
+		if address, addressErr := netip.ParseAddr(s); addressErr == nil {
+			proxy, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			problems.add("trusted-proxy", "%q is no address or CIDR such as 10.0.0.0/8", s)
+		}
+		c.website.proxies = append(c.website.proxies, proxy)
+	}
+	if c.website.templates != "" {
+		if _, err := loadRenderer("webstatus", c.website.templates); err != nil {
+			problems.add("templates", "%v", err)
+		}
+	}
 }
 
 // parseDays reads a duration that may be in days.

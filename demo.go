@@ -329,7 +329,7 @@ func demo(ctx context.Context, out io.Writer, listener net.Listener, conf compon
 		}
 		return err
 	})
-	g.Go(func() error { return serveAt(ctx, listener, db, "*", conf, around) })
+	g.Go(func() error { return serveAt(ctx, listener, db, websiteConfig{frameAncestors: "*"}, conf, around) })
 	return g.Wait()
 }
 
@@ -346,7 +346,7 @@ func announce(out io.Writer, baseURL string, cast []*actor) {
 
 // withDemoPage puts a page in front of a website that embeds everybody's, as a site of theirs would.
 func withDemoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
-	t, err := template.ParseFS(templates, "templates/demo.html")
+	t, err := template.ParseFS(embeddedTemplates, "demo.html")
 	if err != nil {
 		return nil, err
 	}

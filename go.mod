@@ -14,6 +14,7 @@ require (
 	golang.org/x/time v0.16.0
 	gosrc.io/xmpp v0.5.1
 	modernc.org/sqlite v1.60.1
+	rsc.io/qr v0.2.0
 )
 
 require (

@@ -1,16 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
-	"image"
-	"image/color"
-	"image/png"
-	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -110,28 +105,11 @@ func capsVersion(info discoInfo) string {
 
 // drawAvatar draws our picture, a tick on a green disc, as a PNG of 96 by 96 pixels.
 func drawAvatar() ([]byte, error) {
-	const size = 96
-	img := image.NewNRGBA(image.Rect(0, 0, size, size))
-	green, white := color.NRGBA{0x1a, 0x7f, 0x4b, 0xff}, color.NRGBA{0xff, 0xff, 0xff, 0xff}
-	for y := range size {
-		for x := range size {
-			px, py := float64(x)+.5, float64(y)+.5
-			disc := min(max(46-math.Hypot(px-size/2, py-size/2)+.5, 0), 1) // how much of the pixel is covered
-			tick := min(max(5-min(distance(px, py, 28, 50, 42, 64), distance(px, py, 42, 64, 69, 35))+.5, 0), 1)
-			mix := func(a, b uint8) uint8 { return uint8(float64(a)*(1-tick) + float64(b)*tick) }
-			img.SetNRGBA(x, y, color.NRGBA{mix(green.R, white.R), mix(green.G, white.G), mix(green.B, white.B), uint8(255 * disc)})
-		}
-	}
-	var b bytes.Buffer
-	err := png.Encode(&b, img)
-	return b.Bytes(), err
-}
-
-// distance returns how far a point is from a line between two others.
-func distance(x, y, x1, y1, x2, y2 float64) float64 {
-	dx, dy := x2-x1, y2-y1
-	t := min(max(((x-x1)*dx+(y-y1)*dy)/(dx*dx+dy*dy), 0), 1)
-	return math.Hypot(x-x1-t*dx, y-y1-t*dy)
+	p := &picture{width: 96, height: 96, parts: []part{
+		disc{centre: point{48, 48}, radius: 46, fill: solid(0x1a7f4b)},
+		lines{paths: [][]point{{{28, 50}, {42, 64}, {69, 35}}}, stroke: 10, fill: solid(0xffffff)},
+	}}
+	return p.writePNG(themeLight, p.height)
 }
 
 // sendAvailable sends our presence to a user, or to one of the user's clients: what we can do, our picture, and how many use us.

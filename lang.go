@@ -1,15 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/text/language"
+	"golang.org/x/text/language/display"
 )
 
 // A catalogue has all that is said to people in one language: a file of templates/lang.
@@ -38,6 +42,9 @@ func (c *catalogue) Around(name string) [2]string {
 // Tag returns the BCP 47 tag, for HTML's lang.
 func (c *catalogue) Tag() string { return c.tag.String() }
 
+// Name returns the language's name in itself.
+func (c *catalogue) Name() string { return display.Self.Name(c.tag) }
+
 // Direction returns in which direction the language is written, for HTML's dir.
 func (c *catalogue) Direction() string {
 	script, _ := c.tag.Script()
@@ -56,24 +63,25 @@ type languages struct {
 	known map[string]*catalogue // what headers have come to
 }
 
-func loadLanguages() (*languages, error) {
-	files, err := templates.ReadDir("templates/lang")
+// loadLanguages reads the catalogues in the folder lang of a directory like templates.
+func loadLanguages(files fs.FS) (*languages, error) {
+	names, err := fs.ReadDir(files, "lang")
 	if err != nil {
 		return nil, err
 	}
 	l := &languages{known: make(map[string]*catalogue)}
-	for _, f := range files {
+	for _, f := range names {
 		tag, err := language.Parse(strings.TrimSuffix(f.Name(), ".json"))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name(), err)
 		}
-		content, err := templates.ReadFile(path.Join("templates/lang", f.Name()))
+		content, err := fs.ReadFile(files, path.Join("lang", f.Name()))
 		if err != nil {
 			return nil, err
 		}
 		c := &catalogue{tag: tag}
 		if err := json.Unmarshal(content, &c.texts); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Name(), err)
+			return nil, fmt.Errorf("lang/%s:%d: %w", f.Name(), lineOf(content, err), err)
 		}
 		l.all = append(l.all, c)
 	}
@@ -84,6 +92,20 @@ func loadLanguages() (*languages, error) {
 	}
 	l.matcher = language.NewMatcher(tags)
 	return l, nil
+}
+
+// lineOf returns the line of a file of JSON in which an error is.
+func lineOf(content []byte, err error) int {
+	var syntax *json.SyntaxError
+	var typ *json.UnmarshalTypeError
+	offset := int64(len(content))
+	switch {
+	case errors.As(err, &syntax):
+		offset = syntax.Offset
+	case errors.As(err, &typ):
+		offset = typ.Offset
+	}
+	return 1 + bytes.Count(content[:min(int(offset), len(content))], []byte("\n"))
 }
 
 // rank puts English before the others.

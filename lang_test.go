@@ -10,7 +10,7 @@ import (
 
 func loadedLanguages(t *testing.T) *languages {
 	t.Helper()
-	l, err := loadLanguages()
+	l, err := loadLanguages(embeddedTemplates)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func newCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	users.AddCommand(usersListCommand(), usersShowCommand(), usersRemoveCommand())
-	root.AddCommand(serveCommand(), migrateCommand(), users, checkCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), users, templatesCommand(), checkCommand(), demoCommand(), versionCommand())
 	return root
 }
 
@@ -157,19 +157,19 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 	if err != nil {
 		return err
 	}
-	return serveAt(ctx, listener, db, conf.frameAncestors, component, nil)
+	return serveAt(ctx, listener, db, conf.website, component, nil)
 }
 
 // serveAt runs the component and the web server at a listener. What goes around the website, if not nil, comes before it.
-func serveAt(ctx context.Context, listener net.Listener, db *database, frameAncestors string, conf componentConfig,
+func serveAt(ctx context.Context, listener net.Listener, db *database, webConf websiteConfig, conf componentConfig,
 	around func(http.Handler) http.Handler) error {
 	defer listener.Close()
-	conf.now, conf.random = time.Now, rand.Reader
-	c, err := newComponent(ctx, conf, db)
+	r, err := loadRenderer(conf.domain, webConf.templates)
 	if err != nil {
 		return err
 	}
-	r, err := newRenderer(conf.domain, c.languages)
+	conf.now, conf.random, conf.languages = time.Now, rand.Reader, r.languages
+	c, err := newComponent(ctx, conf, db)
 	if err != nil {
 		return err
 	}
@@ -177,9 +177,11 @@ func serveAt(ctx context.Context, listener net.Listener, db *database, frameAnce
 	// The component takes its leave when the last request has been answered.
 	linked, leave := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
+	site := newWebsite(c, r, webConf, ctx)
+	g.Go(func() error { site.reload(ctx, conf.domain); return nil })
 	g.Go(func() error {
 		defer leave()
-		handler := newWebsite(c, r, frameAncestors, ctx).handler()
+		handler := site.handler()
 		if around != nil {
 			handler = around(handler)
 		}

@@ -59,19 +59,19 @@ func (c *component) setProfile(e *entry, p Profile) {
 
 func (c *component) setNick(e *entry, nick string) {
 	p := e.profile.orNone()
-	p.Nick = cleanNick(nick)
+	p.Nick = cleanLine(nick, maxNick)
 	c.setProfile(e, p)
 }
 
-// cleanNick makes one line of a nickname.
-func cleanNick(nick string) string {
-	nick = strings.Map(func(r rune) rune {
+// cleanLine makes one line of at most so many bytes of a text.
+func cleanLine(text string, size int) string {
+	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
-	}, nick)
-	return truncate(strings.Join(strings.Fields(nick), " "), maxNick)
+	}, strings.ToValidUTF8(text, "\uFFFD"))
+	return truncate(strings.Join(strings.Fields(text), " "), size)
 }
 
 func (c *component) setAvatar(e *entry, a *Avatar) {

@@ -129,8 +129,8 @@ func (f *fixture) says2(resource string) {
 	f.send(`<presence from='juliet@example.org/` + resource + `' to='webstatus.example.org'/>`)
 }
 
-// A picture of one colour.
-func picture(width, height int, c color.Color) image.Image {
+// plain makes an image of one colour.
+func plain(width, height int, c color.Color) image.Image {
 	img := image.NewNRGBA(image.Rect(0, 0, width, height))
 	for i := range img.Pix {
 		img.Pix[i] = 0xff
@@ -204,8 +204,8 @@ func data(id, text string) string {
 
 // TestAvatarPEP has Juliet publish pictures in PEP (XEP-0084).
 func TestAvatarPEP(t *testing.T) {
-	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, picture(200, 100, red)) })
-	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return jpeg.Encode(b, picture(40, 300, blue), nil) })
+	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, plain(200, 100, red)) })
+	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return jpeg.Encode(b, plain(40, 300, blue), nil) })
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
@@ -253,8 +253,8 @@ func TestAvatarPEP(t *testing.T) {
 
 // TestAvatarVCard has Juliet put pictures into her vCard (XEP-0153).
 func TestAvatarVCard(t *testing.T) {
-	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return gif.Encode(b, picture(30, 30, red), nil) })
-	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, picture(90, 90, blue)) })
+	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return gif.Encode(b, plain(30, 30, red), nil) })
+	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, plain(90, 90, blue)) })
 	vCard := func(text string) string {
 		return `<vCard xmlns='vcard-temp'><FN>Juliet</FN><PHOTO><TYPE>image/png</TYPE><BINVAL>` + text + `</BINVAL></PHOTO></vCard>`
 	}
@@ -305,9 +305,9 @@ func bomb(t *testing.T) string {
 // FuzzAvatar sees to it that whatever somebody publishes is a small picture, or none.
 func FuzzAvatar(f *testing.F) {
 	for _, seed := range []func(*bytes.Buffer) error{
-		func(b *bytes.Buffer) error { return png.Encode(b, picture(3, 5, red)) },
-		func(b *bytes.Buffer) error { return jpeg.Encode(b, picture(5, 3, red), nil) },
-		func(b *bytes.Buffer) error { return gif.Encode(b, picture(1, 1, red), nil) },
+		func(b *bytes.Buffer) error { return png.Encode(b, plain(3, 5, red)) },
+		func(b *bytes.Buffer) error { return jpeg.Encode(b, plain(5, 3, red), nil) },
+		func(b *bytes.Buffer) error { return gif.Encode(b, plain(1, 1, red), nil) },
 	} {
 		var b bytes.Buffer
 		if err := seed(&b); err != nil {

@@ -1,23 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
-	"crypto/sha256"
-	"embed"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"html/template"
-	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/text/language"
 )
-
-//go:embed templates
-var templates embed.FS
 
 // A view is everything of a user that may leave the process. All representations are made of it and of nothing else.
 type view struct {
@@ -163,204 +154,81 @@ func (s *snapshot) messageFor(accepted []language.Tag) int {
 // isMultilingual reports whether the reader's language makes a difference.
 func (s *snapshot) isMultilingual() bool { return s.options.ShowMessage && len(s.status.Messages) > 1 }
 
-// A representation is a form that a status is shown in.
-type representation int
+// A set of parts that an address asks for, none for all that are shown.
+type parts uint8
 
+// The parts of a status besides its state.
 const (
-	asPage representation = iota
-	asJSON
+	partMessage parts = 1 << iota
+	partSince
+	partNick
+	partAvatar
+	partJID
+	partActive
+	partResources
 )
 
-// A rendering is one representation of a snapshot, ready to be sent. It never changes.
-type rendering struct {
-	renderingKey
-	body   []byte
-	etag   []string // as the header's values
-	length []string // of the body, the same
-	next   *rendering
-}
+var partNames = []string{"message", "since", "nick", "avatar", "jid", "active", "resources"} // in the order of the constants
 
-type renderingKey struct {
-	as       representation
-	lang     *catalogue
-	message  int // its index
-	validity validity
-}
-
-// render returns a representation, which is made when it is first asked for.
-func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
-	made := s.renderings.Load()
-	for n := made; n != nil; n = n.next {
-		if n.renderingKey == key {
-			return n, nil
+// parseParts reads names separated by commas; other words name nothing. The state alone is "state".
+func parseParts(names string) (p parts) {
+	for name := range strings.SplitSeq(names, ",") {
+		if i := slices.Index(partNames, name); i >= 0 {
+			p |= 1 << i
 		}
 	}
-	body, err := r.render(key.as, key.lang, s.view(key.validity, key.lang, key.message))
-	if err != nil {
-		return nil, err
+	if p == 0 && names != "" {
+		p = 1 << len(partNames)
 	}
-	n := &rendering{renderingKey: key, body: body, etag: []string{etag(body)}, length: []string{strconv.Itoa(len(body))}}
-	if made != nil && made.validity == key.validity {
-		n.next = made // those of another validity are not needed again
+	return p
+}
+
+// only leaves out the parts that are not wanted.
+func (v view) only(wanted parts) view {
+	if wanted == 0 {
+		return v
 	}
-	s.renderings.CompareAndSwap(made, n) // whoever was faster, both are right
-	return n, nil
-}
-
-func etag(body []byte) string {
-	sum := sha256.Sum256(body)
-	return `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
-}
-
-// A renderer makes representations out of views, and the pages that are the same for everybody.
-type renderer struct {
-	status        *template.Template
-	style         template.CSS
-	script        template.JS
-	languages     *languages
-	index         map[*catalogue][]byte
-	notFound      map[*catalogue][]byte
-	statusSources string // of style and script in a status page, as directives of a Content-Security-Policy
-	otherSources  string // the same of the other pages
-}
-
-// statusPage is the data of templates/status.html.
-type statusPage struct {
-	view
-	Lang      *catalogue
-	JIDURI    template.URL // xmpp: link to the JID, empty if that is not shown
-	AvatarURI template.URL
-	ActiveAt  string // RFC 3339
-	Style     template.CSS
-	Script    template.JS
-}
-
-// plainPage is the data of templates/index.html and templates/notfound.html.
-type plainPage struct {
-	Lang        *catalogue
-	Domain      string       // the component's JID
-	RegisterURI template.URL // xmpp: link that registers
-	Commands    []commandLink
-	Style       template.CSS
-}
-
-// A commandLink is an xmpp: link that runs a command (XEP-0147).
-type commandLink struct {
-	URI   template.URL
-	Title string
-}
-
-// commandLinks are those that users may run.
-func commandLinks(domain string, lang *catalogue) (links []commandLink) {
-	for _, cmd := range commands {
-		if !cmd.admin {
-			links = append(links, commandLink{componentURI(domain, "command;node="+cmd.node), cmd.title(lang)})
+	if wanted&partMessage == 0 {
+		v.Message = ""
+		v.Clients = slices.Clone(v.Clients)
+		for i := range v.Clients {
+			v.Clients[i].Message = ""
 		}
 	}
-	return links
-}
-
-// componentURI links to the component with a query (RFC 5122 §2.5).
-func componentURI(domain, query string) template.URL {
-	return template.URL("xmpp:" + url.PathEscape(domain) + "?" + query)
-}
-
-func newRenderer(domain string, languages *languages) (*renderer, error) {
-	parsed, err := template.ParseFS(templates, "templates/*.html")
-	if err != nil {
-		return nil, err
+	if wanted&partSince == 0 {
+		v.Since = time.Time{}
 	}
-	var sources [3]string
-	for i, name := range []string{"status.css", "status.js", "index.css"} {
-		source, err := templates.ReadFile("templates/" + name)
-		if err != nil {
-			return nil, err
+	if wanted&partNick == 0 {
+		v.Nick = ""
+	}
+	if wanted&partAvatar == 0 {
+		v.Avatar = nil
+	}
+	if wanted&partJID == 0 {
+		v.JID = ""
+	}
+	if wanted&partActive == 0 {
+		v.Idle, v.Seen, v.Active, v.Ago = time.Time{}, time.Time{}, "", ""
+	}
+	if wanted&partResources == 0 {
+		v.Clients = nil
+	}
+	return v
+}
+
+// nobody is what is shown of an address that is nobody's.
+func nobody(lang *catalogue) view { return view{State: Unknown, Label: lang.text("state.unknown")} }
+
+// anyone sums up several people: the most available of them, and how many are there.
+func anyone(views []view) view {
+	best, online := views[0], 0
+	for _, v := range views {
+		if slices.Index(states, v.State) < slices.Index(states, best.State) {
+			best = v
 		}
-		sources[i] = string(source)
-	}
-	r := &renderer{
-		languages:     languages,
-		index:         make(map[*catalogue][]byte),
-		notFound:      make(map[*catalogue][]byte),
-		status:        parsed.Lookup("status.html"),
-		style:         template.CSS(sources[0]),
-		script:        template.JS(sources[1]),
-		statusSources: "style-src " + sourceHash(sources[0]) + "; script-src " + sourceHash(sources[1]) + "; connect-src 'self'",
-		otherSources:  "style-src " + sourceHash(sources[2]),
-	}
-	for _, lang := range languages.all {
-		page := plainPage{lang, domain, componentURI(domain, "register"), commandLinks(domain, lang), template.CSS(sources[2])}
-		for name, into := range map[string]map[*catalogue][]byte{"index.html": r.index, "notfound.html": r.notFound} {
-			var b bytes.Buffer
-			if err := parsed.ExecuteTemplate(&b, name, page); err != nil {
-				return nil, err
-			}
-			into[lang] = b.Bytes()
+		if v.State.Online() {
+			online++
 		}
 	}
-	return r, nil
-}
-
-// sourceHash allows one inline style or script (CSP Level 3 §2.3.1).
-func sourceHash(source string) string {
-	sum := sha256.Sum256([]byte(source))
-	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-}
-
-func (r *renderer) render(as representation, lang *catalogue, v view) ([]byte, error) {
-	switch as {
-	case asPage:
-		page := statusPage{view: v, Lang: lang, Style: r.style, Script: r.script, AvatarURI: template.URL(v.Avatar.URI()),
-			ActiveAt: cmp.Or(optionalTime(v.Idle), optionalTime(v.Seen))}
-		if v.JID != "" {
-			page.JIDURI = template.URL("xmpp:" + url.PathEscape(v.JID))
-		}
-		var b bytes.Buffer
-		err := r.status.Execute(&b, page)
-		return b.Bytes(), err
-	case asJSON:
-		return json.Marshal(newStatusJSON(v))
-	}
-	return nil, fmt.Errorf("no representation %d", as)
-}
-
-// A statusJSON is the status for scripts. What is not shown or not known has no key.
-type statusJSON struct {
-	Version int          `json:"version"`
-	State   State        `json:"state"`
-	Label   string       `json:"label"`
-	Message string       `json:"message,omitempty"`
-	Nick    string       `json:"nick,omitempty"`
-	Avatar  string       `json:"avatar,omitempty"` // as a data: URI
-	JID     string       `json:"jid,omitempty"`
-	Since   string       `json:"since,omitempty"`      // RFC 3339, UTC
-	Idle    string       `json:"idle_since,omitempty"` // the same, rounded to what is shown
-	Seen    string       `json:"last_seen,omitempty"`  // the same
-	AsOf    string       `json:"as_of,omitempty"`      // RFC 3339, UTC
-	Clients []clientJSON `json:"resources,omitempty"`
-}
-
-// A clientJSON is one connected client.
-type clientJSON struct {
-	Name     string `json:"name"`
-	State    State  `json:"state"`
-	Label    string `json:"label"`
-	Message  string `json:"message,omitempty"`
-	Priority int8   `json:"priority"`
-}
-
-func newStatusJSON(v view) statusJSON {
-	s := statusJSON{Version: 1, State: v.State, Label: v.Label, Message: v.Message, Nick: v.Nick, Avatar: v.Avatar.URI(), JID: v.JID,
-		Since: optionalTime(v.Since), Idle: optionalTime(v.Idle), Seen: optionalTime(v.Seen), AsOf: optionalTime(v.AsOf)}
-	for _, client := range v.Clients {
-		s.Clients = append(s.Clients, clientJSON{client.Resource, client.State, client.Label, client.Message, client.Priority})
-	}
-	return s
-}
-
-func optionalTime(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339)
+	return view{State: best.State, Label: fmt.Sprintf("%s %d/%d", best.Label, online, len(views))}
 }

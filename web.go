@@ -1,37 +1,52 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 // A website answers for the board.
 type website struct {
+	websiteConfig
 	board    *board
-	renderer *renderer
+	renderer atomic.Pointer[renderer]
+	streams  *streams
 	jidLinks bool // whether addresses made from the JID are answered
+	baseURL  string
 	now      func() time.Time
 	log      *slog.Logger
 	closing  context.Context // done when event streams are to end
-
-	// Values of headers, made once.
-	statusPolicy []string // Content-Security-Policy of a status page
-	otherPolicy  []string // the same of the other pages
 }
 
-// newWebsite makes a website whose pages may be framed by the given sources (CSP's frame-ancestors).
-func newWebsite(c *component, r *renderer, frameAncestors string, closing context.Context) *website {
+// A websiteConfig is what a website needs to know besides the component.
+type websiteConfig struct {
+	frameAncestors string         // who may frame pages (CSP's frame-ancestors)
+	proxies        []netip.Prefix // whose X-Forwarded-For is believed
+	templates      string         // directory with files in place of the embedded ones, empty for none
+}
+
+// newWebsite makes a website that shows what a component learns.
+func newWebsite(c *component, r *renderer, conf websiteConfig, closing context.Context) *website {
+	w := &website{websiteConfig: conf, board: c.board, streams: newStreams(), jidLinks: c.jidLinks, baseURL: c.baseURL, now: c.now,
+		log: c.log, closing: closing}
+	w.use(r)
+	return w
+}
+
+// use has the website make its pages with another renderer.
+func (w *website) use(r *renderer) {
 	policy := func(sources string) []string {
-		return []string{"default-src 'none'; " + sources + "; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors " + frameAncestors}
+		return []string{"default-src 'none'; " + sources + "; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors " + w.frameAncestors}
 	}
-	return &website{board: c.board, renderer: r, jidLinks: c.jidLinks, now: c.now, closing: closing, log: c.log,
-		statusPolicy: policy(r.statusSources), otherPolicy: policy(r.otherSources)}
+	r.statusPolicy, r.embedPolicy, r.otherPolicy = policy(r.statusSources), policy(r.embedSources), policy(r.otherSources)
+	w.renderer.Store(r)
 }
 
 // handler has all the routes.
@@ -39,30 +54,34 @@ func (w *website) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", w.index)
 	mux.HandleFunc("GET /status/", w.status)
+	mux.HandleFunc("GET /presence/", w.ejabberdPresence)
 	mux.HandleFunc("/", w.notFound)
 	return mux
 }
 
 // Values of headers. They are shared by all answers, and must not be changed.
 var (
-	typeHTML    = []string{"text/html; charset=utf-8"}
-	typeJSON    = []string{"application/json"}
-	typeEvents  = []string{"text/event-stream"}
-	noCache     = []string{"no-cache"}
-	noStore     = []string{"no-store"}
-	noSniff     = []string{"nosniff"}
-	noIndex     = []string{"noindex"}
-	noReferrer  = []string{"no-referrer"}
-	anyOrigin   = []string{"*"}
-	byLanguage  = []string{"Accept-Language"}
-	noBuffering = []string{"no"} // for proxies such as nginx
+	typeHTML     = []string{"text/html; charset=utf-8"}
+	typeEvents   = []string{"text/event-stream"}
+	noStore      = []string{"no-store"}
+	noSniff      = []string{"nosniff"}
+	noIndex      = []string{"noindex"}
+	noReferrer   = []string{"no-referrer"}
+	anyOrigin    = []string{"*"}
+	byHeaders    = []string{"Accept-Language, Accept-Encoding"}
+	byGzip       = []string{"gzip"}
+	noBuffering  = []string{"no"} // for proxies such as nginx
+	imagePolicy  = []string{"default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
+	cachePlain   = []string{"max-age=300"}
+	cacheNothing = []string{"max-age=5"} // of an image that is nobody's
 )
 
 func (w *website) index(rw http.ResponseWriter, r *http.Request) {
 	h := rw.Header()
-	h["Cache-Control"] = []string{"max-age=300"}
+	h["Cache-Control"] = cachePlain
 	w.plainHeader(h)
-	rw.Write(w.renderer.index[w.renderer.languages.match(accepted(r))]) // a reader who has gone needs no answer
+	maker := w.renderer.Load()
+	w.send(rw, r, maker.index[maker.languages.match(accepted(r))])
 }
 
 // notFound answers for everything that is not there, in one and the same way: nobody can tell an address that has never been
@@ -72,33 +91,69 @@ func (w *website) notFound(rw http.ResponseWriter, r *http.Request) {
 	h["Cache-Control"] = noStore
 	w.plainHeader(h)
 	rw.WriteHeader(http.StatusNotFound)
-	rw.Write(w.renderer.notFound[w.renderer.languages.match(accepted(r))]) // a reader who has gone needs no answer
+	maker := w.renderer.Load()
+	rw.Write(maker.notFound[maker.languages.match(accepted(r))]) // a reader who has gone needs no answer
 }
 
 func (w *website) plainHeader(h http.Header) {
 	h["Content-Type"] = typeHTML
-	h["Vary"] = byLanguage
-	h["Content-Security-Policy"] = w.otherPolicy
+	h["Vary"] = byHeaders
+	h["Content-Security-Policy"] = w.renderer.Load().otherPolicy
 	h["X-Content-Type-Options"] = noSniff
 	h["Referrer-Policy"] = noReferrer
 }
 
-// status answers at an address and at what may follow it: /events, .json.
+// status answers at an address, or at several with commas between them, and at what may follow: an extension, /events, /embed.
 func (w *website) status(rw http.ResponseWriter, r *http.Request) {
-	address := strings.TrimPrefix(r.URL.Path, "/status/")
-	address, isStream := strings.CutSuffix(address, "/events")
-	address, isJSON := strings.CutSuffix(address, ".json")
-	e := w.lookUp(address)
-	switch {
-	case e == nil || isStream && isJSON:
-		w.notFound(rw, r)
-	case isStream:
-		w.events(rw, r, address, e)
-	case isJSON:
-		w.representation(rw, r, e, asJSON)
-	default:
-		w.representation(rw, r, e, asPage)
+	path := strings.TrimPrefix(r.URL.Path, "/status/")
+	if strings.Contains(path, "@") {
+		w.prosodyPresence(rw, r, path)
+		return
 	}
+	if address, ok := strings.CutSuffix(path, "/events"); ok {
+		if people, _ := w.lookUpAll(address); people != nil {
+			w.events(rw, r, address)
+			return
+		}
+	} else if address, ok := strings.CutSuffix(path, "/embed"); ok {
+		if people, many := w.lookUpAll(address); people != nil {
+			w.embed(rw, r, address, people, many)
+			return
+		}
+	} else {
+		address, as := formatOf(path)
+		people, many := w.lookUpAll(address)
+		w.representation(rw, r, people, many, as)
+		return
+	}
+	w.notFound(rw, r)
+}
+
+// maxPeople is how many addresses may stand in one.
+const maxPeople = 50
+
+// lookUpAll returns whose addresses they are, with nil for nobody's; no people at all if they are all nobody's.
+func (w *website) lookUpAll(addresses string) (people []*entry, many bool) {
+	if !strings.Contains(addresses, ",") {
+		if e := w.lookUp(addresses); e != nil {
+			return []*entry{e}, false
+		}
+		return nil, false
+	}
+	all := strings.Split(addresses, ",")
+	if len(all) > maxPeople {
+		return nil, true
+	}
+	found := false
+	for _, address := range all {
+		e := w.lookUp(address)
+		people = append(people, e)
+		found = found || e != nil
+	}
+	if !found {
+		return nil, true
+	}
+	return people, true
 }
 
 // lookUp returns whose address it is, nil if nobody's: a token, or a bare JID in base64 for those who allow it.
@@ -109,11 +164,16 @@ func (w *website) lookUp(address string) *entry {
 		}
 	}
 	bare, ok := decodeJID(address)
-	if !ok || !w.jidLinks {
+	if !ok {
 		return nil
 	}
+	return w.lookUpJID(bare)
+}
+
+// lookUpJID returns who is to be found by a bare JID, nil for nobody.
+func (w *website) lookUpJID(bare string) *entry {
 	e := w.board.byJID(bare)
-	if e == nil {
+	if e == nil || !w.jidLinks {
 		return nil
 	}
 	if s := e.current.Load(); s == nil || !s.options.JIDLink {
@@ -122,55 +182,130 @@ func (w *website) lookUp(address string) *entry {
 	return e
 }
 
-func (w *website) representation(rw http.ResponseWriter, r *http.Request, e *entry, as representation) {
-	s := e.current.Load()
-	if s == nil {
+// representation answers in a format. An image is an image also where there is nobody.
+func (w *website) representation(rw http.ResponseWriter, r *http.Request, people []*entry, many bool, as *format) {
+	maker := w.renderer.Load()
+	key := w.key(maker, r, as)
+	made, listed, err := w.render(maker, key, people, many, accepted(r))
+	switch {
+	case err != nil:
+		w.log.Error("a status could not be rendered", "cause", err)
+		http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		return
+	case made == nil && (as == asSVG || as == asPNG):
+		w.noImage(rw, maker, key)
+		return
+	case made == nil:
 		w.notFound(rw, r)
 		return
 	}
 	h := rw.Header()
-	lang := accepted(r)
-	key := renderingKey{as: as, lang: w.renderer.languages.match(lang), validity: s.validity(w.board.link.Load(), w.now())}
-	if s.isMultilingual() {
-		key.message = s.messageFor(parseAccepted(lang))
-	}
-	h["Vary"] = byLanguage
-	made, err := s.render(key, w.renderer)
-	if err != nil {
-		w.log.Error("a status could not be rendered", "cause", err)
-		http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
-		return
-	}
-	h["Etag"] = made.etag
-	h["Cache-Control"] = noCache
-	h["X-Content-Type-Options"] = noSniff
 	// No more than eight headers: with a ninth, their map costs more than all of them.
+	h["Content-Type"] = as.contentType
+	h["Cache-Control"] = as.cache
+	h["Vary"] = byHeaders
+	h["X-Content-Type-Options"] = noSniff
 	switch as {
-	case asPage: // which says by itself that it is not to be indexed
-		h["Content-Type"] = typeHTML
-		h["Content-Security-Policy"] = w.statusPolicy
-		h["Referrer-Policy"] = noReferrer
-	case asJSON:
-		h["Content-Type"] = typeJSON
-		if !s.options.SearchEngines {
-			h["X-Robots-Tag"] = noIndex
-		}
+	case asPage: // which says by itself whether it is to be indexed
+		h["Content-Security-Policy"] = maker.statusPolicy
+	case asSVG:
+		h["Content-Security-Policy"] = imagePolicy
+	default:
 		h["Access-Control-Allow-Origin"] = anyOrigin
 	}
-	if matches(r.Header["If-None-Match"], made.etag[0]) {
+	if as != asPage && !listed {
+		h["X-Robots-Tag"] = noIndex
+	}
+	body, tag, size := made.body, made.etag, made.length
+	if as.zips && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && made.gzipped() != nil {
+		body, tag, size = made.zipped, made.zipTag, made.zipSize
+		h["Content-Encoding"] = byGzip
+	}
+	h["Etag"] = tag
+	if matches(r.Header["If-None-Match"], made) {
+		delete(h, "Content-Encoding")
 		rw.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h["Content-Length"] = made.length
+	h["Content-Length"] = size
+	rw.Write(body) // a reader who has gone needs no answer
+}
+
+// key says which rendering a reader asks for.
+func (w *website) key(maker *renderer, r *http.Request, as *format) renderingKey {
+	key := renderingKey{as: as, lang: maker.languages.match(accepted(r))}
+	if r.URL.RawQuery != "" {
+		key.look = parseLook(r.URL.Query())
+	}
+	return key
+}
+
+// render returns a representation of people, nil if there is nobody, and whether search engines may list it.
+func (w *website) render(maker *renderer, key renderingKey, people []*entry, many bool, lang string) (made *rendering, listed bool, err error) {
+	link := w.board.link.Load()
+	listed = true
+	var views []view
+	for _, e := range people {
+		var s *snapshot
+		if e != nil {
+			s = e.current.Load()
+		}
+		if s == nil {
+			views = append(views, nobody(key.lang))
+			continue
+		}
+		listed = listed && s.options.SearchEngines
+		one := key
+		one.validity = s.validity(link, w.now())
+		if s.isMultilingual() {
+			one.message = s.messageFor(parseAccepted(lang))
+		}
+		if !many {
+			made, err = s.render(one, maker)
+			return made, listed, err
+		}
+		views = append(views, s.view(one.validity, one.lang, one.message))
+	}
+	if !many || len(views) == 0 {
+		return nil, false, nil
+	}
+	made, err = maker.render(key, views, true)
+	return made, listed, err
+}
+
+// noImage answers with a neutral image where there is nobody.
+func (w *website) noImage(rw http.ResponseWriter, maker *renderer, key renderingKey) {
+	made, err := maker.render(key, []view{nobody(key.lang)}, false)
+	if err != nil {
+		w.log.Error("an image could not be made", "cause", err)
+		return
+	}
+	h := rw.Header()
+	h["Content-Type"] = key.as.contentType
+	h["Cache-Control"] = cacheNothing
+	h["Vary"] = byHeaders
+	h["X-Content-Type-Options"] = noSniff
+	h["X-Robots-Tag"] = noIndex
+	rw.WriteHeader(http.StatusNotFound)
 	rw.Write(made.body) // a reader who has gone needs no answer
 }
 
-// matches reports whether one of the tags in If-None-Match is ours (RFC 9110 §13.1.2).
-func matches(conditions []string, etag string) bool {
+// send writes what is not kept, as gzip where the reader takes that.
+func (w *website) send(rw http.ResponseWriter, r *http.Request, body []byte) {
+	made := rendering{renderingKey: renderingKey{as: asPage}, body: body}
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && made.gzipped() != nil {
+		rw.Header()["Content-Encoding"] = byGzip
+		body = made.zipped
+	}
+	rw.Write(body) // a reader who has gone needs no answer
+}
+
+// matches reports whether one of the tags in If-None-Match is that of a rendering, zipped or not (RFC 9110 §13.1.2).
+func matches(conditions []string, made *rendering) bool {
 	for _, c := range conditions {
 		for tag := range strings.SplitSeq(c, ",") {
-			tag = strings.TrimSpace(tag)
-			if tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+			tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/")
+			if tag == "*" || tag == made.etag[0] || made.zipTag != nil && tag == made.zipTag[0] {
 				return true
 			}
 		}
@@ -189,64 +324,6 @@ func accepted(r *http.Request) string {
 		return header[0]
 	}
 	return ""
-}
-
-const (
-	eventComment = 15 * time.Second // between comments that keep proxies from closing a quiet stream
-	eventWrite   = 10 * time.Second // for a reader to take an event
-)
-
-// events sends the status now and each change of it as server-sent events, until the reader goes or the address does.
-func (w *website) events(rw http.ResponseWriter, r *http.Request, address string, e *entry) {
-	h := rw.Header()
-	h["Content-Type"] = typeEvents
-	h["Cache-Control"] = noStore
-	h["X-Accel-Buffering"] = noBuffering
-	h["Access-Control-Allow-Origin"] = anyOrigin
-	h["X-Content-Type-Options"] = noSniff
-	control := http.NewResponseController(rw)
-	send := func(format string, args ...any) bool {
-		control.SetWriteDeadline(time.Now().Add(eventWrite)) // where there is none to set, the server's own holds
-		_, err := fmt.Fprintf(rw, format, args...)
-		return err == nil && control.Flush() == nil
-	}
-	lang := accepted(r)
-	comment := time.NewTicker(eventComment)
-	defer comment.Stop()
-	var last []byte
-	for {
-		s, changed := e.watch()
-		link := w.board.link.Load()
-		if s == nil || w.lookUp(address) != e {
-			return // whoever comes again finds nothing there
-		}
-		key := renderingKey{as: asJSON, lang: w.renderer.languages.match(lang), validity: s.validity(link, w.now())}
-		if s.isMultilingual() {
-			key.message = s.messageFor(parseAccepted(lang))
-		}
-		made, err := s.render(key, w.renderer)
-		if err != nil {
-			w.log.Error("a status could not be rendered", "cause", err)
-			return
-		}
-		if !bytes.Equal(made.body, last) {
-			if last = made.body; !send("data: %s\n\n", last) {
-				return
-			}
-		}
-		select {
-		case <-changed:
-		case <-link.changed:
-		case <-comment.C:
-			if !send(":\n\n") {
-				return
-			}
-		case <-r.Context().Done():
-			return
-		case <-w.closing.Done():
-			return
-		}
-	}
 }
 
 // stopTime is how long running requests may take when the server stops.

@@ -27,6 +27,7 @@ type componentConfig struct {
 	servers     []string      // host:port of the component listeners
 	connections int           // to each server
 	tls         *tls.Config   // nil for none
+	languages   *languages    // in which we answer
 	allow       allowList     // who may register
 	baseURL     string        // of the web server, without a slash at the end
 	jidLinks    bool          // whether addresses made from the JID are answered
@@ -45,9 +46,8 @@ type componentConfig struct {
 // answers.
 type component struct {
 	componentConfig
-	db        *database
-	board     *board
-	languages *languages
+	db    *database
+	board *board
 
 	seed    maphash.Seed
 	workers []*worker
@@ -96,13 +96,8 @@ func newComponent(ctx context.Context, conf componentConfig, db *database) (*com
 	if seen.IsZero() {
 		seen = conf.now()
 	}
-	languages, err := loadLanguages()
-	if err != nil {
-		return nil, err
-	}
 	c := &component{
 		componentConfig: conf,
-		languages:       languages,
 		db:              db,
 		board:           newBoard(seen, conf.now()),
 		seed:            maphash.MakeSeed(),

@@ -85,15 +85,16 @@ func (f *fixture) start() {
 	if f.db, err = openDatabase(t.Context(), f.dbPath, true); err != nil {
 		t.Fatal(err)
 	}
-	if f.comp, err = newComponent(t.Context(), f.conf, f.db); err != nil {
-		t.Fatal(err)
-	}
-	r, err := newRenderer(f.conf.domain, f.comp.languages)
+	r, err := loadRenderer(f.conf.domain, "")
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.conf.languages = r.languages
+	if f.comp, err = newComponent(t.Context(), f.conf, f.db); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f.web = httptest.NewServer(newWebsite(f.comp, r, "*", ctx).handler())
+	f.web = httptest.NewServer(newWebsite(f.comp, r, websiteConfig{frameAncestors: "*"}, ctx).handler())
 	done := make(chan error, 1)
 	go func() { done <- f.comp.run(ctx) }()
 	f.stop = sync.OnceFunc(func() {

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
-	const get = id => document.getElementById(id);
+	const lang = document.documentElement.lang;
+	const people = [...document.querySelectorAll(".person")];
 
 	// What stays the same is left alone, so that it is not announced again.
 	function set(object, key, value) {
@@ -12,25 +13,25 @@
 		set(part, "textContent", text);
 	}
 
-	function showTime(part, iso) {
+	// Shows a time as a formatter has it.
+	function showTime(part, iso, format) {
 		set(part, "hidden", !iso);
 		if (!iso) return;
-		const at = new Date(iso);
-		const today = at.toDateString() === new Date().toDateString();
 		const time = part.querySelector("time");
 		set(time, "dateTime", iso);
-		set(time, "textContent", at.toLocaleString(document.documentElement.lang, { dateStyle: today ? undefined : "medium", timeStyle: "short" }));
+		set(time, "textContent", format(new Date(iso)));
+	}
+
+	function clock(at) {
+		const today = at.toDateString() === new Date().toDateString();
+		return at.toLocaleString(lang, { dateStyle: today ? undefined : "medium", timeStyle: "short" });
 	}
 
 	// The same three units as the server's: minutes, hours, days.
-	function showAge(part, iso) {
-		set(part, "hidden", !iso);
-		if (!iso) return;
-		const minutes = Math.max(1, Math.floor((Date.now() - new Date(iso)) / 60000));
+	function age(at) {
+		const minutes = Math.max(1, Math.floor((Date.now() - at) / 60000));
 		const [unit, length] = minutes < 60 ? ["minute", 1] : minutes < 1440 ? ["hour", 60] : ["day", 1440];
-		const time = part.querySelector("time");
-		set(time, "dateTime", iso);
-		set(time, "textContent", new Intl.RelativeTimeFormat(document.documentElement.lang, { style: "short" }).format(-Math.floor(minutes / length), unit));
+		return new Intl.RelativeTimeFormat(lang, { style: "short" }).format(-Math.floor(minutes / length), unit);
 	}
 
 	function showClients(list, clients = []) {
@@ -46,39 +47,40 @@
 		}));
 	}
 
-	function showAvatar(image, source) {
-		set(image, "hidden", !source);
-		if (source) set(image, "src", source);
-		else image.removeAttribute("src");
+	function link(part, attribute, target) {
+		if (target) set(part, attribute, target);
+		else part.removeAttribute(attribute);
 	}
 
-	function show(status) {
-		set(document.documentElement.dataset, "state", status.state);
+	function show(person, status) {
+		const get = name => person.querySelector("." + name);
+		set(person.dataset, "state", status.state);
+		person.querySelector("use").setAttribute("href", "#" + status.state);
+		showText(get("nick"), status.nick);
+		set(get("avatar"), "hidden", !status.avatar);
+		link(get("avatar"), "src", status.avatar);
 		showText(get("label"), status.label);
 		showText(get("message"), status.message);
-		showText(get("nick"), status.nick);
-		showAvatar(get("avatar"), status.avatar);
-		showTime(get("since"), status.since);
-		showAge(get("active"), status.idle_since || status.last_seen);
+		showTime(get("since"), status.since, clock);
+		showTime(get("active"), status.idle_since || status.last_seen, age);
+		showTime(get("asof"), status.as_of, clock);
 		showClients(get("clients"), status.resources);
-		showTime(get("asof"), status.as_of);
-		const link = get("jid").firstElementChild;
 		set(get("jid"), "hidden", !status.jid);
-		set(link, "textContent", status.jid || "");
-		if (status.jid) set(link, "href", "xmpp:" + encodeURIComponent(status.jid).replace("%40", "@"));
-		else link.removeAttribute("href");
+		set(get("jid").firstElementChild, "textContent", status.jid || "");
+		link(get("jid").lastElementChild, "href", status.jid && "xmpp:" + encodeURIComponent(status.jid).replace("%40", "@") + "?message");
+		if (people.length > 1) return;
+		set(document.documentElement.dataset, "state", status.state);
 		set(document, "title", (status.nick ? status.nick + ": " : "") + status.label + (status.message ? " – " + status.message : ""));
 	}
 
 	function localise() {
-		const active = get("active");
-		if (!active.hidden) showAge(active, active.querySelector("time").dateTime);
-		for (const part of [get("since"), get("asof")]) if (!part.hidden) showTime(part, part.querySelector("time").dateTime);
+		for (const [name, format] of [["since", clock], ["active", age], ["asof", clock]])
+			for (const part of document.querySelectorAll("." + name)) if (!part.hidden) showTime(part, part.querySelector("time").dateTime, format);
 	}
 
 	function listen() {
 		const events = new EventSource(location.pathname.replace(/\/$/, "") + "/events" + location.search);
-		events.onmessage = event => show(JSON.parse(event.data));
+		events.onmessage = event => [].concat(JSON.parse(event.data)).forEach((status, i) => show(people[i], status));
 		events.onerror = () => {
 			// The browser retries by itself, but not after an answer other than 200.
 			if (events.readyState === EventSource.CLOSED) setTimeout(check, 3000 + 4000 * Math.random());

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	eventComment = 15 * time.Second // between comments that keep proxies from closing a quiet stream
+	eventWrite   = 10 * time.Second // for a reader to take an event
+	eventRetry   = "retry: 3000\n\n"
+	eventBye     = "retry: 1000\n\n" // when we stop: come again soon
+)
+
+// events sends the status now and each change of it as server-sent events, until the reader goes or the address does.
+func (w *website) events(rw http.ResponseWriter, r *http.Request, address string) {
+	h := rw.Header()
+	h["Content-Type"] = typeEvents
+	h["Cache-Control"] = noStore
+	h["X-Accel-Buffering"] = noBuffering
+	h["Access-Control-Allow-Origin"] = anyOrigin
+	h["X-Content-Type-Options"] = noSniff
+	if r.Method == http.MethodHead {
+		return
+	}
+	leave, status := w.streams.enter(w.client(r))
+	if status != http.StatusOK {
+		h["Retry-After"] = []string{"30"}
+		http.Error(rw, http.StatusText(status), status)
+		return
+	}
+	defer leave()
+	control := http.NewResponseController(rw)
+	send := func(format string, args ...any) bool {
+		control.SetWriteDeadline(time.Now().Add(eventWrite)) // where there is none to set, the server's own holds
+		_, err := fmt.Fprintf(rw, format, args...)
+		return err == nil && control.Flush() == nil
+	}
+	if !send(eventRetry) {
+		return
+	}
+	comment := time.NewTicker(eventComment)
+	defer comment.Stop()
+	last := []byte(r.Header.Get("Last-Event-ID"))
+	for {
+		people, many := w.lookUpAll(address)
+		link := w.board.link.Load()
+		// What is shown is looked up after its successor is waited for, so that none is missed.
+		news := append(changes(people), link.changed)
+		if again, _ := w.lookUpAll(address); !slices.Equal(people, again) {
+			continue
+		}
+		maker := w.renderer.Load()
+		made, _, err := w.render(maker, w.key(maker, r, asJSON), people, many, accepted(r))
+		if err != nil {
+			w.log.Error("a status could not be rendered", "cause", err)
+		}
+		if made == nil {
+			return // whoever comes again finds nothing there
+		}
+		if id := []byte(strings.Trim(made.etag[0], `"`)); !bytes.Equal(id, last) {
+			if last = id; !send("id: %s\ndata: %s\n\n", id, made.body) {
+				return
+			}
+		}
+		switch await(append(news, comment.C, r.Context().Done(), w.closing.Done())...) - len(news) {
+		case 0:
+			if !send(":\n\n") {
+				return
+			}
+		case 1:
+			return
+		case 2:
+			send(eventBye)
+			return
+		}
+	}
+}
+
+// changes returns a channel for each of those who are somebody, to be closed at the next change.
+func changes(people []*entry) (channels []any) {
+	for _, e := range people {
+		if e != nil {
+			channels = append(channels, e.change())
+		}
+	}
+	return channels
+}
+
+// await waits for the first of several channels, and returns its index.
+func await(channels ...any) int {
+	cases := make([]reflect.SelectCase, len(channels))
+	for i, ch := range channels {
+		cases[i] = reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
+	}
+	first, _, _ := reflect.Select(cases)
+	return first
+}
+
+const (
+	maxStreams     = 50000 // open ones
+	maxStreamsEach = 100   // of one address, behind which there may be an office
+)
+
+// Streams counts the open event streams, so that nobody takes them all.
+type streams struct {
+	mu    sync.Mutex
+	total int
+	by    map[netip.Prefix]int
+}
+
+func newStreams() *streams { return &streams{by: make(map[netip.Prefix]int)} }
+
+// enter counts a stream in, and returns what counts it out, or the status of a refusal. Who is not told apart has no limit of
+// their own.
+func (s *streams) enter(client netip.Addr) (leave func(), status int) {
+	bits := 64 // what a household has
+	if client.Is4() {
+		bits = 32
+	}
+	from, err := client.Prefix(bits)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.total >= maxStreams:
+		return nil, http.StatusServiceUnavailable
+	case err == nil && s.by[from] >= maxStreamsEach:
+		return nil, http.StatusTooManyRequests
+	}
+	s.total++
+	if err == nil {
+		s.by[from]++
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.total--
+		if s.by[from]--; s.by[from] <= 0 {
+			delete(s.by, from)
+		}
+	}, http.StatusOK
+}
+
+// client returns from where a request comes, the zero address for this machine. What X-Forwarded-For says is believed of the
+// proxies that the operator has named, and of nobody else.
+func (w *website) client(r *http.Request) netip.Addr {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	address := remote.Addr().Unmap()
+	if err == nil && !w.isProxy(address) {
+		return notLocal(address)
+	}
+	forwarded := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for _, hop := range slices.Backward(forwarded) {
+		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil || len(w.proxies) == 0 {
+			break
+		}
+		if address = next.Unmap(); !w.isProxy(address) {
+			break
+		}
+	}
+	return notLocal(address)
+}
+
+func (w *website) isProxy(address netip.Addr) bool {
+	return slices.ContainsFunc(w.proxies, func(p netip.Prefix) bool { return p.Contains(address) })
+}
+
+func notLocal(address netip.Addr) netip.Addr {
+	if address.IsLoopback() {
+		return netip.Addr{}
+	}
+	return address
+}

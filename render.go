@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"rsc.io/qr"
+)
+
+// A rendering is one representation of a snapshot, ready to be sent. It never changes.
+type rendering struct {
+	renderingKey
+	body   []byte
+	etag   []string // as the header's values
+	length []string // of the body, the same
+	next   *rendering
+	count  int // of those that follow
+
+	zip     sync.Once
+	zipped  []byte // by gzip; nil where that does not pay
+	zipTag  []string
+	zipSize []string
+}
+
+type renderingKey struct {
+	as       *format
+	lang     *catalogue
+	message  int // its index
+	validity validity
+	look     look
+}
+
+const (
+	maxRenderings = 24  // of one snapshot that are kept, since strangers choose how many there are
+	worthZipping  = 600 // bytes
+)
+
+// render returns a representation, which is made when it is first asked for.
+func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
+	made := s.renderings.Load()
+	for n := made; n != nil; n = n.next {
+		if n.renderingKey == key {
+			return n, nil
+		}
+	}
+	n, err := r.render(key, []view{s.view(key.validity, key.lang, key.message)}, false)
+	if err != nil {
+		return nil, err
+	}
+	if made != nil && made.validity == key.validity && made.count < maxRenderings { // those of another validity are not needed again
+		n.next, n.count = made, made.count+1
+	}
+	s.renderings.CompareAndSwap(made, n) // whoever was faster, both are right
+	return n, nil
+}
+
+// render makes a representation of one view, or of several people's.
+func (r *renderer) render(key renderingKey, views []view, many bool) (*rendering, error) {
+	for i := range views {
+		views[i] = views[i].only(key.look.parts)
+	}
+	body, err := key.as.write(r, key, views, many)
+	if err != nil {
+		return nil, err
+	}
+	return &rendering{renderingKey: key, body: body, etag: []string{etag(body, "")}, length: []string{strconv.Itoa(len(body))}}, nil
+}
+
+// gzipped returns the body as gzip makes it, nil where that does not pay.
+func (n *rendering) gzipped() []byte {
+	n.zip.Do(func() {
+		if !n.as.zips || len(n.body) < worthZipping {
+			return
+		}
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		w.Write(n.body) // writing to a buffer cannot fail
+		w.Close()
+		n.zipped, n.zipTag, n.zipSize = b.Bytes(), []string{etag(n.body, "-gzip")}, []string{strconv.Itoa(b.Len())}
+	})
+	return n.zipped
+}
+
+func etag(body []byte, suffix string) string {
+	sum := sha256.Sum256(body)
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + suffix + `"`
+}
+
+// A renderer makes representations out of views, and the pages that are the same for everybody.
+type renderer struct {
+	domain        string // the component's JID
+	languages     *languages
+	pages         *template.Template
+	sources       map[string]string // of styles and scripts, by name
+	index         map[*catalogue][]byte
+	notFound      map[*catalogue][]byte
+	statusSources string // of style and script in a status page, as directives of a Content-Security-Policy
+	embedSources  string // the same of the page with the snippets
+	otherSources  string // the same of the other pages
+
+	// The policies themselves, as the header's values.
+	statusPolicy, embedPolicy, otherPolicy []string
+}
+
+// statusPage is the data of templates/status.html.
+type statusPage struct {
+	Lang   *catalogue
+	Theme  theme
+	Title  string
+	Listed bool // search engines may list the page
+	Many   bool // several people
+	People []person
+	Glyphs []glyphPath
+	Style  template.CSS
+	Script template.JS
+}
+
+// A person is one of those on a status page.
+type person struct {
+	view
+	MessageURI template.URL // xmpp: link to the JID, empty if that is not shown
+	AvatarURI  template.URL
+	ActiveAt   string // RFC 3339
+}
+
+// A glyphPath is the drawing of a state in a square of 24.
+type glyphPath struct {
+	State State
+	Data  string
+}
+
+func (r *renderer) statusPage(key renderingKey, views []view, many bool) statusPage {
+	page := statusPage{Lang: key.lang, Theme: key.look.theme, Many: many, Listed: true,
+		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"])}
+	for _, v := range views {
+		p := person{view: v, AvatarURI: template.URL(v.Avatar.URI()), ActiveAt: cmp.Or(optionalTime(v.Idle), optionalTime(v.Seen))}
+		if v.JID != "" {
+			p.MessageURI = template.URL("xmpp:" + url.PathEscape(v.JID) + "?message")
+		}
+		page.People = append(page.People, p)
+		page.Listed = page.Listed && v.Listed
+	}
+	page.Title = views[0].Label
+	switch {
+	case many:
+		page.Title = anyone(views).Label
+	case views[0].Nick != "":
+		page.Title = views[0].Nick + ": " + page.Title
+	}
+	if m := views[0].Message; m != "" && !many {
+		page.Title += " – " + m
+	}
+	for _, s := range states {
+		page.Glyphs = append(page.Glyphs, glyphPath{s, pathData(glyphs[s])})
+	}
+	return page
+}
+
+// plainPage is the data of templates/index.html and templates/notfound.html.
+type plainPage struct {
+	Lang        *catalogue
+	Domain      string       // the component's JID
+	RegisterURI template.URL // xmpp: link that registers
+	QRSize      int
+	QRPath      string // the same link as a QR code, as the data of an SVG path
+	Commands    []commandLink
+	Style       template.CSS
+}
+
+// A commandLink is an xmpp: link that runs a command (XEP-0147).
+type commandLink struct {
+	URI   template.URL
+	Title string
+}
+
+// commandLinks are those that users may run.
+func commandLinks(domain string, lang *catalogue) (links []commandLink) {
+	for _, cmd := range commands {
+		if !cmd.admin {
+			links = append(links, commandLink{componentURI(domain, "command;node="+cmd.node), cmd.title(lang)})
+		}
+	}
+	return links
+}
+
+// componentURI links to the component with a query (RFC 5122 §2.5).
+func componentURI(domain, query string) template.URL {
+	return template.URL("xmpp:" + url.PathEscape(domain) + "?" + query)
+}
+
+// newRenderer makes a renderer of the files in a directory like templates.
+func newRenderer(domain string, files fs.FS) (*renderer, error) {
+	languages, err := loadLanguages(files)
+	if err != nil {
+		return nil, err
+	}
+	pages, err := template.ParseFS(files, "*.html")
+	if err != nil {
+		return nil, err
+	}
+	r := &renderer{domain: domain, languages: languages, pages: pages, sources: make(map[string]string),
+		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte)}
+	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
+		source, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, err
+		}
+		r.sources[name] = string(source)
+	}
+	r.statusSources = "style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"
+	r.embedSources = "style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"
+	r.otherSources = "style-src " + r.hash("index.css")
+	code, err := qr.Encode(string(componentURI(domain, "register")), qr.M)
+	if err != nil {
+		return nil, err
+	}
+	for _, lang := range languages.all {
+		page := plainPage{lang, domain, componentURI(domain, "register"), code.Size, qrPath(code), commandLinks(domain, lang),
+			template.CSS(r.sources["index.css"])}
+		for name, into := range map[string]map[*catalogue][]byte{"index.html": r.index, "notfound.html": r.notFound} {
+			if into[lang], err = r.page(name, page); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r, r.check()
+}
+
+// check makes one of each page that is made later, so that what is wrong with a template shows at once.
+func (r *renderer) check() error {
+	v := view{State: Away, Label: "x", Message: "x", Nick: "x", Avatar: &Avatar{}, JID: "x@y", Since: time.Unix(1, 0), Idle: time.Unix(1, 0),
+		Active: "x", Ago: "x", Clients: []viewClient{{Resource: "x", State: Away, Label: "x", Message: "x"}}, AsOf: time.Unix(1, 0)}
+	for _, lang := range r.languages.all {
+		key := renderingKey{as: asPage, lang: lang, look: look{theme: themeDark}}
+		for _, views := range [][]view{{v}, {nobody(lang), v}} {
+			if _, err := r.render(key, views, len(views) > 1); err != nil {
+				return err
+			}
+		}
+		if _, err := r.page("embed.html", embedPage{Lang: lang, Languages: r.languages.all, IsHidden: true, Styles: badgeStyles,
+			Parts: []embedPart{{}}, Snippets: []snippet{{}}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// qrPath draws the dark squares of a QR code.
+func qrPath(code *qr.Code) string {
+	var b strings.Builder
+	for y := range code.Size {
+		for x := range code.Size {
+			if code.Black(x, y) {
+				fmt.Fprintf(&b, "M%d %dh1v1h-1z", x, y)
+			}
+		}
+	}
+	return b.String()
+}
+
+// page makes a page of the template of that name.
+func (r *renderer) page(name string, data any) ([]byte, error) {
+	var b bytes.Buffer
+	if r.pages.Lookup(name) == nil {
+		return nil, fmt.Errorf("%s is missing", name)
+	}
+	err := r.pages.ExecuteTemplate(&b, name, data)
+	return b.Bytes(), err
+}
+
+// hash allows one inline style or script (CSP Level 3 §2.3.1).
+func (r *renderer) hash(name string) string {
+	sum := sha256.Sum256([]byte(r.sources[name]))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}

@@ -1,0 +1,41 @@
+"use strict";
+(() => {
+	const form = document.querySelector("form");
+	const address = location.pathname.replace(/\/embed$/, "").replace(/^.*\/status\//, "");
+
+	// Where the address must not be in the page, it is put in here, from the browser's own.
+	function fillIn() {
+		const result = document.getElementById("result");
+		if ("hidden" in result.dataset) {
+			for (const part of result.querySelectorAll("[data-src]")) part.src = part.dataset.src.replace("ID", address.replace(/^.*\//, ""));
+			for (const text of result.querySelectorAll("pre")) text.textContent = text.textContent.replaceAll("/status/ID", "/status/" + address);
+		}
+		for (const button of result.querySelectorAll("button")) {
+			const label = button.textContent;
+			button.hidden = false;
+			button.onclick = async () => {
+				await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+				button.textContent = button.dataset.copied;
+				setTimeout(() => button.textContent = label, 2000);
+			};
+		}
+	}
+
+	let latest = 0;
+	async function renew() {
+		const turn = ++latest, query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+		const here = location.pathname + "?" + query;
+		const answer = await (await fetch(here)).text();
+		if (turn !== latest) return; // something else has been chosen meanwhile
+		history.replaceState(null, "", here);
+		document.getElementById("result").replaceWith(new DOMParser().parseFromString(answer, "text/html").getElementById("result"));
+		fillIn();
+	}
+
+	form.addEventListener("input", renew);
+	form.addEventListener("submit", event => {
+		event.preventDefault();
+		renew();
+	});
+	fillIn();
+})();
