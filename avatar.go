@@ -47,11 +47,10 @@ func (a *Avatar) URI() string {
 }
 
 const (
-	avatarSize  = 80        // pixels; two to one where it is shown
-	maxPicture  = 512 << 10 // bytes that are looked at
-	maxPixels   = 2048 * 2048
-	maxPNG      = 4 << 10 // bytes, above which transparency is given up
-	jpegQuality = 75
+	avatarSize = 64        // pixels
+	maxAvatar  = 1700      // bytes, so that a page with it stays below 6 KiB
+	maxPicture = 512 << 10 // bytes that are looked at
+	maxPixels  = 2048 * 2048
 )
 
 // errPicture says that what somebody has published is no picture that we show.
@@ -101,18 +100,21 @@ func shrink(src image.Image) *image.NRGBA {
 	return dst
 }
 
-// encodeSmall keeps what is transparent unless that takes too much room.
+// encodeSmall keeps what is transparent unless that takes too much room, and as much detail as there is room for.
 func encodeSmall(img *image.NRGBA) ([]byte, error) {
 	var b bytes.Buffer
 	if !img.Opaque() {
-		if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, img); err != nil || b.Len() <= maxPNG {
+		if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, img); err != nil || b.Len() <= maxAvatar {
 			return b.Bytes(), err
 		}
-		b.Reset()
 	}
 	flat := image.NewRGBA(img.Rect)
 	draw.Draw(flat, flat.Rect, image.NewUniform(color.White), image.Point{}, draw.Src)
 	draw.Draw(flat, flat.Rect, img, image.Point{}, draw.Over)
-	err := jpeg.Encode(&b, flat, &jpeg.Options{Quality: jpegQuality})
-	return b.Bytes(), err
+	for quality := 80; ; quality -= 15 {
+		b.Reset()
+		if err := jpeg.Encode(&b, flat, &jpeg.Options{Quality: quality}); err != nil || b.Len() <= maxAvatar || quality <= 20 {
+			return b.Bytes(), err
+		}
+	}
 }

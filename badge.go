@@ -215,7 +215,7 @@ func card(v view, l look) *picture {
 		p.parts = append(p.parts, mark(v.State, point{faceX, faceY}, 24)...)
 	}
 	rows := cardRows(v, cmp.Or(l.label, v.Nick))
-	y := (cardHeight - 19*float64(len(rows)) + 9) / 2
+	y := (cardHeight - 19*float64(len(rows)) + 15) / 2
 	for _, row := range rows {
 		row.at = point{left, y + 5}
 		p.parts = append(p.parts, row.fits(cardWidth-left-right))

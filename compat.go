@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/hex"
@@ -151,7 +152,7 @@ func (w *website) ejabberdPresence(rw http.ResponseWriter, r *http.Request) {
 	case out == "js":
 		w.ejabberdScript(rw, r, v)
 	case out == "text":
-		text := v.Message
+		text := cmp.Or(v.Message, string(v.State))
 		if !v.State.Online() {
 			text = string(Unavailable)
 		}

@@ -52,15 +52,17 @@ func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string,
 		Style: template.CSS(maker.sources["index.css"]), Script: template.JS(maker.sources["embed.js"])}
 	page.Theme = parseLook(query).theme
 	chosen := parseParts(strings.Join(query["parts"], ","))
-	for i, option := range map[int]string{0: "show_status_msg", 2: "show_nick", 3: "show_avatar", 4: "show_full_jid", 5: "show_last_seen", 6: "show_resources"} {
-		page.Parts = append(page.Parts, embedPart{partNames[i], page.Lang.text("option." + option), chosen&(1<<i) != 0})
+	for i, option := range []string{"show_status_msg", "", "show_nick", "show_avatar", "show_full_jid", "show_last_seen", "show_resources"} {
+		if option != "" { // else it belongs to the state
+			page.Parts = append(page.Parts, embedPart{partNames[i], page.Lang.text("option." + option), chosen&(1<<i) != 0})
+		}
 	}
-	for _, e := range people {
-		if e == nil {
+	for i, one := range strings.Split(address, ",") {
+		if people[i] == nil {
 			continue
 		}
-		s := e.current.Load()
-		page.IsHidden = page.IsHidden || s == nil || !s.options.ShowJID && !strings.Contains(","+address+",", ","+s.token.String()+",")
+		s := people[i].current.Load()
+		page.IsHidden = page.IsHidden || s == nil || !s.options.ShowJID && one != s.token.String()
 	}
 	if page.IsHidden {
 		address = "ID"
@@ -91,7 +93,7 @@ func (page *embedPage) snippets(baseURL, address string, chosen parts, many bool
 		}
 	}
 	if names != nil {
-		names = append(names, "since") // which belongs to the state
+		names = append(names, "since")
 	}
 	asked := page.Asked
 	pageQuery := encodeQuery("theme", asked.Theme, "lang", asked.Lang, "parts", strings.Join(names, ","))

@@ -125,25 +125,27 @@ func (s *streams) enter(client netip.Addr) (leave func(), status int) {
 	if client.Is4() {
 		bits = 32
 	}
-	from, err := client.Prefix(bits)
+	from, _ := client.Prefix(bits) // not valid for the zero address
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.total >= maxStreams:
 		return nil, http.StatusServiceUnavailable
-	case err == nil && s.by[from] >= maxStreamsEach:
+	case from.IsValid() && s.by[from] >= maxStreamsEach:
 		return nil, http.StatusTooManyRequests
 	}
 	s.total++
-	if err == nil {
+	if from.IsValid() {
 		s.by[from]++
 	}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.total--
-		if s.by[from]--; s.by[from] <= 0 {
+		if s.by[from] <= 1 {
 			delete(s.by, from)
+		} else {
+			s.by[from]--
 		}
 	}, http.StatusOK
 }

@@ -64,7 +64,7 @@ type statusJSON struct {
 	Idle    string       `json:"idle_since,omitempty" xml:"idle_since,omitempty"` // the same, rounded to what is shown
 	Seen    string       `json:"last_seen,omitempty" xml:"last_seen,omitempty"`   // the same
 	AsOf    string       `json:"as_of,omitempty" xml:"as_of,omitempty"`           // RFC 3339, UTC
-	Clients []clientJSON `json:"resources,omitempty" xml:"resources>resource,omitempty"`
+	Clients []clientJSON `json:"resources,omitempty" xml:"-"`
 }
 
 // A clientJSON is one connected client.
@@ -148,13 +148,21 @@ func writeText(_ *renderer, _ renderingKey, views []view, many bool) ([]byte, er
 
 // writeXML writes the same names as the JSON.
 func writeXML(_ *renderer, _ renderingKey, views []view, many bool) ([]byte, error) {
+	type resources struct {
+		Resource []clientJSON `xml:"resource"`
+	}
 	type status struct {
 		XMLName xml.Name `xml:"status"`
 		statusJSON
+		Resources *resources `xml:"resources"`
 	}
 	var all []status
 	for _, s := range newStatusesJSON(views) {
-		all = append(all, status{statusJSON: s})
+		one := status{statusJSON: s}
+		if s.Clients != nil {
+			one.Resources = &resources{s.Clients}
+		}
+		all = append(all, one)
 	}
 	var document any = all[0]
 	if many {

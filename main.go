@@ -1,8 +1,8 @@
 // Webstatus shows on the web whether people on an XMPP server are available.
 //
 // It is an external component (XEP-0114) of a Prosody or ejabberd, and a web server, with one SQLite file. People find it in
-// their client's service discovery, register, accept its contact request, and get a web address: a page for an iframe, and
-// JSON for scripts. Clients without forms register by chat or by ad-hoc commands.
+// their client's service discovery, register, accept its contact request, and get a web address: a page for an iframe, a badge,
+// data for scripts, a live stream. Clients without forms register by chat or by ad-hoc commands.
 //
 // # Commands
 //
@@ -11,6 +11,7 @@
 //	webstatus users list        who is registered, as a table, --json or --csv
 //	webstatus users show JID    one user, with the page's address
 //	webstatus users remove JID  as if the user had unregistered; a running serve hears of it
+//	webstatus templates export  write the templates of the pages, to be changed
 //	webstatus check             say what is wrong with the configuration, the database, the link
 //	webstatus demo              everything against a built-in XMPP server with simulated people
 //	webstatus version
@@ -21,11 +22,16 @@
 // # Routes
 //
 //	GET /                   what this is and how to register
-//	GET /status/ID          the page; ID is the user's random token, or the bare JID in base64
-//	GET /status/ID.json     the same for scripts
-//	GET /status/ID/events   the same as server-sent events: now, and at each change
+//	GET /status/ID          the page; ID is the user's random token, or the bare JID in base64; several with commas between
+//	GET /status/ID.json     the same as data; also .txt, .xml, .js
+//	GET /status/ID.svg      the same as an image; also .png
+//	GET /status/ID/events   the JSON as server-sent events: now, and at each change
+//	GET /status/ID/embed    how it looks elsewhere, and what to copy for that
+//	GET /presence/…         what ejabberd's mod_webpresence answered; Prosody's is at /status/JID/…
 //
 // # Signals and exit status
+//
+// SIGHUP reads the files of --templates again.
 //
 // SIGTERM and SIGINT stop in order: running requests are finished, contacts are told that we go, the database is closed. The
 // exit status is 0 when done, 1 after a failure, 2 for wrong usage or configuration.

@@ -216,7 +216,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.sources[name] = string(source)
+		r.sources[name] = compact(string(source))
 	}
 	r.statusSources = "style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"
 	r.embedSources = "style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"
@@ -254,6 +254,17 @@ func (r *renderer) check() error {
 		}
 	}
 	return nil
+}
+
+// compact leaves out of a style or a script what is there for those who write it: indents, and lines that are comments.
+func compact(source string) string {
+	var b strings.Builder
+	for line := range strings.Lines(source) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
 }
 
 // qrPath draws the dark squares of a QR code.

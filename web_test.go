@@ -2,10 +2,16 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"flag"
-	"io/fs"
+	"image"
+	"image/png"
+	"io"
+	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,56 +39,6 @@ func golden(t *testing.T, name, got string) {
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s: %s", name, diff)
 	}
-}
-
-// withoutSources leaves out style and script, which have files of their own.
-func withoutSources(t *testing.T, page string) string {
-	t.Helper()
-	for _, name := range []string{"status.css", "status.js"} {
-		source, err := fs.ReadFile(embeddedTemplates, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(page, string(source)) {
-			t.Errorf("%s is not in the page as it is", name)
-		}
-		page = strings.Replace(page, string(source), "", 1)
-	}
-	return page
-}
-
-func TestRepresentations(t *testing.T) {
-	f := newFixture(t, nil)
-	f.register("")
-	set := func(fields string) {
-		f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
-		f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
-		f.settled(juliet)
-	}
-	compare := func(name string) {
-		t.Helper()
-		resp, page := f.get(julietPage)
-		golden(t, name+".html", withoutSources(t, page))
-		_, data := f.get(julietPage + ".json")
-		golden(t, name+".json", data)
-		if strings.Contains(page, julietPage) || strings.Contains(page, Token{}.String()) {
-			t.Errorf("%s: the page has an address in it", name)
-		}
-		if h := resp.Header.Get("Content-Security-Policy"); !strings.HasPrefix(h, "default-src 'none'; ") || !strings.HasSuffix(h, "; frame-ancestors *") {
-			t.Errorf("%s: policy %q", name, h)
-		}
-	}
-	f.says("b", "", `<show>away</show><status>&lt;script>alert("lunch")&lt;/script></status>`)
-	compare("away-private")
-	set("<show_status_msg>1</show_status_msg><show_full_jid>1</show_full_jid>")
-	compare("away-open")
-	f.says("b", "type='unavailable'", "")
-	compare("offline-open")
-	f.says("b", "", "")
-	set("<show_full_jid>0</show_full_jid>")
-	f.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
-	f.settled(juliet)
-	compare("unknown-private")
 }
 
 // TestLinkDown has the page say that what it shows is the last known.
@@ -241,6 +197,9 @@ func TestEvents(t *testing.T) {
 		}
 		t.Fatalf("the stream has ended, want %s", want)
 	}
+	if resp, err := http.Head(f.web.URL + julietPage + "/events"); err != nil || resp.StatusCode != 200 {
+		t.Errorf("HEAD: %v %v", resp, err)
+	}
 	wantEvent(`{"version":1,"state":"available","label":"Available","message":"one\ntwo","since":"2026-11-22T12:00:00Z"}`)
 	f.says("b", "", "<show>away</show>")
 	wantEvent(`{"version":1,"state":"away","label":"Away","since":"2026-11-22T12:00:00Z"}`)
@@ -252,5 +211,246 @@ func TestEvents(t *testing.T) {
 		if strings.HasPrefix(lines.Text(), "data:") {
 			t.Errorf("after the end: %s", lines.Text())
 		}
+	}
+}
+
+// events opens a live stream, and returns its lines.
+func (f *fixture) events(path, lastID, forwardedFor string) (*http.Response, *bufio.Scanner) {
+	f.t.Helper()
+	req, err := http.NewRequest("GET", f.web.URL+path+"/events", nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	req.Header.Set("Last-Event-ID", lastID)
+	if forwardedFor != "" {
+		req.Header.Set("X-Forwarded-For", forwardedFor)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { resp.Body.Close() })
+	return resp, bufio.NewScanner(resp.Body)
+}
+
+// next returns the value of the next line of a field.
+func next(t *testing.T, lines *bufio.Scanner, field string) string {
+	t.Helper()
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), field+": "); ok {
+			return value
+		}
+	}
+	t.Fatalf("the stream has ended before %s", field)
+	return ""
+}
+
+// TestEventIDs has a reader come again who has missed nothing, and one who has missed a change.
+func TestEventIDs(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	_, lines := f.events(julietPage, "", "")
+	id := next(t, lines, "id")
+	next(t, lines, "data")
+	_, again := f.events(julietPage, id, "")
+	next(t, again, "retry")
+	f.says("b", "", "<show>dnd</show>")
+	if data := next(t, again, "data"); !strings.Contains(data, `"dnd"`) {
+		t.Errorf("what the reader has seen is sent again: %s", data)
+	}
+	_, late := f.events(julietPage, id, "")
+	if data := next(t, late, "data"); !strings.Contains(data, `"dnd"`) {
+		t.Errorf("%s", data)
+	}
+}
+
+// TestEventsOfSeveral follows two people, of whom one is nobody.
+func TestEventsOfSeveral(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	_, lines := f.events(julietPage+","+Token{9}.String(), "", "")
+	for _, state := range []string{"available", "away", "dnd"} {
+		if data := next(t, lines, "data"); !strings.HasPrefix(data, `[{"version":1,"state":"`+state+`"`) || !strings.HasSuffix(data, `{"version":1,"state":"unknown","label":"Unknown"}]`) {
+			t.Errorf("%s, want %s", data, state)
+		}
+		f.says("b", "", "<show>"+map[string]string{"available": "away", "away": "dnd", "dnd": "xa"}[state]+"</show>")
+	}
+}
+
+// TestEventsEndAtNewLink ends the stream at an address that has been replaced, and not the one at the other address.
+func TestEventsEndAtNewLink(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	_, lines := f.events("/status/"+Token{}.String(), "", "")
+	next(t, lines, "data")
+	f.write("newlink")
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "data:") {
+			t.Error(lines.Text())
+		}
+	}
+}
+
+// TestEventsAtShutdown tells readers to come again soon.
+func TestEventsAtShutdown(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	_, lines := f.events(julietPage, "", "")
+	next(t, lines, "data")
+	go f.stop()
+	if retry := next(t, lines, "retry"); retry != "1000" {
+		t.Error(retry)
+	}
+}
+
+// TestStreamLimits has one address take all the streams that it may, at nobody else's cost.
+func TestStreamLimits(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	f.register("")
+	for range maxStreamsEach {
+		if resp, _ := f.events(julietPage, "", "8.8.8.8, 203.0.113.7"); resp.StatusCode != 200 {
+			t.Fatal(resp.Status)
+		}
+	}
+	for forwarded, want := range map[string]int{"203.0.113.7": 429, "198.51.100.1, 203.0.113.7": 429, "203.0.113.8": 200, "203.0.113.7, 203.0.113.9": 200, "": 200, "rubbish": 200} {
+		resp, _ := f.events(julietPage, "", forwarded)
+		if resp.StatusCode != want || want == 429 && resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%q: %s", forwarded, resp.Status)
+		}
+	}
+}
+
+// TestStreamsAreCountedOut sees to it that who has gone takes no place, and that all together have a limit.
+func TestStreamsAreCountedOut(t *testing.T) {
+	s := newStreams()
+	var leave []func()
+	for range maxStreamsEach {
+		l, status := s.enter(netip.MustParseAddr("2001:db8::1"))
+		if status != 200 {
+			t.Fatal(status)
+		}
+		leave = append(leave, l)
+	}
+	if _, status := s.enter(netip.MustParseAddr("2001:db8::2")); status != 429 {
+		t.Errorf("the same household: %d", status)
+	}
+	leave[0]()
+	if _, status := s.enter(netip.MustParseAddr("2001:db8::2")); status != 200 {
+		t.Errorf("after one has left: %d", status)
+	}
+	for s.total < maxStreams {
+		s.enter(netip.Addr{})
+	}
+	if _, status := s.enter(netip.Addr{}); status != 503 {
+		t.Errorf("above the limit of all: %d", status)
+	}
+}
+
+// TestGzip compares what is zipped with what is not, and keeps their tags apart.
+func TestGzip(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	ask := func(path, encoding, condition string) (*http.Response, []byte) {
+		req, err := http.NewRequest("GET", f.web.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept-Encoding", encoding) // so that the client leaves it to us
+		req.Header.Set("If-None-Match", condition)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, body
+	}
+	for _, path := range []string{julietPage, julietPage + ".svg", julietPage + ".js", "/", julietPage + "/embed"} {
+		plain, body := ask(path, "identity", "")
+		zipped, small := ask(path, "br, gzip", "")
+		r, err := gzip.NewReader(bytes.NewReader(small))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if unzipped, err := io.ReadAll(r); err != nil || !bytes.Equal(unzipped, body) || len(small) >= len(body) || zipped.Header.Get("Content-Encoding") != "gzip" || plain.Header.Get("Content-Encoding") != "" {
+			t.Errorf("%s: %v, %d and %d bytes", path, err, len(small), len(body))
+		}
+		tag := zipped.Header.Get("ETag")
+		if tag != "" && tag == plain.Header.Get("ETag") {
+			t.Errorf("%s: one tag for two", path)
+		}
+		if again, _ := ask(path, "gzip", tag); tag != "" && again.StatusCode != 304 {
+			t.Errorf("%s: %s", path, again.Status)
+		}
+	}
+	if resp, _ := ask(julietPage+".json", "gzip", ""); resp.Header.Get("Content-Encoding") != "" {
+		t.Error("what is small is zipped")
+	}
+	_, id, text := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, noise()) })
+	f.openAll()
+	f.publishes(nsAvatarMetadata, metadata(id, "1"))
+	f.answers("result", "avatar-data", data(id, text))
+	f.says("b", "", "<show>dnd</show><status>"+strings.Repeat("Rehearsing, ", 10)+"</status>")
+	if _, body := ask(julietPage, "gzip", ""); len(body) > 6<<10 {
+		t.Errorf("the page with everything in it has %d bytes over the wire", len(body))
+	}
+}
+
+// noise makes a picture that is hard to compress.
+func noise() image.Image {
+	img := image.NewNRGBA(image.Rect(0, 0, 200, 200))
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range img.Pix {
+		img.Pix[i] = uint8(random.Uint32()) | uint8(i%4/3*0xff)
+	}
+	return img
+}
+
+// TestSearchEngines has pages listed by those who want that, and by nobody else.
+func TestSearchEngines(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	listed := func(want bool) {
+		t.Helper()
+		_, page := f.get(julietPage)
+		if got := !strings.Contains(page, `<meta name="robots" content="noindex">`); got != want {
+			t.Errorf("the page: %t", got)
+		}
+		for _, ext := range []string{".json", ".txt", ".xml", ".js", ".svg", ".png"} {
+			if resp, _ := f.get(julietPage + ext); (resp.Header.Get("X-Robots-Tag") != "noindex") != want {
+				t.Errorf("%s: %q", ext, resp.Header.Get("X-Robots-Tag"))
+			}
+		}
+	}
+	listed(false)
+	f.send(`<presence from='juliet@example.org/b' to='webstatus.example.org'/>`)
+	f.options("<search_engines>1</search_engines>")
+	f.settled(juliet)
+	listed(true)
+}
+
+// TestTheme has a page and pictures follow what the address asks for.
+func TestTheme(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	for query, want := range map[string]string{"": `<html lang="en" dir="ltr" data-state="available">`, "?theme=dark": `<html lang="en" dir="ltr" data-theme="dark" data-state="available">`,
+		"?theme=light&lang=fa": `<html lang="fa" dir="rtl" data-theme="light" data-state="available">`, "?theme=x%22": `<html lang="en" dir="ltr" data-state="available">`} {
+		if _, page := f.get(julietPage + query); !strings.Contains(page, want) {
+			t.Errorf("%s: no %s", query, want)
+		}
+	}
+	_, auto := f.get(julietPage + ".svg?style=card")
+	_, dark := f.get(julietPage + ".svg?style=card&theme=dark")
+	if !strings.Contains(auto, "prefers-color-scheme:dark") || strings.Contains(dark, "prefers-color-scheme") || !strings.Contains(dark, "#1c222b") {
+		t.Error("the card does not follow the theme")
 	}
 }

@@ -24,6 +24,7 @@ type fixture struct {
 	dbPath string
 	conf   componentConfig
 	comp   *component
+	site   *website
 	web    *httptest.Server
 	stop   func()
 	log    *lockedBuffer
@@ -94,7 +95,8 @@ func (f *fixture) start() {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f.web = httptest.NewServer(newWebsite(f.comp, r, websiteConfig{frameAncestors: "*"}, ctx).handler())
+	f.site = newWebsite(f.comp, r, websiteConfig{frameAncestors: "*"}, ctx)
+	f.web = httptest.NewServer(f.site.handler())
 	done := make(chan error, 1)
 	go func() { done <- f.comp.run(ctx) }()
 	f.stop = sync.OnceFunc(func() {

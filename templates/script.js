@@ -2,8 +2,8 @@
 (() => {
 	const script = document.currentScript;
 
-	// An element says which part it wants: <span data-webstatus="label"></span>; of whom, where several are asked for:
-	// data-webstatus-person="2"; and of which script, where there are several: data-webstatus-id="…", part of its address.
+	// An element says with data-webstatus which part it wants, such as "label"; of whom with data-webstatus-person, such as "2",
+	// where several are asked for; and of which script with data-webstatus-id, a part of the script's address.
 	function show(all) {
 		for (const element of document.querySelectorAll("[data-webstatus]")) {
 			const { webstatus: part, webstatusPerson: person = 1, webstatusId: id } = element.dataset;

@@ -1,0 +1,627 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"image/png"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	xhtml "golang.org/x/net/html"
+)
+
+// sources of styles and scripts, which have files of their own and are left out of golden files.
+var sourceNames = []string{"status.css", "status.js", "index.css", "embed.js"}
+
+// withoutSources leaves out styles and scripts, which must be there as they are.
+func withoutSources(t *testing.T, page string) string {
+	t.Helper()
+	for _, name := range sourceNames {
+		source, err := fs.ReadFile(embeddedTemplates, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		page = strings.ReplaceAll(page, compact(string(source)), "")
+	}
+	if strings.Contains(page, "{ color-scheme") || strings.Contains(page, "use strict") {
+		t.Error("a style or a script is not in the page as it is")
+	}
+	return page
+}
+
+// everything is what somebody has who shows everything.
+const everything = `<show_status_msg>1</show_status_msg><show_full_jid>1</show_full_jid><show_nick>1</show_nick><show_avatar>1</show_avatar>` +
+	`<show_last_seen>1</show_last_seen><show_resources>1</show_resources>`
+
+// openAll has Juliet, who is online, show everything, with a nickname and a picture.
+func (f *fixture) openAll() {
+	f.t.Helper()
+	_, id, text := encoded(f.t, func(b *bytes.Buffer) error { return png.Encode(b, plain(8, 8, red)) })
+	f.options(everything)
+	f.want(wantNick, wantMetadata)
+	f.publishes(nsNick, `<item id='x'>`+nick+`Giulietta &lt;3</nick></item>`)
+	f.answers("result", "avatar-data", data(id, text))
+	f.settled(juliet)
+}
+
+// juliets brings Juliet into a state, in which she has two clients when she is online.
+func (f *fixture) juliets(state State) {
+	f.t.Helper()
+	f.advance(time.Minute) // so that nobody asks too much
+	for _, resource := range []string{"balcony", "phone"} {
+		f.says(resource, "type='unavailable'", "")
+	}
+	if state.Online() {
+		show := `<show>` + string(state) + `</show>`
+		if state == Available {
+			show = ""
+		}
+		f.says("phone", "", `<show>xa</show><priority>-1</priority>`)
+		f.says("balcony", "", show+`<status>At &lt;the&gt; "ball" &amp; back</status><status xml:lang='de'>Beim Ball</status><priority>5</priority>`+
+			`<idle xmlns='urn:xmpp:idle:1' since='2026-11-22T09:42:00Z'/>`)
+	}
+	if state == Unknown {
+		f.send(`<presence type='error' from='juliet@example.org' to='webstatus.example.org'/>`)
+		f.settled(juliet)
+	}
+}
+
+// TestFormats compares every format of every state with a golden file, for somebody who shows nothing and for somebody who shows
+// everything. Every JSON is one that the schema describes.
+func TestFormats(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	schema := statusSchema(t)
+	for _, options := range []string{"private", "open"} {
+		f.juliets(Available)
+		if options == "open" {
+			f.openAll()
+		}
+		for _, state := range states {
+			f.juliets(state)
+			var all strings.Builder
+			section := func(name, query string) {
+				resp, body := f.get(julietPage + name + query)
+				if resp.StatusCode != http.StatusOK {
+					t.Errorf("%s%s: %s", name, query, resp.Status)
+				}
+				if name == ".png" {
+					img, err := png.Decode(strings.NewReader(body))
+					if err != nil {
+						t.Fatal(err)
+					}
+					body = fmt.Sprintf("%v, SHA-1 of the pixels %x\n", img.Bounds().Size(), sha1.Sum(fmt.Append(nil, img)))
+				}
+				if name == ".json" && query == "" {
+					validate(t, schema, body)
+				}
+				fmt.Fprintf(&all, "== %s%s\n%s\n", name, query, strings.TrimSuffix(withoutSources(t, body), "\n"))
+			}
+			for _, query := range []string{"", "?lang=ar&theme=dark", "?parts=message,nick"} {
+				section("", query)
+			}
+			for _, query := range []string{"", "?lang=de", "?format=shields&label=me", "?parts=state"} {
+				section(".json", query)
+			}
+			section(".txt", "")
+			section(".txt", "?lang=ja")
+			section(".xml", "")
+			for _, style := range []string{"flat", "flat-square", "plastic", "dot", "card"} {
+				section(".svg", "?style="+style)
+				section(".png", "?style="+style)
+			}
+			for _, query := range []string{"?label=&size=40", "?style=card&theme=dark&label=Me", "?lang=zh", "?style=none&size=x&theme=y&label=%3Cscript%3E"} {
+				section(".svg", query)
+				section(".png", query)
+			}
+			golden(t, string(state)+"-"+options+".txt", all.String())
+		}
+	}
+}
+
+func statusSchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	schema, err := compiler.Compile("docs/status.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+func validate(t *testing.T, schema *jsonschema.Schema, body string) {
+	t.Helper()
+	value, err := jsonschema.UnmarshalJSON(strings.NewReader(body))
+	if err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	if err := schema.Validate(value); err != nil {
+		t.Errorf("%v: %s", err, body)
+	}
+}
+
+// TestSchemaIsStrict sees to it that the schema does not let everything through.
+func TestSchemaIsStrict(t *testing.T) {
+	schema := statusSchema(t)
+	for _, wrong := range []string{`{}`, `[]`, `{"version":2,"state":"away","label":"x"}`, `{"version":1,"state":"gone","label":"x"}`,
+		`{"version":1,"state":"away","label":"x","more":1}`, `{"version":1,"state":"away","label":"x","since":"yesterday"}`} {
+		value, err := jsonschema.UnmarshalJSON(strings.NewReader(wrong))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if schema.Validate(value) == nil {
+			t.Errorf("%s is let through", wrong)
+		}
+	}
+}
+
+// allPaths are all the addresses at which something of Juliet is shown.
+func allPaths() (paths []string) {
+	for _, id := range []string{julietPage, "/status/" + Token{}.String(), julietPage + "," + Token{}.String()} {
+		for _, rest := range []string{"", ".json", ".txt", ".xml", ".js", ".svg", ".png", "/embed", "/events", ".json?format=shields", ".svg?style=card",
+			".png?style=card", ".svg?style=dot", "?lang=fa", ".xml?parts=message,since,nick,avatar,jid,active,resources"} {
+			paths = append(paths, id+rest)
+		}
+	}
+	for _, rest := range []string{"", "/image", "/html", "/text", "/message", "/json", "/xml", "/other"} {
+		paths = append(paths, "/status/juliet@example.org"+rest)
+	}
+	for _, base := range []string{"/presence/jid/juliet/example.org/", "/presence/juliet/example.org/"} {
+		for _, rest := range []string{"image", "image/any.png", "image/theme/jsf", "xml", "js?cb=f", "text", "avatar", "avatar/any.png"} {
+			paths = append(paths, base+rest)
+		}
+	}
+	return paths
+}
+
+// whole returns an answer with its headers; of an event stream as far as the first event.
+func (f *fixture) whole(path string) string {
+	f.t.Helper()
+	resp, err := http.Get(f.web.URL + path)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var b bytes.Buffer
+	if err := resp.Header.Write(&b); err != nil {
+		f.t.Fatal(err)
+	}
+	buffer := make([]byte, 1)
+	for {
+		n, err := resp.Body.Read(buffer)
+		b.Write(buffer[:n])
+		if err == io.EOF || strings.HasSuffix(path, "/events") && bytes.Contains(b.Bytes(), []byte("data:")) && bytes.HasSuffix(b.Bytes(), []byte("\n\n")) {
+			return b.String()
+		}
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// TestNothingLeaks walks all representations of somebody who shows nothing, and of the same person with one thing switched on after
+// the other.
+func TestNothingLeaks(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("Balkon", "", "")
+	f.openAll()
+	f.says("Balkon", "", `<show>away</show><status>Rendezvous</status><priority>7</priority><idle xmlns='urn:xmpp:idle:1' since='2026-11-22T09:42:00Z'/>`)
+	_, picture, _ := strings.Cut(f.status().Avatar, ",")
+	hash := sha1.Sum([]byte(juliet))
+	encodings := []string{juliet, "juliet", "Juliet@", hex.EncodeToString(hash[:])}
+	for shift := range 3 { // base64 differs with where in it the text begins
+		text := base64.StdEncoding.EncodeToString(append(make([]byte, shift), juliet...))
+		encodings = append(encodings, text[4:len(text)-4])
+	}
+	secrets := map[string][]string{
+		"show_full_jid": encodings, "show_status_msg": {"Rendezvous"}, "show_nick": {"Giulietta"}, "show_avatar": {picture},
+		"show_resources": {"Balkon"}, "show_last_seen": {"2026-11-22T09", "min ago", "h ago"},
+	}
+	look := func(open string) {
+		t.Helper()
+		for _, path := range allPaths() {
+			got := f.whole(path)
+			for option, texts := range secrets {
+				if option == open || option == "show_full_jid" && open == "show_status_msg" {
+					continue
+				}
+				for _, secret := range texts {
+					if strings.Contains(got, secret) {
+						t.Errorf("%s with %s on: %q is there:\n%s", path, open, secret, withoutSources(t, got))
+					}
+				}
+			}
+		}
+	}
+	for option := range secrets {
+		fields := ""
+		for other := range secrets {
+			value := "0"
+			if other == option {
+				value = "1"
+			}
+			fields += "<" + other + ">" + value + "</" + other + ">"
+		}
+		f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
+		f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+		switch option {
+		case "show_nick":
+			f.want(wantNick)
+		case "show_avatar":
+			f.advance(time.Minute)
+			f.send(`<presence from='juliet@example.org/Balkon' to='webstatus.example.org'/>`)
+		}
+		look(option)
+	}
+}
+
+// hostile are texts that have broken web pages.
+var hostile = []string{
+	`<script>window.hurt = 1</script>`, `"><img src=x onerror="window.hurt=1">`, `'><svg onload='window.hurt=1'>`, `</title></style></script><script>window.hurt=1</script>`,
+	`]]><x/>`, `<!--`, `-->`, `{{.JID}}`, `${window.hurt=1}`, "`;window.hurt=1//", `\"};window.hurt=1//`, `javascript:window.hurt=1`, `&lt;b&gt;&#x27;&amp;`,
+	"line one\nline two\r\n\tthree", "\u202eright to left\u202c", "\u2028\u2029", "zero\u200bwidth\u0301\u0301\u0301", "\ufffd\ufffe", "😀👩‍👩‍👧‍👦", strings.Repeat("W", 900),
+	`*/window.hurt=1/*`, `%3Cscript%3E`, `data:text/html,<script>`, "\\u003cscript\\u003e", `<?xml version="1.0"?><!DOCTYPE x [<!ENTITY y "z">]>&y;`,
+}
+
+// TestHostileTexts sends hostile messages, nicknames and resources through every representation, and reads the results with real
+// parsers: what was a text is a text in all of them.
+func TestHostileTexts(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.openAll()
+	f.says("b", "type='unavailable'", "")
+	for _, text := range hostile {
+		var escapedText bytes.Buffer
+		if err := xml.EscapeText(&escapedText, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		f.advance(time.Minute)
+		resource := strings.Map(func(r rune) rune {
+			if r < ' ' {
+				return -1
+			}
+			return r
+		}, escapedText.String())
+		f.send(`<presence to='webstatus.example.org' from='juliet@example.org/` + truncate(strings.ReplaceAll(resource, "&#x", "&#x"), 500) + `'><status>` +
+			escapedText.String() + `</status>` + nick + escapedText.String() + `</nick></presence>`)
+		f.settled(juliet)
+		shown := f.status()
+		if shown.State != Available {
+			f.says("plain", "", `<status>`+escapedText.String()+`</status>`) // a resource that is none
+			shown = f.status()
+		}
+		for _, id := range []string{julietPage, julietPage + "," + Token{}.String()} {
+			_, page := f.get(id)
+			checkHTML(t, text, page, shown.Message)
+			for _, path := range []string{".xml", ".svg", ".svg?style=card", ".svg?style=card&label=" + strings.ReplaceAll(`%22%3E%3Cscript%3E`, " ", "")} {
+				_, body := f.get(id + path)
+				checkXML(t, text, body)
+			}
+			for _, path := range []string{".json", ".json?format=shields&label=%22%3C"} {
+				if _, body := f.get(id + path); !json.Valid([]byte(body)) {
+					t.Errorf("%q: %s", text, body)
+				}
+			}
+			_, script := f.get(id + ".js")
+			if strings.Contains(script, "</") || strings.Contains(script, "\u2028") || strings.Contains(script, "<!--") {
+				t.Errorf("%q: the script could end another: %s", text, script)
+			}
+		}
+		for _, path := range []string{"/status/juliet@example.org/xml", "/presence/jid/juliet/example.org/xml"} {
+			_, body := f.get(path)
+			checkXML(t, text, body)
+		}
+		_, fragment := f.get("/status/juliet@example.org/html")
+		checkHTML(t, text, fragment, shown.Message)
+		for _, path := range []string{".txt"} {
+			if _, body := f.get(julietPage + path); strings.Count(body, "\n") != len(slices.DeleteFunc([]string{shown.Label, shown.Nick, shown.Message, shown.JID}, func(s string) bool { return s == "" })) {
+				t.Errorf("%q: another number of lines: %q", text, body)
+			}
+		}
+	}
+}
+
+// checkHTML parses a page and sees to it that the message is a text in it, and that nothing became an element or a script that is
+// not ours.
+func checkHTML(t *testing.T, hostile, page, message string) {
+	t.Helper()
+	document, err := xhtml.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for n := range document.Descendants() {
+		switch {
+		case n.Type == xhtml.TextNode && strings.TrimSpace(n.Data) == strings.TrimSpace(strings.ReplaceAll(message, "\r\n", "\n")):
+			found = true
+		case n.Type == xhtml.ElementNode:
+			for _, a := range n.Attr {
+				if strings.HasPrefix(a.Key, "on") || a.Key == "src" && !strings.HasPrefix(a.Val, "data:image/") || strings.HasPrefix(strings.TrimSpace(a.Val), "javascript:") && a.Key == "href" {
+					t.Errorf("%q: %s has %s=%q", hostile, n.Data, a.Key, a.Val)
+				}
+			}
+			if n.Data == "script" && !strings.HasPrefix(n.FirstChild.Data, `"use strict";`) {
+				t.Errorf("%q: a script: %s", hostile, n.FirstChild.Data)
+			}
+		}
+	}
+	if !found && message != "" {
+		t.Errorf("%q: the message %q is not in the page: %s", hostile, message, withoutSources(t, page))
+	}
+}
+
+func checkXML(t *testing.T, hostile, body string) {
+	t.Helper()
+	d := xml.NewDecoder(strings.NewReader(body))
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			t.Errorf("%q: %v: %s", hostile, err, body)
+			return
+		}
+		if start, ok := token.(xml.StartElement); ok && (start.Name.Local == "script" || start.Name.Local == "b" || start.Name.Local == "x") {
+			t.Errorf("%q: an element %s: %s", hostile, start.Name.Local, body)
+		}
+	}
+}
+
+// TestSeveral asks for several people at once.
+func TestSeveral(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("<show_status_msg>1</show_status_msg>")
+	f.says("b", "", "<show>away</show><status>lunch</status>")
+	nobody := "/status/" + Token{9}.String()
+	both := julietPage + "," + Token{9}.String()
+	schema := statusSchema(t)
+	_, body := f.get(both + ".json")
+	validate(t, schema, body)
+	if want := `[{"version":1,"state":"away","label":"Away","message":"lunch","since":"2026-11-22T12:00:00Z"},{"version":1,"state":"unknown","label":"Unknown"}]`; body != want {
+		t.Errorf("got  %s\nwant %s", body, want)
+	}
+	for path, want := range map[string]string{
+		both + ".txt": "Away – lunch\nUnknown\n", both + ".json?format=shields": `{"schemaVersion":1,"label":"XMPP","message":"Away 1/2","color":"a86500"}`,
+	} {
+		if resp, body := f.get(path); body != want || resp.StatusCode != 200 {
+			t.Errorf("%s: %s %q", path, resp.Status, body)
+		}
+	}
+	for _, ext := range []string{"", ".xml", ".js", ".svg", ".png", "/embed"} {
+		if resp, body := f.get(both + ext); resp.StatusCode != 200 || ext == "" && strings.Count(body, `<article class="person"`) != 2 {
+			t.Errorf("%s: %s", ext, resp.Status)
+		}
+	}
+	for _, path := range []string{nobody + "," + Token{8}.String(), nobody + ",.json", nobody + ",,", both + strings.Repeat(","+Token{8}.String(), maxPeople)} {
+		if resp, _ := f.get(path); resp.StatusCode != 404 {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	if resp, body := f.get(julietPage + strings.Repeat(","+Token{}.String(), maxPeople-1) + ".json"); resp.StatusCode != 200 || strings.Count(body, "lunch") != maxPeople {
+		t.Errorf("%d people: %s", maxPeople, resp.Status)
+	}
+}
+
+// TestImageOfNobody has an image also where there is nobody, the same for all such addresses.
+func TestImageOfNobody(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("<jid_link>0</jid_link>")
+	for ext, contentType := range map[string]string{".svg": "image/svg+xml", ".png": "image/png"} {
+		var bodies []string
+		for _, id := range []string{julietPage, "/status/" + Token{9}.String(), "/status/rubbish"} {
+			resp, body := f.get(id + ext)
+			if resp.StatusCode != 404 || resp.Header.Get("Content-Type") != contentType {
+				t.Errorf("%s%s: %s %v", id, ext, resp.Status, resp.Header)
+			}
+			bodies = append(bodies, body)
+		}
+		if bodies[0] != bodies[1] || bodies[1] != bodies[2] || bodies[0] == "" {
+			t.Errorf("%s tells them apart", ext)
+		}
+	}
+}
+
+// TestColoursAgree sees to it that images have the colours of the pages.
+func TestColoursAgree(t *testing.T) {
+	css, err := fs.ReadFile(embeddedTemplates, "status.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state, p := range statePaints {
+		pair := "light-dark(" + hexColour(p.light) + ", " + hexColour(p.dark) + ")"
+		if !strings.Contains(string(css), pair) {
+			t.Errorf("%s: the page has no %s", state, pair)
+		}
+	}
+}
+
+// TestCompatibility compares what both modules called mod_webpresence answered, for somebody who shows everything.
+func TestCompatibility(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("Work", "", "")
+	f.options(everything)
+	f.want(wantNick, wantMetadata)
+	f.says("Work", "", `<show>away</show><status>lunch &amp; "more"</status><priority>5</priority>`)
+	const user, prosody = "/presence/jid/juliet/example.org/", "/status/juliet@example.org/"
+	sum := sha1.Sum([]byte(juliet))
+	h := hex.EncodeToString(sum[:])
+	resource := `{"name":"Work","show":"away","priority":5,"long_show":"Away","status":"lunch \u0026 \"more\"","image":"image"}`
+	variables := "var jabber_user = \"juliet\";\nvar jabber_server = \"example.org\";\nvar jabber_resources = [" + resource + "];\n"
+	tests := []struct{ path, contentType, want string }{
+		{user + "xml", "application/xml; charset=utf-8", `<?xml version='1.0' encoding='utf-8'?><presence user="juliet" server="example.org"><resource name="Work" show="away" priority="5">lunch &amp; &#34;more&#34;</resource></presence>`},
+		{user + "js", "text/javascript; charset=utf-8", variables},
+		{user + "js?cb=done.fn", "text/javascript; charset=utf-8", variables + "done.fn();\n"},
+		{user + "text", "text/plain; charset=utf-8", `lunch & "more"`},
+		{"/presence/juliet/example.org/text", "text/plain; charset=utf-8", `lunch & "more"`},
+		{prosody + "text", "text/plain; charset=utf-8", "away"},
+		{prosody + "message", "text/plain; charset=utf-8", `lunch & "more"`},
+		{prosody + "json", "application/json", `{"jid":"juliet@example.org","show":"away","status":"lunch \u0026 \"more\""}`},
+		{prosody + "xml", "application/xml; charset=utf-8", `<?xml version="1.0" encoding="utf-8"?><result><jid>juliet@example.org</jid><show>away</show><status>lunch &amp; &#34;more&#34;</status></result>`},
+		{prosody + "html", "text/html; charset=utf-8", `<div id='` + h + `_status' class='xmpp_status'><img id='` + h + `_img' class='xmpp_status_image xmpp_status_away' alt='away' src='data:image/png;base64,…'/>` +
+			`<span id='` + h + `_status_name' class='xmpp_status_name'>Away</span><span id='` + h + `_status_message' class='xmpp_status_message'>lunch &amp; &#34;more&#34;</span></div>`},
+	}
+	picture := regexp.MustCompile(`base64,[^']*`)
+	for _, tt := range tests {
+		resp, body := f.get(tt.path)
+		if body = picture.ReplaceAllString(body, "base64,…"); resp.StatusCode != 200 || body != tt.want || resp.Header.Get("Content-Type") != tt.contentType {
+			t.Errorf("%s: %s %s\ngot  %s\nwant %s", tt.path, resp.Status, resp.Header.Get("Content-Type"), body, tt.want)
+		}
+	}
+	for _, path := range []string{user + "image", user + "image/x.png", user + "image/theme/jsf", user + "avatar/x.png", "/status/juliet@example.org", prosody + "image", prosody + "other"} {
+		resp, body := f.get(path)
+		if _, err := png.Decode(strings.NewReader(body)); err != nil || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "image/png" {
+			t.Errorf("%s: %s %v", path, resp.Status, err)
+		}
+	}
+	if resp, _ := f.get(user + "js?cb=alert(1)//"); resp.StatusCode != 400 {
+		t.Errorf("a callback that is none: %s", resp.Status)
+	}
+	words := map[State][2]string{Available: {"available", "online"}, Chat: {"chat", "chat"}, ExtendedAway: {"xa", "xa"}, DoNotDisturb: {"dnd", "dnd"}, Unavailable: {"", "offline"}, Unknown: {"", "offline"}}
+	f.says("Work", "type='unavailable'", "")
+	for state, want := range words {
+		f.juliets(state)
+		_, xmlBody := f.get(user + "xml")
+		_, show := f.get(prosody + "text")
+		if want[0] == "" && xmlBody != `<?xml version='1.0' encoding='utf-8'?><presence user="juliet" server="example.org"></presence>` ||
+			want[0] != "" && !strings.Contains(xmlBody, `name="balcony" show="`+want[0]+`" priority="5"`) || show != want[1] {
+			t.Errorf("%s: %s %s", state, xmlBody, show)
+		}
+		if _, text := f.get(user + "text"); !state.Online() && text != "unavailable" {
+			t.Errorf("%s: %s", state, text)
+		}
+	}
+
+	// Who is not known is offline for the one, and not found for the other; and so is who has switched the address off.
+	f.options("<jid_link>0</jid_link><show_nick>0</show_nick><show_avatar>0</show_avatar><show_last_seen>0</show_last_seen>")
+	for _, someone := range []string{"juliet", "nobody"} {
+		if resp, body := f.get("/status/" + someone + "@example.org/json"); resp.StatusCode != 200 || body != `{"jid":"","show":"offline","status":""}` {
+			t.Errorf("%s: %s %s", someone, resp.Status, body)
+		}
+		for _, out := range []string{"xml", "js", "text", "image", "avatar", "", "x"} {
+			if resp, _ := f.get("/presence/jid/" + someone + "/example.org/" + out); resp.StatusCode != 404 {
+				t.Errorf("%s %s: %s", someone, out, resp.Status)
+			}
+		}
+	}
+	for _, path := range []string{"/status/@", "/status/a@/json", "/presence/", "/presence/jid/", "/presence/a", "/presence/jid/a b/c/xml"} {
+		if resp, _ := f.get(path); resp.StatusCode != 404 {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+}
+
+// TestEmbed reads the page that has what to copy.
+func TestEmbed(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	token := "/status/" + Token{}.String()
+	_, body := f.get(token + "/embed?style=card&label=%22%3E%3Cb%3E&size=60&theme=dark&lang=de&parts=message&parts=nick")
+	golden(t, "embed.html", withoutSources(t, body))
+	_, hidden := f.get(julietPage + "/embed")
+	if !strings.Contains(hidden, "https://status.example.org/status/ID") || strings.Contains(hidden, Token{}.String()) {
+		t.Error("the address made from the JID has one of the two addresses in its page")
+	}
+	f.options("<show_full_jid>1</show_full_jid>")
+	f.settled(juliet)
+	if _, open := f.get(julietPage + "/embed"); !strings.Contains(open, "https://status.example.org"+julietPage) {
+		t.Error("the address is not in the page of somebody who shows it")
+	}
+	if resp, _ := f.get("/status/" + Token{9}.String() + "/embed"); resp.StatusCode != 404 {
+		t.Error(resp.Status)
+	}
+}
+
+func TestTextWidths(t *testing.T) {
+	narrow, wide := text{size: 11, string: "iiii"}.width(), text{size: 11, string: "WWWW"}.width()
+	if !(narrow > 5 && narrow < wide && wide < 60) {
+		t.Errorf("%f and %f", narrow, wide)
+	}
+	if w := (text{size: 10, string: "在席"}).width(); w != 20 {
+		t.Errorf("two wide characters are %f wide", w)
+	}
+	if got := (text{size: 13, string: strings.Repeat("long ", 100)}).fits(100); got.width() > 100 || !strings.HasSuffix(got.string, "…") {
+		t.Errorf("%q", got.string)
+	}
+}
+
+func TestParts(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "<status>lunch</status>")
+	f.openAll()
+	keys := func(query string) []string {
+		_, body := f.get(julietPage + ".json" + query)
+		var all map[string]any
+		if err := json.Unmarshal([]byte(body), &all); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for name := range all {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return names
+	}
+	for query, want := range map[string][]string{
+		"":                              {"avatar", "jid", "label", "message", "nick", "resources", "since", "state", "version"},
+		"?parts=":                       {"avatar", "jid", "label", "message", "nick", "resources", "since", "state", "version"},
+		"?parts=state":                  {"label", "state", "version"},
+		"?parts=nick,since":             {"label", "nick", "since", "state", "version"},
+		"?parts=message,jid,avatar,bad": {"avatar", "jid", "label", "message", "state", "version"},
+	} {
+		if diff := cmp.Diff(want, keys(query)); diff != "" {
+			t.Errorf("%s: %s", query, diff)
+		}
+	}
+	if _, body := f.get(julietPage + ".json?parts=resources"); strings.Contains(body, "lunch") || !strings.Contains(body, `"name":"b"`) {
+		t.Error(body)
+	}
+}
+
+// TestRenderingsAreBounded has a stranger ask for more looks than are kept.
+func TestRenderingsAreBounded(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	for i := range 10 * maxRenderings {
+		f.get(fmt.Sprintf("%s.svg?label=%d", julietPage, i))
+	}
+	n := 0
+	for made := f.comp.board.byJID(juliet).current.Load().renderings.Load(); made != nil; made = made.next {
+		n++
+	}
+	if n == 0 || n > maxRenderings+1 {
+		t.Errorf("%d renderings are kept", n)
+	}
+}
+
+// TestDocumentedSchema sees to it that the README names the file that the answers are tested against.
+func TestDocumentedSchema(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), "docs/status.schema.json") {
+		t.Error("the README does not name docs/status.schema.json")
+	}
+}
