@@ -32,7 +32,7 @@ func BenchmarkWeb(b *testing.B) {
 	}
 	conf := componentConfig{jidLinks: true, now: time.Now, log: slog.New(slog.DiscardHandler)}
 	site := newWebsite(&component{componentConfig: conf, board: board}, r, websiteConfig{frameAncestors: "*"}, b.Context()).handler()
-	for _, ext := range []string{"", ".json"} {
+	for _, ext := range []string{"", ".json", ".svg", ".png"} {
 		b.Run("page"+ext, func(b *testing.B) {
 			path := "/status/" + Token{1}.String() + ext
 			first := httptest.NewRecorder()

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"html"
 	"net/http"
-	"net/http/httptest"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -18,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/chromedp/chromedp"
 )
 
 // TestE2E runs everything against real servers, with clients that are logged in.
@@ -78,6 +74,7 @@ func (a *appliance) look(t *testing.T, path string) (shown, error) {
 		return shown{}, fmt.Errorf("version is not 1: %s", data)
 	}
 	delete(keys, "version")
+	delete(keys, "resources") // the only one that is no text
 	text := make(map[string]string)
 	for key, value := range keys {
 		if text[key], _ = value.(string); text[key] == "" {
@@ -583,124 +580,5 @@ func TestE2EConnections(t *testing.T) {
 			p.wantParted(t, a)
 			p.meetAgain(t, s, a)
 		})
-	}
-}
-
-// TestE2EBrowser looks at pages with a browser while people come and go. WEBSTATUS_SCREENSHOTS names a directory that gets
-// pictures of them.
-func TestE2EBrowser(t *testing.T) {
-	t.Parallel()
-	browser := newBrowser(t)
-	s := newServer(t, "prosody")
-	a := newAppliance(t, s.componentAddress())
-	c := s.login(t, "user1", "desk")
-	c.send(t, `<presence/>`)
-	c.join(t, "show_status_msg=1", "show_full_jid=1")
-	a.want(t, c.bare, shown{state: "available", jid: c.bare})
-
-	page := a.url + jidPath(c.bare)
-	embedding := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(rw, `<!DOCTYPE html><p>Elsewhere:</p><iframe src="%s" width="200" height="60"></iframe>`, page)
-	}))
-	t.Cleanup(embedding.Close)
-	alone, framed := newTab(t, browser, page), newTab(t, browser, embedding.URL)
-	alone.wants(t, `document.documentElement.dataset.state`, "available")
-	framed.wantsFramed(t, "#label", "Available")
-
-	c.send(t, `<presence><show>dnd</show><status>in a &lt;i>meeting&lt;/i></status></presence>`)
-	const message = "in a <i>meeting</i>"
-	alone.wants(t, `document.documentElement.dataset.state`, "dnd")
-	alone.wants(t, `document.getElementById("message").innerText`, message)
-	alone.wants(t, `document.title`, "Do not disturb – "+message)
-	alone.wants(t, `document.querySelector("#jid a").href`, "xmpp:"+c.bare)
-	framed.wantsFramed(t, "#label", "Do not disturb")
-	framed.wantsFramed(t, "#message", message)
-	alone.picture(t, "page.png")
-	framed.picture(t, "iframe.png")
-
-	c.submit(t, "show_status_msg=0", "show_full_jid=0")
-	alone.wants(t, `document.getElementById("message").innerText + document.getElementById("jid").innerText`, "")
-	alone.wants(t, `String(document.documentElement.outerHTML.includes("`+c.bare+`") || document.documentElement.outerHTML.includes("meeting"))`, "false")
-	a.end(t, syscall.SIGKILL)
-	c.send(t, `<presence><show>away</show></presence>`)
-	a.start(t)
-	alone.wants(t, `document.documentElement.dataset.state`, "away") // the page has come back by itself
-	framed.wantsFramed(t, "#label", "Away")
-	c.request(t, "set", testDomain, `<query xmlns='jabber:iq:register'><remove/></query>`)
-	alone.wants(t, `document.title`, "Not found")
-}
-
-// newBrowser starts a browser until the test ends.
-func newBrowser(t *testing.T) context.Context {
-	t.Helper()
-	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(need(t, "chromium")), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.UserDataDir(t.TempDir())}
-	for _, flag := range []string{"disable-quic", "disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage"} {
-		options = append(options, chromedp.Flag(flag, true))
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(cancel)
-	ctx, _ = chromedp.NewContext(ctx) // ended by Cancel, which waits for it
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Log(err)
-		}
-	})
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return ctx
-}
-
-// A tab is a page in a browser.
-type tab struct{ context.Context }
-
-func newTab(t *testing.T, browser context.Context, url string) tab {
-	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx, chromedp.EmulateViewport(480, 240), chromedp.Navigate(url)); err != nil {
-		t.Fatal(err)
-	}
-	return tab{ctx}
-}
-
-// wants waits until a JavaScript expression has a value.
-func (tab tab) wants(t *testing.T, expression, want string) {
-	t.Helper()
-	eventually(t, expression+" is "+want, func() bool {
-		got, err := chromedp.Run(tab, chromedp.Evaluate[string](expression))
-		return err == nil && got == want // an error while the page loads anew
-	})
-}
-
-// wantsFramed waits until an element in the first iframe has a text.
-func (tab tab) wantsFramed(t *testing.T, selector, want string) {
-	t.Helper()
-	eventually(t, selector+" is "+want, func() bool {
-		frames, err := chromedp.Run(tab, chromedp.Nodes("iframe"))
-		if err != nil || len(frames) == 0 {
-			return false
-		}
-		got, err := chromedp.Run(tab, chromedp.Text(selector, chromedp.FromNode(frames[0])))
-		return err == nil && got == want
-	})
-}
-
-// picture saves what the tab looks like, if somebody wants to see it.
-func (tab tab) picture(t *testing.T, name string) {
-	t.Helper()
-	dir := os.Getenv("WEBSTATUS_SCREENSHOTS")
-	if dir == "" {
-		return
-	}
-	picture, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, name), picture, 0o644)
-	}
-	if err != nil {
-		t.Error(err)
 	}
 }
