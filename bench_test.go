@@ -12,9 +12,13 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chromedp/chromedp"
 )
 
 // Each benchmark measures something beside its yardstick, in turns of the same run, and prints the ratio of the two.
@@ -287,4 +291,34 @@ func BenchmarkFlood(b *testing.B) {
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(longest.Milliseconds()), "longest-ms(<=1000)")
+}
+
+// BenchmarkPage measures from a presence that a client sends to a real server to its being seen in an open page in Chromium.
+func BenchmarkPage(b *testing.B) {
+	browser := newBrowser(b)
+	s := newServer(b, "prosody")
+	a := newAppliance(b, s.componentAddress())
+	c := s.login(b, "user1", "desk")
+	c.send(b, `<presence/>`)
+	c.join(b)
+	a.want(b, c.bare, shown{state: "available"})
+	tab := newTab(b, browser, a.url+jidPath(c.bare))
+	tab.wants(b, `document.querySelector(".label").textContent`, "Available")
+	tab.run(b, `window.seen = []; new MutationObserver(() => window.seen.push(performance.timeOrigin + performance.now()))
+		.observe(document.documentElement, {attributeFilter: ["data-state"]}); 0`)
+	var times []float64
+	for i := 0; b.Loop(); i++ {
+		began := time.Now()
+		c.send(b, `<presence><show>%s</show></presence>`, []string{"away", "dnd"}[i%2])
+		tab.wants(b, "String(window.seen.length)", strconv.Itoa(i+1))
+		seen, err := chromedp.Run(tab, chromedp.Evaluate[float64]("window.seen.at(-1)"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		times = append(times, seen-float64(began.UnixMicro())/1000)
+	}
+	slices.Sort(times)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(times[len(times)/2], "median-ms(<=100)")
+	b.ReportMetric(times[len(times)*99/100], "p99-ms")
 }

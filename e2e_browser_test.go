@@ -62,7 +62,7 @@ func TestE2EBrowser(t *testing.T) {
 }
 
 // newBrowser starts a browser until the test ends.
-func newBrowser(t *testing.T) context.Context {
+func newBrowser(t testing.TB) context.Context {
 	t.Helper()
 	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(need(t, "chromium")), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.UserDataDir(t.TempDir())}
@@ -88,7 +88,7 @@ func newBrowser(t *testing.T) context.Context {
 // A tab is a page in a browser.
 type tab struct{ context.Context }
 
-func newTab(t *testing.T, browser context.Context, url string) tab {
+func newTab(t testing.TB, browser context.Context, url string) tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	t.Cleanup(cancel)
@@ -99,7 +99,7 @@ func newTab(t *testing.T, browser context.Context, url string) tab {
 }
 
 // wants waits until a JavaScript expression has a value.
-func (tab tab) wants(t *testing.T, expression, want string) {
+func (tab tab) wants(t testing.TB, expression, want string) {
 	t.Helper()
 	eventually(t, expression+" is "+want, func() bool {
 		got, err := chromedp.Run(tab, chromedp.Evaluate[string](expression))
@@ -108,7 +108,7 @@ func (tab tab) wants(t *testing.T, expression, want string) {
 }
 
 // wantsFramed waits until an element in the first iframe has a text.
-func (tab tab) wantsFramed(t *testing.T, selector, want string) {
+func (tab tab) wantsFramed(t testing.TB, selector, want string) {
 	t.Helper()
 	eventually(t, selector+" is "+want, func() bool {
 		frames, err := chromedp.Run(tab, chromedp.Nodes("iframe"))
@@ -121,7 +121,7 @@ func (tab tab) wantsFramed(t *testing.T, selector, want string) {
 }
 
 // picture saves what the tab looks like, if somebody wants to see it.
-func (tab tab) picture(t *testing.T, name string) {
+func (tab tab) picture(t testing.TB, name string) {
 	t.Helper()
 	dir := os.Getenv("WEBSTATUS_SCREENSHOTS")
 	if dir == "" {
@@ -137,7 +137,7 @@ func (tab tab) picture(t *testing.T, name string) {
 }
 
 // emulate has the tab behave as on another reader's machine.
-func (tab tab) emulate(t *testing.T, action chromedp.Action[chromedp.Void]) {
+func (tab tab) emulate(t testing.TB, action chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	if err := chromedp.Do(tab, action); err != nil {
 		t.Fatal(err)
@@ -145,13 +145,13 @@ func (tab tab) emulate(t *testing.T, action chromedp.Action[chromedp.Void]) {
 }
 
 // goTo opens another page in the tab.
-func (tab tab) goTo(t *testing.T, url string) {
+func (tab tab) goTo(t testing.TB, url string) {
 	t.Helper()
 	tab.emulate(t, chromedp.Navigate(url))
 }
 
 // run evaluates JavaScript.
-func (tab tab) run(t *testing.T, script string) {
+func (tab tab) run(t testing.TB, script string) {
 	t.Helper()
 	if _, err := chromedp.Run(tab, chromedp.Evaluate[any](script)); err != nil {
 		t.Fatal(err)
@@ -260,7 +260,7 @@ func testScriptElsewhere(t *testing.T, tab tab, a *appliance, c *client, page, h
 }
 
 // axeCore returns the source of the accessibility checker of that name, which npm fetches.
-func axeCore(t *testing.T) string {
+func axeCore(t testing.TB) string {
 	t.Helper()
 	npm := need(t, "npm")
 	dir := t.TempDir()
@@ -282,7 +282,7 @@ func axeCore(t *testing.T) string {
 }
 
 // accessible opens a page and sees to it that nothing in it keeps people out.
-func (tab tab) accessible(t *testing.T, axe, url string) {
+func (tab tab) accessible(t testing.TB, axe, url string) {
 	t.Helper()
 	tab.goTo(t, url)
 	tab.run(t, axe+"; 0")

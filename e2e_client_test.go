@@ -95,7 +95,7 @@ type client struct {
 }
 
 // login connects a resource of a user.
-func (s *server) login(t *testing.T, user, resource string) *client {
+func (s *server) login(t testing.TB, user, resource string) *client {
 	t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(s.c2s))
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *server) login(t *testing.T, user, resource string) *client {
 }
 
 // openStream begins a stream, the first or the one after SASL, and takes its features.
-func (c *client) openStream(t *testing.T) {
+func (c *client) openStream(t testing.TB) {
 	t.Helper()
 	c.send(t, `<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>`)
 	c.decoder = xml.NewDecoder(c.conn)
@@ -131,7 +131,7 @@ func (c *client) openStream(t *testing.T) {
 }
 
 // expect takes the next element, which must have a name.
-func (c *client) expect(t *testing.T, name string) *node {
+func (c *client) expect(t testing.TB, name string) *node {
 	t.Helper()
 	n, err := nextNode(c.decoder)
 	if err != nil || n.XMLName.Local != name {
@@ -177,7 +177,7 @@ func (c *client) read() {
 }
 
 // send writes XML as it stands.
-func (c *client) send(t *testing.T, format string, args ...any) {
+func (c *client) send(t testing.TB, format string, args ...any) {
 	t.Helper()
 	c.conn.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := fmt.Fprintf(c.conn, format, args...); err != nil {
@@ -186,7 +186,7 @@ func (c *client) send(t *testing.T, format string, args ...any) {
 }
 
 // wait returns the first stanza received so far, or from now on, that is wanted.
-func (c *client) wait(t *testing.T, what string, wanted func(*node) bool) (found *node) {
+func (c *client) wait(t testing.TB, what string, wanted func(*node) bool) (found *node) {
 	t.Helper()
 	defer func() {
 		if found == nil {
@@ -210,7 +210,7 @@ func (c *client) wait(t *testing.T, what string, wanted func(*node) bool) (found
 }
 
 // waitPresence waits for the component's own presence of each type.
-func (c *client) waitPresence(t *testing.T, types ...string) {
+func (c *client) waitPresence(t testing.TB, types ...string) {
 	t.Helper()
 	for _, typ := range types {
 		c.wait(t, "presence "+typ, presence(typ))
@@ -225,7 +225,7 @@ func (c *client) forget() {
 }
 
 // ask sends a request and returns its id.
-func (c *client) ask(t *testing.T, typ, to, payload string) (id string) {
+func (c *client) ask(t testing.TB, typ, to, payload string) (id string) {
 	t.Helper()
 	c.ids++
 	id = fmt.Sprintf("%s-%d", c.resource, c.ids)
@@ -237,7 +237,7 @@ func (c *client) ask(t *testing.T, typ, to, payload string) (id string) {
 }
 
 // answer waits for the answer to a request.
-func (c *client) answer(t *testing.T, id string) *node {
+func (c *client) answer(t testing.TB, id string) *node {
 	t.Helper()
 	return c.wait(t, "an answer to "+id, func(n *node) bool {
 		return n.XMLName.Local == "iq" && n.attr("id") == id && (n.attr("type") == "result" || n.attr("type") == "error")
@@ -245,7 +245,7 @@ func (c *client) answer(t *testing.T, id string) *node {
 }
 
 // request asks something and returns the answer, which must be a result.
-func (c *client) request(t *testing.T, typ, to, payload string) *node {
+func (c *client) request(t testing.TB, typ, to, payload string) *node {
 	t.Helper()
 	answer := c.answer(t, c.ask(t, typ, to, payload))
 	if answer.attr("type") != "result" {
@@ -261,14 +261,14 @@ func (c *client) cut() {
 }
 
 // logout ends the stream in order.
-func (c *client) logout(t *testing.T) {
+func (c *client) logout(t testing.TB) {
 	t.Helper()
 	c.send(t, `<presence type='unavailable'/></stream:stream>`)
 	c.conn.Close()
 }
 
 // submit registers, or changes options, given as field=value.
-func (c *client) submit(t *testing.T, fields ...string) {
+func (c *client) submit(t testing.TB, fields ...string) {
 	t.Helper()
 	var form strings.Builder
 	for _, f := range fields {
@@ -283,7 +283,7 @@ func (c *client) submit(t *testing.T, fields ...string) {
 }
 
 // join registers and accepts the contact request.
-func (c *client) join(t *testing.T, fields ...string) {
+func (c *client) join(t testing.TB, fields ...string) {
 	t.Helper()
 	c.dropContact(t)
 	c.submit(t, fields...)
@@ -291,7 +291,7 @@ func (c *client) join(t *testing.T, fields ...string) {
 }
 
 // accept waits for the contact request, grants it and asks for the same, as clients do.
-func (c *client) accept(t *testing.T) {
+func (c *client) accept(t testing.TB) {
 	t.Helper()
 	c.waitPresence(t, "subscribe")
 	c.send(t, `<presence to='%s' type='subscribed'/><presence to='%s' type='subscribe'/>`, testDomain, testDomain)
@@ -299,13 +299,13 @@ func (c *client) accept(t *testing.T) {
 }
 
 // revoke takes back what accept has granted.
-func (c *client) revoke(t *testing.T) {
+func (c *client) revoke(t testing.TB) {
 	t.Helper()
 	c.send(t, `<presence to='%s' type='unsubscribed'/>`, testDomain)
 }
 
 // dropContact removes the component from the roster, where another test may have left it.
-func (c *client) dropContact(t *testing.T) {
+func (c *client) dropContact(t testing.TB) {
 	t.Helper()
 	c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+testDomain+`' subscription='remove'/></query>`)) // an error where it is not there
 	c.forget()

@@ -22,7 +22,7 @@ import (
 const patience = 60 * time.Second
 
 // eventually waits until a condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); {
 		if time.Now().After(deadline) {
@@ -33,7 +33,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 }
 
 // need returns where a program is.
-func need(t *testing.T, program string) string {
+func need(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -43,7 +43,7 @@ func need(t *testing.T, program string) string {
 }
 
 // missing skips the test, or fails it where everything that the tests want is required.
-func missing(t *testing.T, what string) {
+func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("WEBSTATUS_E2E") == "require" {
 		t.Fatal(what + ", and WEBSTATUS_E2E=require")
@@ -51,7 +51,7 @@ func missing(t *testing.T, what string) {
 	t.Skip(what)
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -87,7 +87,7 @@ func (b *lockedBuffer) String() string {
 }
 
 // start runs a command until the test ends.
-func start(t *testing.T, cmd *exec.Cmd) *process {
+func start(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{cmd: cmd, done: make(chan struct{}), out: &lockedBuffer{}}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
@@ -125,14 +125,14 @@ func (p *process) freeze() { p.signal(syscall.SIGSTOP) }
 func (p *process) thaw() { p.signal(syscall.SIGCONT) }
 
 // end sends a signal that ends the process, and waits for that.
-func (p *process) end(t *testing.T, s syscall.Signal) {
+func (p *process) end(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	p.signal(s)
 	p.wait(t)
 }
 
 // wait waits until the process ends, and returns its exit status.
-func (p *process) wait(t *testing.T) int {
+func (p *process) wait(t testing.TB) int {
 	t.Helper()
 	select {
 	case <-p.done:
@@ -204,7 +204,7 @@ modules: {mod_disco: {}, mod_roster: {}, mod_last: {}, mod_ping: {}, mod_offline
 `
 
 // configure writes a server's configuration.
-func (s *server) configure(t *testing.T, text, file string) string {
+func (s *server) configure(t testing.TB, text, file string) string {
 	t.Helper()
 	var b bytes.Buffer
 	err := template.Must(template.New("").Parse(text)).Execute(&b, map[string]any{
@@ -221,7 +221,7 @@ func (s *server) configure(t *testing.T, text, file string) string {
 }
 
 // newServer starts a server, with more in its configuration if wanted.
-func newServer(t *testing.T, name string, more ...string) *server {
+func newServer(t testing.TB, name string, more ...string) *server {
 	t.Helper()
 	s := &server{name: name, dir: t.TempDir(), c2s: freePort(t), compPort: freePort(t)}
 	switch name {
@@ -259,7 +259,7 @@ func newServer(t *testing.T, name string, more ...string) *server {
 	return s
 }
 
-func (s *server) runEjabberd(t *testing.T, erl, libraries, config string) *process {
+func (s *server) runEjabberd(t testing.TB, erl, libraries, config string) *process {
 	t.Helper()
 	var register strings.Builder
 	for _, user := range accounts {
@@ -278,7 +278,7 @@ func (s *server) runEjabberd(t *testing.T, erl, libraries, config string) *proce
 }
 
 // start starts the server, again if it has run before, and waits until it answers.
-func (s *server) start(t *testing.T) {
+func (s *server) start(t testing.TB) {
 	t.Helper()
 	s.process = s.run()
 	for _, port := range []int{s.c2s, s.compPort} {
@@ -303,7 +303,7 @@ type appliance struct {
 }
 
 // newAppliance starts a webstatus with a database of its own.
-func newAppliance(t *testing.T, componentAddress string, more ...string) *appliance {
+func newAppliance(t testing.TB, componentAddress string, more ...string) *appliance {
 	t.Helper()
 	port := strconv.Itoa(freePort(t))
 	a := &appliance{url: "http://127.0.0.1:" + port, env: append([]string{
@@ -321,20 +321,20 @@ func (a *appliance) command(args ...string) *exec.Cmd {
 }
 
 // start starts the webstatus, again if it has run before.
-func (a *appliance) start(t *testing.T) {
+func (a *appliance) start(t testing.TB) {
 	t.Helper()
 	a.process = start(t, a.command("serve"))
 	a.waitLog(t, "linked to the XMPP server")
 }
 
 // waitLog waits for a line in the log that has all of the words.
-func (a *appliance) waitLog(t *testing.T, words ...string) {
+func (a *appliance) waitLog(t testing.TB, words ...string) {
 	t.Helper()
 	a.waitLogs(t, 1, words...)
 }
 
 // waitLogs waits for so many lines that have all of the words.
-func (a *appliance) waitLogs(t *testing.T, n int, words ...string) {
+func (a *appliance) waitLogs(t testing.TB, n int, words ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d log lines with %q", n, words), func() bool { return a.countLog(words...) >= n })
 }
@@ -353,7 +353,7 @@ line:
 }
 
 // get returns what is at a path.
-func (a *appliance) get(t *testing.T, path string) (status int, body string) {
+func (a *appliance) get(t testing.TB, path string) (status int, body string) {
 	t.Helper()
 	resp, err := (&http.Client{Timeout: patience}).Get(a.url + path)
 	if err != nil {
@@ -391,7 +391,7 @@ type wire struct {
 	dead        atomic.Bool
 }
 
-func newCable(t *testing.T, to string) *cable {
+func newCable(t testing.TB, to string) *cable {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

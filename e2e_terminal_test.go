@@ -14,7 +14,7 @@ import (
 type terminal struct{ tmux, socket string }
 
 // newTerminal starts a program until the test ends.
-func newTerminal(t *testing.T, home string, program ...string) *terminal {
+func newTerminal(t testing.TB, home string, program ...string) *terminal {
 	t.Helper()
 	term := &terminal{tmux: need(t, "tmux"), socket: filepath.Join(home, "tmux")}
 	cmd := term.command(append([]string{"-f", "/dev/null", "new-session", "-d", "-x", "110", "-y", "50"}, program...)...)
@@ -45,13 +45,13 @@ func (term *terminal) screen() string {
 }
 
 // shows waits until the screen has a text.
-func (term *terminal) shows(t *testing.T, text string) {
+func (term *terminal) shows(t testing.TB, text string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%q on the screen", text), func() bool { return strings.Contains(term.screen(), text) })
 }
 
 // enter types a line.
-func (term *terminal) enter(t *testing.T, line string) {
+func (term *terminal) enter(t testing.TB, line string) {
 	t.Helper()
 	for _, keys := range [][]string{{"-l", line}, {"Enter"}} {
 		if out, err := term.command(append([]string{"send-keys"}, keys...)...).CombinedOutput(); err != nil {

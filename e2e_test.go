@@ -58,7 +58,7 @@ var (
 )
 
 // look returns what the page and the JSON at a path show, and an error unless both show the same and are right in themselves.
-func (a *appliance) look(t *testing.T, path string) (shown, error) {
+func (a *appliance) look(t testing.TB, path string) (shown, error) {
 	t.Helper()
 	code, page := a.get(t, path)
 	jsonCode, data := a.get(t, path+".json")
@@ -104,13 +104,13 @@ func (a *appliance) look(t *testing.T, path string) (shown, error) {
 }
 
 // want waits until page and JSON of a bare JID show something.
-func (a *appliance) want(t *testing.T, bare string, want shown) {
+func (a *appliance) want(t testing.TB, bare string, want shown) {
 	t.Helper()
 	a.wantAny(t, bare, want)
 }
 
 // wantAny is want with several that are right.
-func (a *appliance) wantAny(t *testing.T, bare string, wants ...shown) {
+func (a *appliance) wantAny(t testing.TB, bare string, wants ...shown) {
 	t.Helper()
 	var got shown
 	var err error
@@ -127,7 +127,7 @@ func (a *appliance) wantAny(t *testing.T, bare string, wants ...shown) {
 	settled = true
 }
 
-func (a *appliance) wantCode(t *testing.T, path string, code int) {
+func (a *appliance) wantCode(t testing.TB, path string, code int) {
 	t.Helper()
 	if got, _ := a.get(t, path); got != code {
 		t.Errorf("%s: %d, want %d", path, got, code)
@@ -396,7 +396,7 @@ func testRefused(t *testing.T, s *server) {
 type company struct{ stays, leaves, revokes *client }
 
 // gather registers a company.
-func gather(t *testing.T, s *server, a *appliance) *company {
+func gather(t testing.TB, s *server, a *appliance) *company {
 	t.Helper()
 	p := &company{s.login(t, "user1", "stays"), s.login(t, "user2", "leaves"), s.login(t, "user3", "revokes")}
 	for _, c := range []*client{p.stays, p.leaves, p.revokes} {
@@ -408,7 +408,7 @@ func gather(t *testing.T, s *server, a *appliance) *company {
 }
 
 // part is what they do while webstatus sees nothing.
-func (p *company) part(t *testing.T) {
+func (p *company) part(t testing.TB) {
 	t.Helper()
 	p.stays.send(t, `<presence><show>away</show><status>meanwhile</status></presence>`)
 	p.leaves.logout(t)
@@ -416,7 +416,7 @@ func (p *company) part(t *testing.T) {
 }
 
 // wantParted waits until webstatus knows what they have done, and then until it follows them as before.
-func (p *company) wantParted(t *testing.T, a *appliance) {
+func (p *company) wantParted(t testing.TB, a *appliance) {
 	t.Helper()
 	a.want(t, p.stays.bare, shown{state: "away", message: "meanwhile"})
 	a.want(t, p.leaves.bare, shown{state: "unavailable"})
@@ -427,7 +427,7 @@ func (p *company) wantParted(t *testing.T, a *appliance) {
 }
 
 // meetAgain brings them back to where they were.
-func (p *company) meetAgain(t *testing.T, s *server, a *appliance) {
+func (p *company) meetAgain(t testing.TB, s *server, a *appliance) {
 	t.Helper()
 	p.leaves = s.login(t, "user2", "leaves")
 	p.leaves.send(t, `<presence/>`)

@@ -50,11 +50,11 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 	defer comment.Stop()
 	last := []byte(r.Header.Get("Last-Event-ID"))
 	for {
-		people, many := w.lookUpAll(address)
+		people, many := w.lookUpAll(address, nil)
 		link := w.board.link.Load()
 		// What is shown is looked up after its successor is waited for, so that none is missed.
 		news := append(changes(people), link.changed)
-		if again, _ := w.lookUpAll(address); !slices.Equal(people, again) {
+		if again, _ := w.lookUpAll(address, nil); !slices.Equal(people, again) {
 			continue
 		}
 		maker := w.renderer.Load()

@@ -28,7 +28,7 @@ type rendering struct {
 	count  int // of those that follow
 
 	zip     sync.Once
-	zipped  []byte // by gzip; nil where that does not pay
+	zipped  []byte // by gzip, once that has been asked for
 	zipTag  []string
 	zipSize []string
 }
@@ -43,7 +43,7 @@ type renderingKey struct {
 
 const (
 	maxRenderings = 24  // of one snapshot that are kept, since strangers choose how many there are
-	worthZipping  = 600 // bytes
+	minZipping    = 600 // bytes
 )
 
 // render returns a representation, which is made when it is first asked for.
@@ -77,12 +77,12 @@ func (r *renderer) render(key renderingKey, views []view, many bool) (*rendering
 	return &rendering{renderingKey: key, body: body, etag: []string{etag(body, "")}, length: []string{strconv.Itoa(len(body))}}, nil
 }
 
-// gzipped returns the body as gzip makes it, nil where that does not pay.
+// worthZipping reports whether gzip makes the body much smaller.
+func (n *rendering) worthZipping() bool { return n.as.zips && len(n.body) >= minZipping }
+
+// gzipped returns the body as gzip makes it, which is done when it is first asked for.
 func (n *rendering) gzipped() []byte {
 	n.zip.Do(func() {
-		if !n.as.zips || len(n.body) < worthZipping {
-			return
-		}
 		var b bytes.Buffer
 		w := gzip.NewWriter(&b)
 		w.Write(n.body) // writing to a buffer cannot fail

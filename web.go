@@ -53,11 +53,19 @@ func (w *website) use(r *renderer) {
 func (w *website) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", w.index)
-	mux.HandleFunc("GET /status/", w.status)
 	mux.HandleFunc("GET /presence/", w.ejabberdPresence)
 	mux.HandleFunc("/", w.notFound)
-	return mux
+	// What is asked for most does not pay for the mux, which costs as much as the rest of our own work.
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, statusPath) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			w.status(rw, r)
+			return
+		}
+		mux.ServeHTTP(rw, r)
+	})
 }
+
+const statusPath = "/status/" // before every address
 
 // Values of headers. They are shared by all answers, and must not be changed.
 var (
@@ -68,6 +76,7 @@ var (
 	noIndex      = []string{"noindex"}
 	noReferrer   = []string{"no-referrer"}
 	anyOrigin    = []string{"*"}
+	byLanguage   = []string{"Accept-Language"}
 	byHeaders    = []string{"Accept-Language, Accept-Encoding"}
 	byGzip       = []string{"gzip"}
 	noBuffering  = []string{"no"} // for proxies such as nginx
@@ -105,24 +114,25 @@ func (w *website) plainHeader(h http.Header) {
 
 // status answers at an address, or at several with commas between them, and at what may follow: an extension, /events, /embed.
 func (w *website) status(rw http.ResponseWriter, r *http.Request) {
-	path := strings.TrimPrefix(r.URL.Path, "/status/")
+	path := strings.TrimPrefix(r.URL.Path, statusPath)
 	if strings.Contains(path, "@") {
 		w.prosodyPresence(rw, r, path)
 		return
 	}
 	if address, ok := strings.CutSuffix(path, "/events"); ok {
-		if people, _ := w.lookUpAll(address); people != nil {
+		if people, _ := w.lookUpAll(address, nil); people != nil {
 			w.events(rw, r, address)
 			return
 		}
 	} else if address, ok := strings.CutSuffix(path, "/embed"); ok {
-		if people, many := w.lookUpAll(address); people != nil {
+		if people, many := w.lookUpAll(address, nil); people != nil {
 			w.embed(rw, r, address, people, many)
 			return
 		}
 	} else {
+		var one [1]*entry
 		address, as := formatOf(path)
-		people, many := w.lookUpAll(address)
+		people, many := w.lookUpAll(address, one[:0])
 		w.representation(rw, r, people, many, as)
 		return
 	}
@@ -133,10 +143,11 @@ func (w *website) status(rw http.ResponseWriter, r *http.Request) {
 const maxPeople = 50
 
 // lookUpAll returns whose addresses they are, with nil for nobody's; no people at all if they are all nobody's.
-func (w *website) lookUpAll(addresses string) (people []*entry, many bool) {
-	if !strings.Contains(addresses, ",") {
+// They are put into room, if there is any.
+func (w *website) lookUpAll(addresses string, room []*entry) (people []*entry, many bool) {
+	if strings.IndexByte(addresses, ',') < 0 {
 		if e := w.lookUp(addresses); e != nil {
-			return []*entry{e}, false
+			return append(room, e), false
 		}
 		return nil, false
 	}
@@ -200,26 +211,32 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, people
 		return
 	}
 	h := rw.Header()
-	// No more than eight headers: with a ninth, their map costs more than all of them.
+	// Each header costs as much as all of our own work, and a ninth more than all of them, since their map has to grow.
 	h["Content-Type"] = as.contentType
 	h["Cache-Control"] = as.cache
-	h["Vary"] = byHeaders
-	h["X-Content-Type-Options"] = noSniff
+	h["Vary"] = byLanguage
 	switch as {
 	case asPage: // which says by itself whether it is to be indexed
 		h["Content-Security-Policy"] = maker.statusPolicy
+		h["X-Content-Type-Options"] = noSniff
 	case asSVG:
 		h["Content-Security-Policy"] = imagePolicy
+	case asPNG: // which is nothing else, whatever a browser may guess
+		h["Access-Control-Allow-Origin"] = anyOrigin
 	default:
 		h["Access-Control-Allow-Origin"] = anyOrigin
+		h["X-Content-Type-Options"] = noSniff
 	}
 	if as != asPage && !listed {
 		h["X-Robots-Tag"] = noIndex
 	}
 	body, tag, size := made.body, made.etag, made.length
-	if as.zips && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && made.gzipped() != nil {
-		body, tag, size = made.zipped, made.zipTag, made.zipSize
-		h["Content-Encoding"] = byGzip
+	if made.worthZipping() {
+		h["Vary"] = byHeaders
+		if takesGzip(r) {
+			body, tag, size = made.gzipped(), made.zipTag, made.zipSize
+			h["Content-Encoding"] = byGzip
+		}
 	}
 	h["Etag"] = tag
 	if matches(r.Header["If-None-Match"], made) {
@@ -227,9 +244,14 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, people
 		rw.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h["Content-Length"] = size
+	if len(body) >= ownLength || r.Method == http.MethodHead {
+		h["Content-Length"] = size
+	}
 	rw.Write(body) // a reader who has gone needs no answer
 }
+
+// ownLength is the size in bytes of a body below which net/http counts by itself, at less cost.
+const ownLength = 2048
 
 // key says which rendering a reader asks for.
 func (w *website) key(maker *renderer, r *http.Request, as *format) renderingKey {
@@ -284,7 +306,6 @@ func (w *website) noImage(rw http.ResponseWriter, maker *renderer, key rendering
 	h["Content-Type"] = key.as.contentType
 	h["Cache-Control"] = cacheNothing
 	h["Vary"] = byHeaders
-	h["X-Content-Type-Options"] = noSniff
 	h["X-Robots-Tag"] = noIndex
 	rw.WriteHeader(http.StatusNotFound)
 	rw.Write(made.body) // a reader who has gone needs no answer
@@ -293,11 +314,16 @@ func (w *website) noImage(rw http.ResponseWriter, maker *renderer, key rendering
 // send writes what is not kept, as gzip where the reader takes that.
 func (w *website) send(rw http.ResponseWriter, r *http.Request, body []byte) {
 	made := rendering{renderingKey: renderingKey{as: asPage}, body: body}
-	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") && made.gzipped() != nil {
+	if made.worthZipping() && takesGzip(r) {
 		rw.Header()["Content-Encoding"] = byGzip
-		body = made.zipped
+		body = made.gzipped()
 	}
 	rw.Write(body) // a reader who has gone needs no answer
+}
+
+func takesGzip(r *http.Request) bool {
+	header := r.Header["Accept-Encoding"]
+	return len(header) > 0 && strings.Contains(header[0], "gzip")
 }
 
 // matches reports whether one of the tags in If-None-Match is that of a rendering, zipped or not (RFC 9110 §13.1.2).
