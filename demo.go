@@ -114,6 +114,7 @@ type scene struct {
 // An actor is one of the simulated people.
 type actor struct {
 	jid    string
+	nick   string
 	fields string // of the registration
 	pause  time.Duration
 	scenes []scene
@@ -124,21 +125,22 @@ type actor struct {
 
 // actors are those who play, with scenes that begin anew after the last.
 func actors() []*actor {
-	const message, address = "<show_status_msg>1</show_status_msg>", "<show_full_jid>1</show_full_jid>"
+	const message, address, nick = "<show_status_msg>1</show_status_msg>", "<show_full_jid>1</show_full_jid>", "<show_nick>1</show_nick>"
+	const seen, clients = "<show_last_seen>1</show_last_seen>", "<show_resources>1</show_resources>"
 	return []*actor{
-		{jid: "juliet@verona.example", fields: message + address, pause: 4 * time.Second, scenes: []scene{
+		{jid: "juliet@verona.example", nick: "Juliet", fields: message + address + nick, pause: 4 * time.Second, scenes: []scene{
 			{resource: "balcony", status: "On the balcony, come by"},
 			{resource: "balcony", show: "chat", status: "Talk to me!"},
 			{resource: "balcony", show: "away", status: "Back after the ball"},
 			{resource: "balcony", typ: "unavailable"},
 		}},
-		{jid: "romeo@verona.example", fields: message, pause: 5 * time.Second, scenes: []scene{
+		{jid: "romeo@verona.example", nick: "Romeo", fields: message + nick + clients, pause: 5 * time.Second, scenes: []scene{
 			{resource: "orchard", status: "In the orchard", priority: "1"},
 			{resource: "phone", show: "dnd", status: "Climbing, cannot type", priority: "5"},
 			{resource: "phone", typ: "unavailable"},
 			{resource: "orchard", show: "away", status: "Looking for the friar", priority: "1"},
 		}},
-		{jid: "mercutio@verona.example", fields: message, pause: 7 * time.Second, scenes: []scene{
+		{jid: "mercutio@verona.example", nick: "Mercutio", fields: message + nick + seen, pause: 7 * time.Second, scenes: []scene{
 			{resource: "square", show: "chat", status: "Ask for me tomorrow"},
 			{resource: "square", show: "dnd", status: "A plague o’ both your houses"},
 			{resource: "square", typ: "unavailable"},
@@ -163,6 +165,10 @@ func (s *loopbackStream) play(a *actor, c scene) error {
 		return s.send(`<presence from='%s' to='%s' type='%s'/>`, from, demoDomain, c.typ)
 	}
 	stanza, values := `<presence from='%s' to='%s'>`, []string{from, demoDomain}
+	if a.nick != "" {
+		stanza += `<nick xmlns='http://jabber.org/protocol/nick'>%s</nick>`
+		values = append(values, a.nick)
+	}
 	for _, part := range [][2]string{{"show", c.show}, {"status", c.status}, {"priority", c.priority}} {
 		if part[1] != "" {
 			stanza += "<" + part[0] + ">%s</" + part[0] + ">"

@@ -103,6 +103,7 @@ type renderer struct {
 	languages     *languages
 	pages         *template.Template
 	sources       map[string]string // of styles and scripts, by name
+	glyphs        template.HTML     // a symbol of each state
 	index         map[*catalogue][]byte
 	notFound      map[*catalogue][]byte
 	statusSources string // of style and script in a status page, as directives of a Content-Security-Policy
@@ -121,7 +122,7 @@ type statusPage struct {
 	Listed bool // search engines may list the page
 	Many   bool // several people
 	People []person
-	Glyphs []glyphPath
+	Glyphs template.HTML // a symbol of each state
 	Style  template.CSS
 	Script template.JS
 }
@@ -134,14 +135,8 @@ type person struct {
 	ActiveAt   string // RFC 3339
 }
 
-// A glyphPath is the drawing of a state in a square of 24.
-type glyphPath struct {
-	State State
-	Data  string
-}
-
 func (r *renderer) statusPage(key renderingKey, views []view, many bool) statusPage {
-	page := statusPage{Lang: key.lang, Theme: key.look.theme, Many: many, Listed: true,
+	page := statusPage{Lang: key.lang, Theme: key.look.theme, Many: many, Listed: true, Glyphs: r.glyphs,
 		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"])}
 	for _, v := range views {
 		p := person{view: v, AvatarURI: template.URL(v.Avatar.URI()), ActiveAt: cmp.Or(optionalTime(v.Idle), optionalTime(v.Seen))}
@@ -160,9 +155,6 @@ func (r *renderer) statusPage(key renderingKey, views []view, many bool) statusP
 	}
 	if m := views[0].Message; m != "" && !many {
 		page.Title += " – " + m
-	}
-	for _, s := range states {
-		page.Glyphs = append(page.Glyphs, glyphPath{s, pathData(glyphs[s])})
 	}
 	return page
 }
@@ -217,6 +209,9 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 			return nil, err
 		}
 		r.sources[name] = compact(string(source))
+	}
+	for _, s := range states {
+		r.glyphs += template.HTML(fmt.Sprintf(`<symbol id="%s" viewBox="0 0 24 24"><path d="%s"/></symbol>`, s, pathData(glyphs[s])))
 	}
 	r.statusSources = "style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"
 	r.embedSources = "style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"
