@@ -148,7 +148,9 @@ func (w *website) ejabberdPresence(rw http.ResponseWriter, r *http.Request) {
 		w.notFound(rw, r)
 	case out == "xml":
 		body, err := ejabberdXML(v)
-		w.sendOld(rw, asXML, status, body, err)
+		as := *asXML
+		as.contentType = []string{"text/xml; charset=utf-8"}
+		w.sendOld(rw, &as, status, body, err)
 	case out == "js":
 		w.ejabberdScript(rw, r, v)
 	case out == "text":

@@ -467,7 +467,7 @@ func TestCompatibility(t *testing.T) {
 	resource := `{"name":"Work","show":"away","priority":5,"long_show":"Away","status":"lunch \u0026 \"more\"","image":"image"}`
 	variables := "var jabber_user = \"juliet\";\nvar jabber_server = \"example.org\";\nvar jabber_resources = [" + resource + "];\n"
 	tests := []struct{ path, contentType, want string }{
-		{user + "xml", "application/xml; charset=utf-8", `<?xml version='1.0' encoding='utf-8'?><presence user="juliet" server="example.org"><resource name="Work" show="away" priority="5">lunch &amp; &#34;more&#34;</resource></presence>`},
+		{user + "xml", "text/xml; charset=utf-8", `<?xml version='1.0' encoding='utf-8'?><presence user="juliet" server="example.org"><resource name="Work" show="away" priority="5">lunch &amp; &#34;more&#34;</resource></presence>`},
 		{user + "js", "text/javascript; charset=utf-8", variables},
 		{user + "js?cb=done.fn", "text/javascript; charset=utf-8", variables + "done.fn();\n"},
 		{user + "text", "text/plain; charset=utf-8", `lunch & "more"`},

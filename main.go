@@ -159,7 +159,10 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 		return err
 	}
 	defer db.Close()
-	listener, err := listen(conf.listen)
+	listener, err := handedListener()
+	if err == nil && listener == nil {
+		listener, err = listen(conf.listen)
+	}
 	if err != nil {
 		return err
 	}
@@ -194,6 +197,7 @@ func serveAt(ctx context.Context, listener net.Listener, db *database, webConf w
 		return serveWeb(ctx, listener, handler, conf.log)
 	})
 	g.Go(func() error { return c.run(linked) })
+	g.Go(func() error { c.notifySystemd(ctx); return nil })
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -352,11 +353,14 @@ func accepted(r *http.Request) string {
 	return ""
 }
 
-// stopTime is how long running requests may take when the server stops.
-const stopTime = 5 * time.Second
+const (
+	stopTime  = 5 * time.Second // for running requests when the server stops
+	graceTime = time.Second     // for what has been accepted then to be asked for
+)
 
 // serveWeb answers at a listener until ctx is done, and finishes what runs then.
 func serveWeb(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+	var open sync.WaitGroup // connections
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -364,21 +368,38 @@ func serveWeb(ctx context.Context, listener net.Listener, handler http.Handler, 
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers do wrong
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				open.Done()
+			}
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers do wrong
 	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close() // those who are still not done
-		}
-	})
-	err := server.Serve(listener)
-	if !stop() {
-		<-stopped
-		return nil
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("the web server failed: %w", err)
+	case <-ctx.Done():
 	}
-	return fmt.Errorf("the web server failed: %w", err)
+	// Shutdown hangs up on those whose request it has not read yet. Whoever has been accepted is to be answered, since at an
+	// upgrade the next process answers whoever has not.
+	listener.Close()
+	<-served
+	server.SetKeepAlivesEnabled(false)
+	answered := make(chan struct{})
+	go func() { open.Wait(); close(answered) }()
+	select {
+	case <-answered:
+	case <-time.After(graceTime):
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		server.Close() // those who are still not done
+	}
+	return nil
 }

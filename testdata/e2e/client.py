@@ -125,7 +125,12 @@ class Client(slixmpp.ClientXMPP):
             answer = await self.command(admin + node)
             assert me in answer["command"]["form"]["values"][field], answer
         await self.command(admin + "delete-user", accountjids=[me])
-        assert "not registered" in await self.write("status")
+        for _ in range(600):  # it is done a moment later
+            if "not registered" in await self.write("status"):
+                break
+            await asyncio.sleep(0.1)
+        else:
+            raise AssertionError("still registered")
         assert "/status/" in await self.write("register")
 
     async def scenario(self):

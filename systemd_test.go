@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestUnits has systemd judge the units that are part of the packages.
+func TestUnits(t *testing.T) {
+	analyze := need(t, "systemd-analyze")
+	dir := t.TempDir()
+	for _, name := range []string{"webstatus.service", "webstatus.socket"} {
+		content, err := os.ReadFile(filepath.Join("dist", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		unit := strings.ReplaceAll(string(content), "/usr/bin/webstatus", need(t, "webstatus"))
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(unit), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command(analyze, "verify", "--man=no", filepath.Join(dir, "webstatus.service"), filepath.Join(dir, "webstatus.socket")).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v %s", err, out)
+	}
+	out, err := exec.Command(analyze, "security", "--offline=true", filepath.Join(dir, "webstatus.service")).CombinedOutput()
+	level := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindSubmatch(out)
+	if err != nil || level == nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if exposure, err := strconv.ParseFloat(string(level[1]), 64); err != nil || exposure > 1.5 {
+		t.Errorf("exposure %s %v", level[1], err)
+	}
+}
+
+// handOver starts a serve with a socket that is open already, as systemd does.
+func handOver(t *testing.T, listener *net.TCPListener, env ...string) *process {
+	t.Helper()
+	file, err := listener.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ exec webstatus serve") // exec keeps the number
+	cmd.Env = append(append(os.Environ(), "LISTEN_FDS=1"), env...)
+	cmd.ExtraFiles = []*os.File{file}
+	return start(t, cmd)
+}
+
+// TestSystemd plays systemd's part: it hands over a socket, and hears that the service is ready, how the link is, that it is alive,
+// and that it stops.
+func TestSystemd(t *testing.T) {
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	socket := filepath.Join(t.TempDir(), "notify")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer notify.Close()
+	heard := make(chan string, 100)
+	go func() {
+		buffer := make([]byte, 4096)
+		for {
+			n, err := notify.Read(buffer)
+			if err != nil {
+				return
+			}
+			heard <- string(buffer[:n])
+		}
+	}()
+	server, err := newLoopback("webstatus.example.org", "s3cret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.listener.Close()
+	p := handOver(t, listener, "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=20000", "WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret",
+		"WEBSTATUS_SERVER="+server.address(), "WEBSTATUS_DB="+filepath.Join(t.TempDir(), "w.db"))
+	hears := func(want string) {
+		t.Helper()
+		deadline := time.After(patience)
+		for {
+			select {
+			case got := <-heard:
+				if strings.HasPrefix(got, want) {
+					return
+				}
+			case <-deadline:
+				t.Fatalf("%s is never said; %s", want, p.out)
+			}
+		}
+	}
+	hears("READY=1")
+	stream, err := server.accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	hears("STATUS=linked to the XMPP server as webstatus.example.org, 0 registered")
+	hears("WATCHDOG=1")
+	resp, err := http.Get("http://" + listener.Addr().String() + "/")
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%v %v", resp, err)
+	}
+	resp.Body.Close()
+	stream.Close()
+	hears("STATUS=no link to the XMPP server since ")
+	p.signal(syscall.SIGTERM)
+	hears("STOPPING=1")
+	if code := p.wait(t); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+}
+
+// TestUpgrade replaces the program on a real server while pages are asked for, changes come, and a reader follows the live stream:
+// no request is refused, and no change is lost.
+func TestE2EUpgrade(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, "prosody")
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	env := []string{"WEBSTATUS_DOMAIN=" + testDomain, "WEBSTATUS_SECRET=" + testSecret, "WEBSTATUS_SERVER=" + s.componentAddress(),
+		"WEBSTATUS_DB=" + filepath.Join(t.TempDir(), "w.db"), "WEBSTATUS_ALLOW=localhost"}
+	a := &appliance{url: "http://" + listener.Addr().String(), process: handOver(t, listener, env...)}
+	a.waitLog(t, linked)
+	c := s.login(t, "user1", "desk")
+	c.send(t, `<presence/>`)
+	c.join(t, "show_status_msg=1")
+	a.want(t, c.bare, shown{state: "available"})
+
+	var asked, refused atomic.Int64
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			resp, err := client.Get(a.url + jidPath(c.bare) + ".json")
+			asked.Add(1)
+			if err != nil || resp.StatusCode != 200 {
+				refused.Add(1)
+				t.Errorf("refused: %v %v", resp, err)
+			}
+			if err == nil {
+				resp.Body.Close()
+			}
+		}
+	}()
+	for i := range 3 {
+		resp, err := http.Get(a.url + jidPath(c.bare) + "/events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(resp.Body)
+		next(t, lines, "data")
+		a.process.signal(syscall.SIGTERM)
+		if retry := next(t, lines, "retry"); retry != "1000" {
+			t.Errorf("the reader is told to come again after %s ms", retry)
+		}
+		resp.Body.Close()
+		message := "change " + strconv.Itoa(i)
+		c.send(t, `<presence><show>away</show><status>%s</status></presence>`, message) // while nobody listens
+		if code := a.process.wait(t); code != 0 {
+			t.Errorf("exit status %d", code)
+		}
+		a.process = handOver(t, listener, env...)
+		a.waitLog(t, linked)
+		a.want(t, c.bare, shown{state: "away", message: message})
+		if n := a.countLog("conflict"); n > 0 {
+			t.Errorf("%d conflicts: %s", n, a.out)
+		}
+	}
+	close(stop)
+	<-done
+	if refused.Load() > 0 || asked.Load() == 0 {
+		t.Errorf("%d of %d requests were refused", refused.Load(), asked.Load())
+	}
+}
