@@ -71,6 +71,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.expire, "expire", "30d", "`time`, in days (30d) or hours (720h), after which a user is removed whose account the user's server says is gone; 0 for never")
 	f.BoolVar(&c.jidLinks, "jid-links", true, "answer at addresses made from JIDs, for users who want that")
 	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For is believed; repeatable")
+	f.StringVar(&c.website.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")
 	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; read again at SIGHUP")
 	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
 	c.logFlags(f, "info")
@@ -270,6 +271,11 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 func (c *config) resolveWebsite(problems *usageError) {
 	if sources := c.website.frameAncestors; strings.ContainsAny(sources, ";,\r\n") || strings.TrimSpace(sources) == "" {
 		problems.add("frame-ancestors", "%q is not a list of sources such as 'self' https://example.org", sources)
+	}
+	if metrics := c.website.metrics; metrics != "" {
+		if _, port, err := net.SplitHostPort(metrics); err != nil || !isPort(port) {
+			problems.add("metrics-listen", "%q is not host:port", metrics)
+		}
 	}
 	for _, s := range c.proxies {
 		proxy, err := netip.ParsePrefix(s)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,8 +58,19 @@ var (
 
 // A database is the SQLite file. It has one connection, so that whatever changes it goes in turn.
 type database struct {
-	sql *sql.DB
+	sql    *sql.DB
+	failed atomic.Pointer[dbFailure] // nil while all is well
+	times  histogram                 // of transactions
 }
+
+// A dbFailure says since when no transaction has succeeded.
+type dbFailure struct {
+	err   error
+	since time.Time
+}
+
+// failing returns since when, and why, nothing can be written; nil if the last transaction succeeded.
+func (db *database) failing() *dbFailure { return db.failed.Load() }
 
 // openDatabase opens a file that has this version's schema. A missing one is created if create says so; else it is not
 // written to before the caller does.
@@ -114,7 +126,7 @@ func inspectDatabase(ctx context.Context, path string, create bool) (db *databas
 		return nil, 0, err
 	}
 	pool.SetMaxOpenConns(1)
-	db = &database{pool}
+	db = &database{sql: pool}
 	if version, err = db.version(ctx); err == nil && create {
 		// It writes, and so tells a file that cannot be written before anything depends on it.
 		_, err = pool.ExecContext(ctx, "PRAGMA journal_mode = WAL; PRAGMA user_version = "+fmt.Sprint(version))
@@ -196,6 +208,19 @@ func (db *database) Close() error { return db.sql.Close() }
 
 // write runs f in a transaction, which is on the disk when write returns without an error.
 func (db *database) write(ctx context.Context, f func(*sql.Tx) error) error {
+	began := time.Now()
+	err := db.transact(ctx, f)
+	db.times.add(time.Since(began))
+	switch before := db.failed.Load(); {
+	case err == nil || errors.Is(err, ErrNotFound):
+		db.failed.Store(nil)
+	case before == nil:
+		db.failed.Store(&dbFailure{err, began})
+	}
+	return err
+}
+
+func (db *database) transact(ctx context.Context, f func(*sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTime)
 	defer cancel()
 	tx, err := db.sql.BeginTx(ctx, nil)

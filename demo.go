@@ -335,7 +335,7 @@ func demo(ctx context.Context, out io.Writer, listener net.Listener, conf compon
 		}
 		return err
 	})
-	g.Go(func() error { return serveAt(ctx, listener, db, websiteConfig{frameAncestors: "*"}, conf, around) })
+	g.Go(func() error { return serveAt(ctx, listener, nil, db, websiteConfig{frameAncestors: "*"}, conf, around) })
 	return g.Wait()
 }
 

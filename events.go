@@ -118,6 +118,13 @@ type streams struct {
 
 func newStreams() *streams { return &streams{by: make(map[netip.Prefix]int)} }
 
+// open returns how many streams are open.
+func (s *streams) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.total
+}
+
 // enter counts a stream in, and returns what counts it out, or the status of a refusal. Who is not told apart has no limit of
 // their own.
 func (s *streams) enter(client netip.Addr) (leave func(), status int) {

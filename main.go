@@ -166,11 +166,18 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 	if err != nil {
 		return err
 	}
-	return serveAt(ctx, listener, db, conf.website, component, nil)
+	var metrics net.Listener
+	if conf.website.metrics != "" {
+		if metrics, err = listen(conf.website.metrics); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return serveAt(ctx, listener, metrics, db, conf.website, component, nil)
 }
 
-// serveAt runs the component and the web server at a listener. What goes around the website, if not nil, comes before it.
-func serveAt(ctx context.Context, listener net.Listener, db *database, webConf websiteConfig, conf componentConfig,
+// serveAt runs the component and the web server at a listener, and one for metrics if there is a listener for it. What goes around
+// the website, if not nil, comes before it.
+func serveAt(ctx context.Context, listener, metrics net.Listener, db *database, webConf websiteConfig, conf componentConfig,
 	around func(http.Handler) http.Handler) error {
 	defer listener.Close()
 	r, err := loadRenderer(conf.domain, webConf.templates)
@@ -191,6 +198,9 @@ func serveAt(ctx context.Context, listener net.Listener, db *database, webConf w
 	g.Go(func() error {
 		defer leave()
 		handler := site.handler()
+		if metrics != nil {
+			handler = c.counters.count(handler)
+		}
 		if around != nil {
 			handler = around(handler)
 		}
@@ -198,6 +208,7 @@ func serveAt(ctx context.Context, listener net.Listener, db *database, webConf w
 	})
 	g.Go(func() error { return c.run(linked) })
 	g.Go(func() error { c.notifySystemd(ctx); return nil })
+	g.Go(func() error { return collector{c, site}.serveMetrics(ctx, metrics) })
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err

@@ -31,6 +31,7 @@ type websiteConfig struct {
 	frameAncestors string         // who may frame pages (CSP's frame-ancestors)
 	proxies        []netip.Prefix // whose X-Forwarded-For is believed
 	templates      string         // directory with files in place of the embedded ones, empty for none
+	metrics        string         // address for the operator's eyes, empty for none
 }
 
 // newWebsite makes a website that shows what a component learns.

@@ -49,17 +49,18 @@ type component struct {
 	db    *database
 	board *board
 
-	seed    maphash.Seed
-	workers []*worker
-	room    *semaphore.Weighted // bytes that may wait in all queues
-	granted map[string]request
-	started time.Time
-	self    *identity
-	linked  chan struct{} // a link has come up
-	asking  chan struct{} // probes has grown
-	left    chan struct{} // a user has been removed by another
-	avatars avatarEncoder
-	counted atomic.Bool // the number of users in our presence is right
+	seed     maphash.Seed
+	workers  []*worker
+	room     *semaphore.Weighted // bytes that may wait in all queues
+	granted  map[string]request
+	started  time.Time
+	self     *identity
+	linked   chan struct{} // a link has come up
+	asking   chan struct{} // probes has grown
+	left     chan struct{} // a user has been removed by another
+	avatars  avatarEncoder
+	counters counters
+	counted  atomic.Bool // the number of users in our presence is right
 
 	mu      sync.Mutex
 	streams []*stream       // open ones
@@ -186,6 +187,7 @@ func (c *component) send(e envelope) error {
 	if c.log.Enabled(context.Background(), slog.LevelDebug) {
 		c.log.Debug("sent", "stanza", e.XMLName.Local, "type", e.Type, "id", e.ID, "to", e.To)
 	}
+	c.counters.sent[stanzaKind(e.XMLName.Local)].Add(1)
 	return s.write(e.encode())
 }
 
@@ -247,6 +249,7 @@ func (c *component) work(ctx context.Context, w *worker) {
 // handle does what a stanza asks for. One that makes no sense gets an error where an answer is due.
 func (c *component) handle(ctx context.Context, w *worker, data []byte) {
 	s, err := w.decoder.decode(data)
+	c.counters.received[stanzaKind(s.name.Local)].Add(1)
 	if c.log.Enabled(ctx, slog.LevelDebug) {
 		c.log.Debug("received", "stanza", s.name.Local, "type", s.typ, "id", s.id, "from", s.from.String(), "error", err)
 	}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestMetrics reads what Prometheus and a health check get, with the link up and down, and the database well and not.
+func TestMetrics(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "<show>away</show>")
+	counting := httptest.NewServer(f.comp.counters.count(f.site.handler()))
+	defer counting.Close()
+	for _, path := range []string{julietPage, julietPage + ".json", "/status/nobody.svg", "/", "/x", "/presence/juliet/example.org/text"} {
+		resp, err := http.Get(counting.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	eyes := httptest.NewServer(collector{f.comp, f.site}.handler())
+	defer eyes.Close()
+	get := func(path string) (int, string) {
+		t.Helper()
+		resp, err := http.Get(eyes.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	_, body := get("/metrics")
+	for _, line := range []string{"webstatus_link_up 1", "webstatus_users_registered 1", `webstatus_users{state="away"} 1`, `webstatus_users{state="dnd"} 0`,
+		`webstatus_http_requests_total{representation="page",status="2xx"} 1`, `webstatus_http_requests_total{representation="json",status="2xx"} 1`,
+		`webstatus_http_requests_total{representation="svg",status="4xx"} 1`, `webstatus_http_requests_total{representation="index",status="2xx"} 1`,
+		`webstatus_http_requests_total{representation="none",status="4xx"} 1`, `webstatus_http_requests_total{representation="compatible",status="2xx"} 1`,
+		`webstatus_stanzas_received_total{kind="presence"} 2`, "webstatus_event_streams 0", "webstatus_database_failing 0", "# TYPE webstatus_database_transaction_seconds histogram",
+		"go_goroutines ", "process_open_fds ", `webstatus_build_info{goversion=`} {
+		if !strings.Contains(body, line) {
+			t.Errorf("no %s in\n%s", line, body)
+		}
+	}
+	if strings.Contains(body, "juliet") || strings.Contains(body, "s3cret") {
+		t.Error("the metrics name people or secrets")
+	}
+	healthy := func(status int, link, database bool) {
+		t.Helper()
+		code, body := get("/healthz")
+		var h health
+		if err := json.Unmarshal([]byte(body), &h); err != nil || code != status || h.OK != (status == 200) || h.Link.OK != link || h.Database.OK != database || !h.Web.OK {
+			t.Errorf("%d %s %v", code, body, err)
+		}
+		if !link && h.Link.Since == "" || !database && (h.Database.Since == "" || h.Database.Problem == "") {
+			t.Errorf("not since when, or not what: %s", body)
+		}
+	}
+	healthy(200, true, true)
+	if _, err := f.db.sql.Exec("PRAGMA query_only = 1"); err != nil {
+		t.Fatal(err)
+	}
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_nick>1</show_nick></query></iq>`)
+	f.want(`<iq type='error' id='r' …`)
+	healthy(503, true, false)
+	if _, err := f.db.sql.Exec("PRAGMA query_only = 0"); err != nil {
+		t.Fatal(err)
+	}
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`)
+	f.want(`<iq type='result' id='r' …`)
+	healthy(200, true, true)
+	f.server.listener.Close()
+	f.stream.Close()
+	eventually(t, "the link is down", func() bool { code, _ := get("/healthz"); return code == 503 })
+	healthy(503, false, true)
+}
+
+// TestAlerts has Prometheus judge the rules, and sees to it that they and the dashboard ask for metrics that there are.
+func TestAlerts(t *testing.T) {
+	if out, err := exec.Command(need(t, "promtool"), "check", "rules", "dist/alerts.yml").CombinedOutput(); err != nil {
+		t.Errorf("%v %s", err, out)
+	}
+	if out, err := exec.Command(need(t, "promtool"), "test", "rules", "dist/alerts_test.yml").CombinedOutput(); err != nil {
+		t.Errorf("%v %s", err, out)
+	}
+	f := newFixture(t, nil)
+	eyes := httptest.NewServer(collector{f.comp, f.site}.handler())
+	defer eyes.Close()
+	resp, err := http.Get(eyes.URL + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	known, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"dist/alerts.yml", "dist/grafana.json"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, ".json") && !json.Valid(content) {
+			t.Errorf("%s is no JSON", file)
+		}
+		for _, name := range metricName.FindAllString(string(content), -1) {
+			base := strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_count")
+			if !strings.Contains(string(known), "# HELP "+base+" ") && base != "webstatus_http_requests_total" {
+				t.Errorf("%s: there is no %s", file, name)
+			}
+		}
+	}
+}
+
+var metricName = regexp.MustCompile(`webstatus_[a-z_]+`)
