@@ -50,7 +50,7 @@ var ErrNotFound = errors.New("not registered")
 // Errors of opening a file. What is wrong with it stands in the error that wraps them.
 var (
 	errNewerSchema = errors.New("was written by a newer version of webstatus: use that one, or restore a backup")
-	errOlderSchema = errors.New("has the schema of an older version: run `webstatus migrate` (after a backup)")
+	errOlderSchema = errors.New("has the schema of an older version: run `webstatus migrate`, which makes a copy first")
 	errForeign     = errors.New("is not a webstatus database: choose another file with --db, it has not been touched")
 	errNoDatabase  = errors.New("does not exist: `webstatus serve` creates it, or name another with --db")
 	errReadOnly    = errors.New("cannot be written: give the user that runs webstatus write access to it and its directory")
@@ -92,13 +92,21 @@ func openDatabase(ctx context.Context, path string, create bool) (*database, err
 	return db, nil
 }
 
-// migrateDatabase brings a file to this version's schema, and returns the versions before and after.
-func migrateDatabase(ctx context.Context, path string) (from, to int, err error) {
+// migrateDatabase brings a file to this version's schema, and returns the versions before and after. A copy of what is there is
+// made first; say hears of that.
+func migrateDatabase(ctx context.Context, path string, say func(format string, args ...any), progress func(done, total int)) (from, to int, err error) {
 	db, from, err := inspectDatabase(ctx, path, true)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer db.Close()
+	if from > 0 && from < len(migrations) {
+		saved := fmt.Sprintf("%s.schema%d", path, from)
+		say("copying it to %s, in case you want to go back", saved)
+		if err := db.backup(ctx, saved, progress); err != nil {
+			return 0, 0, err
+		}
+	}
 	if to, err = db.migrate(ctx, from); err != nil {
 		return 0, 0, fmt.Errorf("%s %w", path, explain(err))
 	}
@@ -325,6 +333,8 @@ func (db *database) StoreUser(ctx context.Context, u User) error {
 	})
 }
 
+var insertUser = "INSERT INTO users (" + strings.Join(userColumns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(userColumns)-1) + ")"
+
 var upsertUser = func() string {
 	var changes []string
 	for _, column := range userColumns {
@@ -332,8 +342,7 @@ var upsertUser = func() string {
 			changes = append(changes, column+" = excluded."+column)
 		}
 	}
-	return "INSERT INTO users (" + strings.Join(userColumns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(userColumns)-1) +
-		") ON CONFLICT (jid) DO UPDATE SET " + strings.Join(changes, ", ")
+	return insertUser + " ON CONFLICT (jid) DO UPDATE SET " + strings.Join(changes, ", ")
 }()
 
 // DeleteUser removes a user and all that is known of them, and notes that the contact is to be withdrawn. It returns
@@ -387,10 +396,41 @@ func (db *database) Changes(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Users goes through all users with their last status, by JID. An error ends it, as the last pair.
-func (db *database) Users(ctx context.Context) iter.Seq2[UserStatus, error] {
+// A userFilter says which users are wanted; the zero one all of them.
+type userFilter struct {
+	match  string  // part of the JID, empty for any
+	states []State // last known, none for any
+	after  string  // only those behind this JID, in the order of the list
+	limit  int     // at most so many, 0 for all
+}
+
+// where makes the rest of a query.
+func (f userFilter) where() (clause string, values []any) {
+	conditions := []string{"jid > ?"}
+	values = append(values, f.after)
+	if f.match != "" {
+		conditions = append(conditions, "instr(jid, ?) > 0")
+		values = append(values, f.match)
+	}
+	if len(f.states) > 0 {
+		conditions = append(conditions, "coalesce(state, 'unknown') IN (?"+strings.Repeat(", ?", len(f.states)-1)+")")
+		for _, s := range f.states {
+			values = append(values, s)
+		}
+	}
+	clause = " WHERE " + strings.Join(conditions, " AND ") + " ORDER BY jid"
+	if f.limit > 0 {
+		clause += " LIMIT ?"
+		values = append(values, f.limit)
+	}
+	return clause, values
+}
+
+// Users goes through users with their last status, by JID. An error ends it, as the last pair.
+func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[UserStatus, error] {
 	return func(yield func(UserStatus, error) bool) {
-		rows, err := db.sql.QueryContext(ctx, selectUserStatus+" ORDER BY jid")
+		clause, values := filter.where()
+		rows, err := db.sql.QueryContext(ctx, selectUserStatus+clause, values...)
 		if err != nil {
 			yield(UserStatus{}, err)
 			return

@@ -49,7 +49,7 @@ func TestUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var all []UserStatus
-	for got, err := range db.Users(ctx) {
+	for got, err := range db.Users(ctx, userFilter{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,8 +177,13 @@ func TestMigration(t *testing.T) {
 	if _, err := openDatabase(t.Context(), path, true); !errors.Is(err, errOlderSchema) {
 		t.Errorf("before: %v", err)
 	}
-	if from, to, err := migrateDatabase(t.Context(), path); err != nil || from != 1 || to != len(migrations) {
+	if from, to, err := migrateDatabase(t.Context(), path, t.Logf, nil); err != nil || from != 1 || to != len(migrations) {
 		t.Fatalf("from %d to %d: %v", from, to, err)
+	}
+	if saved, version, err := inspectDatabase(t.Context(), path+".schema1", false); err != nil || version != 1 {
+		t.Errorf("the copy has schema %d: %v", version, err)
+	} else {
+		saved.Close()
 	}
 	migrated, err := openDatabase(t.Context(), path, false)
 	if err != nil {

@@ -105,8 +105,8 @@ func newCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	users.AddCommand(usersListCommand(), usersShowCommand(), usersRemoveCommand())
-	root.AddCommand(serveCommand(), migrateCommand(), users, templatesCommand(), checkCommand(), demoCommand(), versionCommand())
+	users.AddCommand(usersListCommand(), usersShowCommand(), usersRemoveCommand(), usersExportCommand(), usersImportCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), users, backupCommand(), templatesCommand(), checkCommand(), demoCommand(), versionCommand())
 	return root
 }
 
@@ -246,8 +246,9 @@ func migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the database file to this version's schema",
-		Long:  "Bring the database file to this version's schema, all of it or nothing, and say what was done. A missing file is created.",
-		Args:  cobra.NoArgs,
+		Long: `Bring the database file to this version's schema, all of it or nothing, and say what was done. A copy is made first, beside it. A
+missing file is created.`,
+		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			if err := problems.orNil(); err != nil {
 				return err
@@ -257,7 +258,8 @@ func migrateCommand() *cobra.Command {
 				return err
 			}
 			defer lock.Close()
-			from, to, err := migrateDatabase(cmd.Context(), conf.db)
+			say := func(format string, args ...any) { fmt.Fprintf(cmd.OutOrStdout(), conf.db+": "+format+"\n", args...) }
+			from, to, err := migrateDatabase(cmd.Context(), conf.db, say, reportTo(cmd.ErrOrStderr()))
 			switch {
 			case err != nil:
 				return err

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -36,11 +39,17 @@ func newUserRow(u UserStatus) userRow {
 func usersListCommand() *cobra.Command {
 	var conf config
 	var asJSON, asCSV bool
+	var filter userFilter
+	var wanted []string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Who is registered: JID, subscription, presence, options, since when",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
+			var err error
+			if filter.states, err = parseStates(wanted); err != nil {
+				problems.add("state", "%v: %v", strings.Join(wanted, ","), err)
+			}
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -49,30 +58,52 @@ func usersListCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			rows := make([]userRow, 0)
-			for u, err := range db.Users(cmd.Context()) {
-				if err != nil {
-					return explain(err)
+			rows := func(yield func(userRow, error) bool) {
+				for u, err := range db.Users(cmd.Context(), filter) {
+					if !yield(newUserRow(u), err) {
+						return
+					}
 				}
-				rows = append(rows, newUserRow(u))
 			}
-			switch out := cmd.OutOrStdout(); {
+			out := bufio.NewWriter(cmd.OutOrStdout())
+			switch {
 			case asJSON:
-				e := json.NewEncoder(out)
-				e.SetIndent("", "  ")
-				return e.Encode(rows)
+				err = writeJSONArray(out, rows)
 			case asCSV:
-				return writeCSV(out, rows)
+				err = writeCSV(out, rows)
 			default:
-				return writeTable(out, rows)
+				err = writeTable(out, rows)
 			}
+			return errors.Join(explain(err), out.Flush())
 		}),
 	}
 	conf.dbFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	cmd.Flags().BoolVar(&asCSV, "csv", false, "print CSV with a header line")
+	cmd.Flags().StringVar(&filter.match, "match", "", "only those with this `text` in their JID")
+	cmd.Flags().StringSliceVar(&wanted, "state", nil, "only those in this `state`, as last known: chat, available, away, xa, dnd, unavailable, unknown, or online for any of the first five; repeatable")
+	cmd.Flags().IntVar(&filter.limit, "limit", 0, "at most so many `users`; 0 for all")
+	cmd.Flags().StringVar(&filter.after, "after", "", "only those behind this `JID`, the last of the page before")
 	cmd.MarkFlagsMutuallyExclusive("json", "csv")
 	return cmd
+}
+
+// errFilter says that a filter of users list makes no sense.
+var errFilter = errors.New("none of chat, available, away, xa, dnd, unavailable, unknown, online")
+
+// parseStates reads names of states, and "online" for all of those who are.
+func parseStates(names []string) (wanted []State, err error) {
+	for _, name := range names {
+		switch i := slices.Index(states, State(name)); {
+		case name == "online":
+			wanted = append(wanted, Chat, Available, Away, ExtendedAway, DoNotDisturb)
+		case i >= 0:
+			wanted = append(wanted, states[i])
+		default:
+			return nil, errFilter
+		}
+	}
+	return wanted, nil
 }
 
 var userColumnNames = []string{"jid", "subscription", "presence", "since", "options", "registered"}
@@ -85,20 +116,54 @@ func (r userRow) columns() []string {
 	return []string{r.JID, subscription, string(r.Presence), r.Since, strings.Join(r.Options, " "), r.Registered}
 }
 
-func writeCSV(out io.Writer, rows []userRow) error {
+// userRows are rows as the database has them, one after the other. An error is the last.
+type userRows = iter.Seq2[userRow, error]
+
+func writeJSONArray(out io.Writer, rows userRows) error {
+	separator := "[\n  "
+	for r, err := range rows {
+		if err != nil {
+			return err
+		}
+		line, err := json.MarshalIndent(r, "  ", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s%s", separator, line) // an error shows at the end
+		separator = ",\n  "
+	}
+	if separator[0] == '[' {
+		_, err := fmt.Fprintln(out, "[]")
+		return err
+	}
+	_, err := fmt.Fprintln(out, "\n]")
+	return err
+}
+
+func writeCSV(out io.Writer, rows userRows) error {
 	w := csv.NewWriter(out)
 	w.Write(userColumnNames) // an error shows at the end
-	for _, r := range rows {
+	for r, err := range rows {
+		if err != nil {
+			return err
+		}
 		w.Write(r.columns())
 	}
 	w.Flush()
 	return w.Error()
 }
 
-func writeTable(out io.Writer, rows []userRow) error {
+// tablePage is how many rows have columns of the same width.
+const tablePage = 1000
+
+func writeTable(out io.Writer, rows userRows) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.ToUpper(strings.Join(userColumnNames, "\t")))
-	for _, r := range rows {
+	fmt.Fprintln(w, strings.ToUpper(strings.Join(userColumnNames, "\t"))) // an error shows at the end
+	n := 0
+	for r, err := range rows {
+		if err != nil {
+			return err
+		}
 		columns := r.columns()
 		for i := range columns {
 			if columns[i] == "" {
@@ -106,6 +171,9 @@ func writeTable(out io.Writer, rows []userRow) error {
 			}
 		}
 		fmt.Fprintln(w, strings.Join(columns, "\t"))
+		if n++; n%tablePage == 0 {
+			w.Flush()
+		}
 	}
 	return w.Flush()
 }

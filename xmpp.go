@@ -114,7 +114,7 @@ func newComponent(ctx context.Context, conf componentConfig, db *database) (*com
 	if c.self, err = newIdentity(conf); err != nil {
 		return nil, err
 	}
-	for u, err := range db.Users(ctx) {
+	for u, err := range db.Users(ctx, userFilter{}) {
 		if err != nil {
 			return nil, fmt.Errorf("reading the database: %w", explain(err))
 		}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestBackupUnderWrites copies a database while others write to it: each copy is whole, and of one moment.
+func TestBackupUnderWrites(t *testing.T) {
+	db, path := newDatabase(t)
+	const users = 3000 // several steps' worth of pages
+	var all []User
+	for i := range users {
+		all = append(all, User{JID: fmt.Sprintf("u%04d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionNone, Created: noon})
+	}
+	if _, _, err := db.AddUsers(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for round := 0; ; round++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// The two change together, or a copy is of two moments.
+			statuses := map[string]Status{all[0].JID: {State: states[round%5]}, all[users-1].JID: {State: states[round%5]}}
+			if err := db.StorePresence(t.Context(), statuses, nil); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i := range 5 {
+		other, _, err := inspectDatabase(t.Context(), path, false) // as the command does, in a process of its own
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := filepath.Join(t.TempDir(), fmt.Sprint(i))
+		last := 0
+		if err := other.backup(t.Context(), target, func(done, total int) { last = 100 * done / total }); err != nil || last != 100 {
+			t.Errorf("%d %%: %v", last, err)
+		}
+		other.Close()
+		if info, err := os.Stat(target); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v %v", info.Mode(), err)
+		}
+		copied, err := openDatabase(t.Context(), target, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		var check string
+		if err := copied.sql.QueryRow("SELECT count(*), (SELECT * FROM pragma_integrity_check) FROM users").Scan(&n, &check); err != nil || n != users || check != "ok" {
+			t.Errorf("%d users, %s, %v", n, check, err)
+		}
+		first, err1 := copied.GetUserStatus(t.Context(), all[0].JID)
+		last1, err2 := copied.GetUserStatus(t.Context(), all[users-1].JID)
+		if err1 != nil || err2 != nil || first.Status.State != last1.Status.State {
+			t.Errorf("%s and %s, %v %v", first.Status.State, last1.Status.State, err1, err2)
+		}
+		copied.Close()
+	}
+	close(stop)
+	<-done
+}
