@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/crypto/acme"
 )
 
 // A config is what flags and environment say, as text. Its resolve judges it.
@@ -37,6 +38,9 @@ type config struct {
 	expire      string
 	jidLinks    bool
 	website     websiteConfig
+	tls         tlsConfig
+	metrics     string
+	redirect    string
 	proxies     []string
 	logLevel    string
 	logFormat   string
@@ -71,7 +75,13 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.expire, "expire", "30d", "`time`, in days (30d) or hours (720h), after which a user is removed whose account the user's server says is gone; 0 for never")
 	f.BoolVar(&c.jidLinks, "jid-links", true, "answer at addresses made from JIDs, for users who want that")
 	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For is believed; repeatable")
-	f.StringVar(&c.website.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")
+	f.StringVar(&c.tls.cert, "tls-cert", "", "PEM `file` with the certificate for HTTPS, and those that it rests on; read again when it changes")
+	f.StringVar(&c.tls.key, "tls-key", "", "PEM `file` with its key; read again when it changes")
+	f.StringSliceVar(&c.tls.acmeDomains, "acme-domain", nil, "`name` to get a certificate for by ACME, such as status.example.org; repeatable")
+	f.StringVar(&c.tls.acmeCache, "acme-cache", "acme", "`directory` for what ACME has brought")
+	f.StringVar(&c.tls.acmeDirectory, "acme-directory", acme.LetsEncryptURL, "`URL` of the certificate authority")
+	f.StringVar(&c.redirect, "redirect-listen", "", "`address` that sends everybody to --base-url, such as :80, and answers the certificate authority; none if empty")
+	f.StringVar(&c.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")
 	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; read again at SIGHUP")
 	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
 	c.logFlags(f, "info")
@@ -215,7 +225,11 @@ func (c *config) resolveBaseURL(problems *usageError) string {
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 			host = "localhost"
 		}
-		return "http://" + net.JoinHostPort(host, port)
+		scheme := "http://"
+		if c.tls.enabled() {
+			scheme = "https://"
+		}
+		return scheme + net.JoinHostPort(host, port)
 	}
 	u, err := url.Parse(c.baseURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
@@ -272,11 +286,12 @@ func (c *config) resolveWebsite(problems *usageError) {
 	if sources := c.website.frameAncestors; strings.ContainsAny(sources, ";,\r\n") || strings.TrimSpace(sources) == "" {
 		problems.add("frame-ancestors", "%q is not a list of sources such as 'self' https://example.org", sources)
 	}
-	if metrics := c.website.metrics; metrics != "" {
-		if _, port, err := net.SplitHostPort(metrics); err != nil || !isPort(port) {
-			problems.add("metrics-listen", "%q is not host:port", metrics)
+	for flag, address := range map[string]string{"metrics-listen": c.metrics, "redirect-listen": c.redirect} {
+		if _, port, err := net.SplitHostPort(address); address != "" && (err != nil || !isPort(port)) {
+			problems.add(flag, "%q is not host:port", address)
 		}
 	}
+	c.resolveTLS(problems)
 	for _, s := range c.proxies {
 		proxy, err := netip.ParsePrefix(s)
 		if address, addressErr := netip.ParseAddr(s); addressErr == nil {
@@ -291,6 +306,28 @@ func (c *config) resolveWebsite(problems *usageError) {
 		if _, err := loadRenderer("webstatus", c.website.templates); err != nil {
 			problems.add("templates", "%v", err)
 		}
+	}
+}
+
+// resolveTLS judges where certificates come from.
+func (c *config) resolveTLS(problems *usageError) {
+	switch {
+	case (c.tls.cert == "") != (c.tls.key == ""):
+		problems.add("tls-key", "--tls-cert and --tls-key are of use together only")
+	case c.tls.cert != "" && len(c.tls.acmeDomains) > 0:
+		problems.add("acme-domain", "is of no use with --tls-cert")
+	case c.tls.cert != "":
+		if _, err := tls.LoadX509KeyPair(c.tls.cert, c.tls.key); err != nil {
+			problems.add("tls-cert", "%v", err)
+		}
+	}
+	for _, name := range c.tls.acmeDomains {
+		if j, err := parseJID(name); err != nil || j.local() != "" || j.resource != "" {
+			problems.add("acme-domain", "%q is not a name such as status.example.org", name)
+		}
+	}
+	if u, err := url.Parse(c.tls.acmeDirectory); err != nil || u.Scheme != "https" || u.Host == "" {
+		problems.add("acme-directory", "%q is not an https:// URL", c.tls.acmeDirectory)
 	}
 }
 

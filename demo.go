@@ -317,6 +317,7 @@ func demo(ctx context.Context, out io.Writer, listener net.Listener, conf compon
 		return err
 	}
 	defer db.Close()
+	defer listener.Close()
 	l, err := newLoopback(conf.domain, conf.secret)
 	if err != nil {
 		return err
@@ -335,7 +336,9 @@ func demo(ctx context.Context, out io.Writer, listener net.Listener, conf compon
 		}
 		return err
 	})
-	g.Go(func() error { return serveAt(ctx, listener, nil, db, websiteConfig{frameAncestors: "*"}, conf, around) })
+	g.Go(func() error {
+		return serveAt(ctx, doors{web: listener}, db, websiteConfig{frameAncestors: "*"}, conf, around)
+	})
 	return g.Wait()
 }
 

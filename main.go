@@ -40,6 +40,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -166,20 +167,44 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 	if err != nil {
 		return err
 	}
-	var metrics net.Listener
-	if conf.website.metrics != "" {
-		if metrics, err = listen(conf.website.metrics); err != nil {
-			return fmt.Errorf("metrics: %w", err)
+	doors := doors{web: listener}
+	defer doors.close()
+	if doors.tls, doors.redirection, err = conf.tls.listenerConfig(component.baseURL, component.log); err != nil {
+		return err
+	}
+	for _, door := range []struct {
+		address  string
+		listener *net.Listener
+	}{{conf.metrics, &doors.metrics}, {conf.redirect, &doors.redirect}} {
+		if door.address != "" {
+			if *door.listener, err = listen(door.address); err != nil {
+				return err
+			}
 		}
 	}
-	return serveAt(ctx, listener, metrics, db, conf.website, component, nil)
+	return serveAt(ctx, doors, db, conf.website, component, nil)
 }
 
-// serveAt runs the component and the web server at a listener, and one for metrics if there is a listener for it. What goes around
-// the website, if not nil, comes before it.
-func serveAt(ctx context.Context, listener, metrics net.Listener, db *database, webConf websiteConfig, conf componentConfig,
+// doors are where others come in.
+type doors struct {
+	web         net.Listener
+	tls         *tls.Config  // of web, nil for plain HTTP
+	metrics     net.Listener // nil for none
+	redirect    net.Listener // the same
+	redirection http.Handler // what answers there
+}
+
+func (d doors) close() {
+	for _, l := range []net.Listener{d.web, d.metrics, d.redirect} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// serveAt runs the component and the web servers. What goes around the website, if not nil, comes before it.
+func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConfig, conf componentConfig,
 	around func(http.Handler) http.Handler) error {
-	defer listener.Close()
 	r, err := loadRenderer(conf.domain, webConf.templates)
 	if err != nil {
 		return err
@@ -189,7 +214,7 @@ func serveAt(ctx context.Context, listener, metrics net.Listener, db *database, 
 	if err != nil {
 		return err
 	}
-	conf.log.Info("serving", "version", version, "listen", listener.Addr().String(), "base_url", conf.baseURL)
+	conf.log.Info("serving", "version", version, "listen", doors.web.Addr().String(), "base_url", conf.baseURL)
 	// The component takes its leave when the last request has been answered.
 	linked, leave := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
@@ -198,17 +223,18 @@ func serveAt(ctx context.Context, listener, metrics net.Listener, db *database, 
 	g.Go(func() error {
 		defer leave()
 		handler := site.handler()
-		if metrics != nil {
+		if doors.metrics != nil {
 			handler = c.counters.count(handler)
 		}
 		if around != nil {
 			handler = around(handler)
 		}
-		return serveWeb(ctx, listener, handler, conf.log)
+		return serveWeb(ctx, doors.web, doors.tls, handler, conf.log)
 	})
 	g.Go(func() error { return c.run(linked) })
 	g.Go(func() error { c.notifySystemd(ctx); return nil })
-	g.Go(func() error { return collector{c, site}.serveMetrics(ctx, metrics) })
+	g.Go(func() error { return collector{c, site}.serveMetrics(ctx, doors.metrics) })
+	g.Go(func() error { return serveRedirect(ctx, doors.redirect, doors.redirection) })
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -31,7 +32,6 @@ type websiteConfig struct {
 	frameAncestors string         // who may frame pages (CSP's frame-ancestors)
 	proxies        []netip.Prefix // whose X-Forwarded-For is believed
 	templates      string         // directory with files in place of the embedded ones, empty for none
-	metrics        string         // address for the operator's eyes, empty for none
 }
 
 // newWebsite makes a website that shows what a component learns.
@@ -359,11 +359,12 @@ const (
 	graceTime = time.Second     // for what has been accepted then to be asked for
 )
 
-// serveWeb answers at a listener until ctx is done, and finishes what runs then.
-func serveWeb(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+// serveWeb answers at a listener, by HTTPS if there is a configuration for that, until ctx is done, and finishes what runs then.
+func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, handler http.Handler, log *slog.Logger) error {
 	var open sync.WaitGroup // connections
 	server := &http.Server{
 		Handler:           handler,
+		TLSConfig:         secure,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -380,7 +381,13 @@ func serveWeb(ctx context.Context, listener net.Listener, handler http.Handler, 
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what strangers do wrong
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() {
+		if secure != nil {
+			served <- server.ServeTLS(listener, "", "")
+		} else {
+			served <- server.Serve(listener)
+		}
+	}()
 	select {
 	case err := <-served:
 		return fmt.Errorf("the web server failed: %w", err)
