@@ -13,13 +13,43 @@ HAS_ALL = $(HAS_CC) && for p in $(PROGRAMS); do command -v $$p >/dev/null || exi
 # Where Debian has servers, which not every user has on PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: run test check bench build programs
+# What packages are made with, and for.
+NFPM      = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+VERSION   = $(shell sed -n 's/^const version = "\(.*\)"/\1/p' main.go)
+EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+PLATFORMS = linux_amd64 linux_arm64 linux_arm7 freebsd_amd64 darwin_amd64 darwin_arm64
+STATIC    = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -buildid='
+
+.PHONY: run test check bench build programs dist packages manual clean
 
 run:
 	go run . demo
 
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o webstatus .
+	$(STATIC) -o webstatus .
+
+# Everything that is handed out, below build/: a binary for each platform, Debian and RPM packages, and their sums. The same commit
+# gives the same bytes.
+dist: $(PLATFORMS:%=build/%/webstatus) manual
+	for arch in amd64 arm64 arm7; do $(MAKE) packages ARCH=$$arch || exit 1; done
+	for p in $(PLATFORMS); do tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(EPOCH) -C build/$$p -cf - webstatus | gzip -n > build/webstatus_$(VERSION)_$$p.tar.gz; done
+	cd build && sha256sum *.deb *.rpm *.tar.gz > SHA256SUMS
+
+ARCH = amd64
+packages: build/linux_$(ARCH)/webstatus manual
+	sed -e 's/@ARCH@/$(ARCH)/g' -e 's/@VERSION@/$(VERSION)/g' -e "s/@MTIME@/$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)/g" dist/nfpm.yaml > build/nfpm.yaml
+	for format in deb rpm; do SOURCE_DATE_EPOCH=$(EPOCH) go run $(NFPM) package -f build/nfpm.yaml -p $$format -t build/ || exit 1; done
+
+build/%/webstatus: $(wildcard *.go templates/* templates/lang/*) schema.sql go.mod
+	target=$*; GOOS=$${target%_*} GOARCH=$$(echo $${target#*_} | sed 's/arm7/arm/') GOARM=7 $(STATIC) -o $@ .
+
+manual: build/$(shell go env GOOS)_$(shell go env GOARCH)/webstatus
+	rm -rf build/man build/completion && mkdir -p build/completion
+	SOURCE_DATE_EPOCH=$(EPOCH) $< man build/man && gzip -9n build/man/*.1
+	for shell in bash zsh fish; do $< completion $$shell > build/completion/webstatus.$$shell || exit 1; done
+
+clean:
+	rm -rf build webstatus
 
 # Everything that must hold. Where packages cannot be installed, the tests that want them are skipped and say so.
 test: programs check

@@ -107,7 +107,7 @@ func newCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	users.AddCommand(usersListCommand(), usersShowCommand(), usersRemoveCommand(), usersExportCommand(), usersImportCommand())
-	root.AddCommand(serveCommand(), migrateCommand(), users, backupCommand(), templatesCommand(), checkCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), users, backupCommand(), templatesCommand(), checkCommand(), healthcheckCommand(), demoCommand(), versionCommand(), manCommand(), configurationTopic())
 	return root
 }
 
