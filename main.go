@@ -11,6 +11,8 @@
 //	webstatus users list        who is registered, as a table, --json or --csv
 //	webstatus users show JID    one user, with the page's address
 //	webstatus users remove JID  as if the user had unregistered; a running serve hears of it
+//	webstatus users export      all users as JSON lines; users import reads them
+//	webstatus backup FILE       a consistent copy of the database, while serve runs
 //	webstatus templates export  write the templates of the pages, to be changed
 //	webstatus check             say what is wrong with the configuration, the database, the link
 //	webstatus demo              everything against a built-in XMPP server with simulated people

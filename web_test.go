@@ -306,10 +306,12 @@ func TestEventsAtShutdown(t *testing.T) {
 	}
 }
 
+var loopbackProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
 // TestStreamLimits has one address take all the streams that it may, at nobody else's cost.
 func TestStreamLimits(t *testing.T) {
 	f := newFixture(t, nil)
-	f.site.proxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	f.site.proxies = loopbackProxies
 	f.register("")
 	for range maxStreamsEach {
 		if resp, _ := f.events(julietPage, "", "8.8.8.8, 203.0.113.7"); resp.StatusCode != 200 {
