@@ -10,11 +10,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -321,4 +324,59 @@ func BenchmarkPage(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(times[len(times)/2], "median-ms(<=100)")
 	b.ReportMetric(times[len(times)*99/100], "p99-ms")
+}
+
+// BenchmarkStart starts the program with a thousand users, and measures until it answers, and the memory that it then has.
+func BenchmarkStart(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "webstatus.db")
+	db, err := openDatabase(b.Context(), path, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var users []User
+	for i := range 1000 {
+		users = append(users, User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionBoth, Created: noon})
+	}
+	if _, _, err := db.AddUsers(b.Context(), users); err != nil {
+		b.Fatal(err)
+	}
+	db.Close()
+	program := filepath.Join(b.TempDir(), "webstatus") // the one on PATH is the tests'
+	if out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-o", program, ".").CombinedOutput(); err != nil {
+		b.Fatalf("%v %s", err, out)
+	}
+	var took []time.Duration
+	var resident float64
+	for b.Loop() {
+		address := "127.0.0.1:" + strconv.Itoa(freePort(b))
+		a := &appliance{env: []string{"WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret", "WEBSTATUS_SERVER=127.0.0.1:1",
+			"WEBSTATUS_DB=" + path, "WEBSTATUS_LISTEN=" + address}}
+		began := time.Now()
+		cmd := exec.Command(program, "serve")
+		cmd.Env = append(os.Environ(), a.env...)
+		a.process = start(b, cmd)
+		for {
+			if resp, err := http.Get("http://" + address + "/"); err == nil {
+				resp.Body.Close()
+				break
+			}
+		}
+		took = append(took, time.Since(began))
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(status), "VmRSS:")
+		kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		resident = max(resident, kib/1024)
+		a.process.signal(syscall.SIGTERM)
+		<-a.process.done
+	}
+	slices.Sort(took)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "median-ms(<=300)")
+	b.ReportMetric(resident, "MiB(<=25)")
 }

@@ -71,7 +71,13 @@ func TestE2EDebian(t *testing.T) {
 		_, err := os.Lstat(filepath.Join(root, path))
 		return err == nil
 	}
-	run("make", "packages")
+	sum := func() string {
+		run("make", "clean", "packages")
+		return run("sha256sum", filepath.Join("build", fmt.Sprintf("webstatus_%s_amd64.deb", version)), filepath.Join("build", fmt.Sprintf("webstatus-%s-1.x86_64.rpm", version)))
+	}
+	if first := sum(); first != sum() {
+		t.Error("the packages are other bytes each time")
+	}
 	run(debootstrap, "--variant=minbase", "bookworm", root)
 	write("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
 	write("etc/apt/apt.conf.d/yes", "APT::Get::Assume-Yes \"true\";\n", 0o644)

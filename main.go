@@ -216,6 +216,7 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 	if err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // what the start has taken and will not take again
 	conf.log.Info("serving", "version", version, "listen", doors.web.Addr().String(), "base_url", conf.baseURL)
 	// The component takes its leave when the last request has been answered.
 	linked, leave := context.WithCancel(context.WithoutCancel(ctx))

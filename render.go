@@ -229,7 +229,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 			}
 		}
 	}
-	return r, r.check()
+	return r, nil
 }
 
 // check makes one of each page that is made later, so that what is wrong with a template shows at once.

@@ -66,6 +66,9 @@ func loadRenderer(domain, dir string) (*renderer, error) {
 		return nil, err
 	}
 	r, err := newRenderer(domain, files)
+	if err == nil && dir != "" { // the embedded ones have been tested
+		err = r.check()
+	}
 	if err != nil && dir != "" {
 		return nil, fmt.Errorf("a template cannot be used: correct it in %s, or remove it there (%w)", dir, err)
 	}

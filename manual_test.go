@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestConfigurationTable sees to it that the documents have every flag as it is.
+func TestConfigurationTable(t *testing.T) {
+	const path, begin, end = "docs/operating.md", "<!-- begin: configuration -->\n", "<!-- end: configuration -->\n"
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(content), begin)
+	table, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for the table", path)
+	}
+	if table == configurationTable() {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s does not have the flags as they are: run the test with -update", path)
+	}
+	if err := os.WriteFile(path, []byte(before+begin+configurationTable()+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestManual has the manual pages read by those who show them.
+func TestManual(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command("webstatus", "man", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	for _, name := range []string{"webstatus.1", "webstatus-serve.1", "webstatus-users-list.1", "webstatus-backup.1"} {
+		page, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !strings.HasPrefix(string(page), ".") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if out, err := exec.Command("webstatus", "help", "configuration").CombinedOutput(); err != nil || !strings.Contains(string(out), "WEBSTATUS_TRUSTED_PROXY\n") {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestLinks sees to it that the documents name files that there are.
+func TestLinks(t *testing.T) {
+	for _, path := range []string{"README.md", "docs/operating.md", "docs/privacy.md", "SECURITY.md"} {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for part := range strings.SplitSeq(string(content), "](") {
+			target, _, ok := strings.Cut(part, ")")
+			if !ok || strings.Contains(target, " ") || strings.Contains(target, "://") || target == "" || strings.ContainsAny(target, "#\n") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), target)); err != nil && part != string(content) {
+				t.Errorf("%s names %s: %v", path, target, err)
+			}
+		}
+	}
+}
