@@ -13,7 +13,6 @@ import (
 	"sync"
 
 	"golang.org/x/text/language"
-	"golang.org/x/text/language/display"
 )
 
 // A catalogue has all that is said to people in one language: a file of templates/lang.
@@ -43,7 +42,7 @@ func (c *catalogue) Around(name string) [2]string {
 func (c *catalogue) Tag() string { return c.tag.String() }
 
 // Name returns the language's name in itself.
-func (c *catalogue) Name() string { return display.Self.Name(c.tag) }
+func (c *catalogue) Name() string { return c.texts["language"] }
 
 // Direction returns in which direction the language is written, for HTML's dir.
 func (c *catalogue) Direction() string {
