@@ -70,16 +70,37 @@ type entry struct {
 
 	// What follows belongs to the worker of the user's JID.
 
-	user       User
-	resources  Resources
+	user      User
+	resources Resources
+	extras    *extras // nil for those who show no more than the state, as most do
+	link      uint32  // the link over which the user was heard of last, 0 if not since the start
+	greeted   uint32  // the link over which the user was greeted last
+	failed    bool    // the user's server was unreachable then
+}
+
+// extras are what is known of users who show more than the state.
+type extras struct {
 	profile    *Profile  // nil for none
 	seen       time.Time // when a user who is offline was online last, zero if not known
 	announced  string    // id of the picture that a presence has named last
 	refreshed  time.Time // when we asked for the picture last
 	refreshing bool      // we are about to ask again
-	link       uint32    // the link over which the user was heard of last, 0 if not since the start
-	greeted    uint32    // the link over which the user was greeted last
-	failed     bool      // the user's server was unreachable then
+}
+
+// orNone returns a copy to be read.
+func (x *extras) orNone() extras {
+	if x == nil {
+		return extras{}
+	}
+	return *x
+}
+
+// more returns the extras to be written to.
+func (e *entry) more() *extras {
+	if e.extras == nil {
+		e.extras = &extras{}
+	}
+	return e.extras
 }
 
 // change returns a channel that is closed when the current snapshot has a successor.
@@ -181,7 +202,10 @@ func (b *board) byToken(t Token) *entry { return b.tokenShard(t).get(t) }
 
 // add puts a user on the board, with the status and the profile that were known last.
 func (b *board) add(u User, last Status, p *Profile) *entry {
-	e := &entry{jid: u.JID, user: u, profile: p}
+	e := &entry{jid: u.JID, user: u}
+	if p != nil {
+		e.more().profile = p
+	}
 	e.publish(&snapshot{jid: u.JID, token: u.Token, options: u.Options, status: last, profile: p, sees: u.Subscription.To()})
 	b.userShard(u.JID).set(u.JID, e)
 	b.tokenShard(u.Token).set(u.Token, e)
@@ -207,14 +231,14 @@ func (b *board) replaceToken(e *entry, u User) {
 // update publishes what the entry's user and resources have become, if that is anything new, and reports whether it was.
 func (b *board) update(e *entry) bool {
 	old := e.current.Load()
-	s := &snapshot{jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.profile, link: e.link,
+	s := &snapshot{jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.extras.orNone().profile, link: e.link,
 		sees: e.user.Subscription.To()}
 	switch {
 	case !s.sees || e.failed:
 		s.status = Status{State: Unknown}
 	case e.link > 0: // else what was known before the start still stands
 		if s.status = e.resources.Status(); s.status.State == Unavailable {
-			s.status.Since = e.seen
+			s.status.Since = e.extras.orNone().seen
 		}
 		s.status = s.status.After(old.status)
 		if s.options.ShowResources {

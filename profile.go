@@ -34,6 +34,9 @@ func (p *Profile) orNone() Profile {
 	return *p
 }
 
+// profile returns what is known of a person.
+func (e *entry) profile() Profile { return e.extras.orNone().profile.orNone() }
+
 const (
 	maxNick      = 64               // bytes of a nickname
 	refreshPause = 10 * time.Second // between two looks at the same person's picture
@@ -47,18 +50,18 @@ func (c *component) setProfile(e *entry, p Profile) {
 	if !e.user.Options.ShowAvatar {
 		p.Avatar = nil
 	}
-	if p == e.profile.orNone() {
+	if p == e.profile() {
 		return
 	}
-	if e.profile = &p; p == (Profile{}) {
-		e.profile = nil
+	if e.more().profile = &p; p == (Profile{}) {
+		e.extras.profile = nil
 	}
 	c.update(e)
 	c.save(e, true)
 }
 
 func (c *component) setNick(e *entry, nick string) {
-	p := e.profile.orNone()
+	p := e.profile()
 	p.Nick = cleanLine(nick, maxNick)
 	c.setProfile(e, p)
 }
@@ -75,7 +78,7 @@ func cleanLine(text string, size int) string {
 }
 
 func (c *component) setAvatar(e *entry, a *Avatar) {
-	p := e.profile.orNone()
+	p := e.profile()
 	p.Avatar = a
 	c.setProfile(e, p)
 }
@@ -140,20 +143,20 @@ func (c *component) askProfile(ctx context.Context, e *entry) {
 
 // refreshAvatar asks which picture somebody has: first PEP, then the vCard. It takes its time with those who change it often.
 func (c *component) refreshAvatar(ctx context.Context, e *entry) {
-	if e.refreshing {
+	if e.extras.orNone().refreshing {
 		return
 	}
-	if wait := e.refreshed.Add(refreshPause).Sub(c.now()); wait > 0 {
-		e.refreshing = true
+	if wait := e.extras.orNone().refreshed.Add(refreshPause).Sub(c.now()); wait > 0 {
+		e.more().refreshing = true
 		time.AfterFunc(wait, func() {
 			c.inTurn(ctx, e.jid, func(ctx context.Context) {
-				e.refreshing = false
+				e.more().refreshing = false
 				c.refreshAvatar(ctx, e)
 			})
 		})
 		return
 	}
-	e.refreshed = c.now()
+	e.more().refreshed = c.now()
 	if e.current.Load() != nil && e.user.Options.ShowAvatar {
 		c.ask(e, idAvatar, newest(nsAvatarMetadata))
 	}
@@ -180,7 +183,7 @@ func (c *component) answered(e *entry, s *received) {
 		if card := s.child(nsVCard, "vCard"); card != nil && card.child(nsVCard, "PHOTO") != nil {
 			picture = card.child(nsVCard, "PHOTO").childText(nsVCard, "BINVAL")
 		}
-		c.heardPicture(e, AvatarVCard, e.announced, picture)
+		c.heardPicture(e, AvatarVCard, e.extras.orNone().announced, picture)
 	case idLast:
 		c.heardLast(e, s)
 	}
@@ -193,7 +196,7 @@ func (c *component) heardMetadata(e *entry, s *received) {
 	}
 	item, _ := s.item(nsPubSub, nsAvatarMetadata)
 	id := avatarID(item)
-	switch a := e.profile.orNone().Avatar; {
+	switch a := e.profile().Avatar; {
 	case id == "":
 		c.ask(e, idVCard, vCardQuery{})
 	case a == nil || a.ID != id:
@@ -243,7 +246,7 @@ func (c *component) heardLast(e *entry, s *received) {
 		return
 	}
 	if seconds, err := strconv.ParseUint(query.attr("seconds"), 10, 31); err == nil {
-		e.seen = c.now().Add(-time.Duration(seconds) * time.Second)
+		e.more().seen = c.now().Add(-time.Duration(seconds) * time.Second)
 		c.update(e)
 	}
 }
@@ -258,12 +261,12 @@ func (c *component) heardProfile(ctx context.Context, e *entry, s *received) {
 		return // a client that does not know yet
 	}
 	announced := strings.ToLower(truncate(strings.TrimSpace(update.childText(nsAvatarUpdate, "photo")), maxNick))
-	a := e.profile.orNone().Avatar
+	a := e.profile().Avatar
 	switch {
-	case a != nil && (a.Source == AvatarPEP || a.ID == announced), a == nil && announced == e.announced:
+	case a != nil && (a.Source == AvatarPEP || a.ID == announced), a == nil && announced == e.extras.orNone().announced:
 		return // nothing new
 	}
-	e.announced = announced
+	e.more().announced = announced
 	c.refreshAvatar(ctx, e)
 }
 
@@ -277,7 +280,7 @@ func (c *component) handleEvent(ctx context.Context, e *entry, s *received) {
 	}
 	if item, ok := s.item(nsPubSubEvent, nsAvatarMetadata); ok && e.user.Options.ShowAvatar {
 		var shown string
-		if a := e.profile.orNone().Avatar; a != nil && a.Source == AvatarPEP {
+		if a := e.profile().Avatar; a != nil && a.Source == AvatarPEP {
 			shown = a.ID
 		}
 		if avatarID(item) != shown {

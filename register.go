@@ -197,7 +197,7 @@ func (c *component) setOptions(ctx context.Context, e *entry, values Options, la
 		e.user = u
 	}
 	c.update(e)
-	c.setProfile(e, e.profile.orNone()) // what is switched off is forgotten
+	c.setProfile(e, e.profile()) // what is switched off is forgotten
 	return nil
 }
 

@@ -147,8 +147,8 @@ func (c *component) silent(ctx context.Context, e *entry, link uint32) {
 	if state := c.board.link.Load(); e.current.Load() == nil || state.number != link || !state.since.IsZero() {
 		return // who has left; and a newer link asks again
 	}
-	if e.resources = e.resources.Silent(link); len(e.resources) == 0 {
-		e.seen = time.Time{} // they went while we did not watch
+	if e.resources = e.resources.Silent(link); len(e.resources) == 0 && e.extras != nil {
+		e.extras.seen = time.Time{} // they went while we did not watch
 	}
 	c.heard(ctx, e)
 }

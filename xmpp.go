@@ -435,11 +435,15 @@ func (c *component) available(ctx context.Context, e *entry, s *received) {
 }
 
 func (c *component) unavailable(ctx context.Context, e *entry, s *received) {
-	if watched := len(e.resources) > 0; watched {
-		e.seen = c.now()
-		if sent, ok := delayStamp(s); ok && sent.Before(e.seen) {
-			e.seen = sent.UTC()
+	switch watched := len(e.resources) > 0; {
+	case watched && e.user.Options.ShowLastSeen:
+		seen := c.now()
+		if sent, ok := delayStamp(s); ok && sent.Before(seen) {
+			seen = sent.UTC()
 		}
+		e.more().seen = seen
+	case watched && e.extras != nil:
+		e.extras.seen = time.Time{} // else an older time would come back with the option
 	}
 	e.resources = e.resources.Remove(s.from.resource)
 	c.heard(ctx, e)
