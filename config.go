@@ -51,7 +51,7 @@ func (c *config) dbFlag(f *pflag.FlagSet) {
 }
 
 func (c *config) webFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` of the web server: host:port or unix:/path")
+	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` of the web server: host:port or unix:/path; a socket from systemd goes before it")
 	f.StringVar(&c.baseURL, "base-url", "", "`URL` by which the outside world reaches the web server, used in every link that is handed out (default from --listen)")
 }
 

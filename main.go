@@ -15,6 +15,7 @@
 //	webstatus backup FILE       a consistent copy of the database, while serve runs
 //	webstatus templates export  write the templates of the pages, to be changed
 //	webstatus check             say what is wrong with the configuration, the database, the link
+//	webstatus healthcheck       ask a running serve whether it is well, for containers
 //	webstatus demo              everything against a built-in XMPP server with simulated people
 //	webstatus version
 //

@@ -12,31 +12,59 @@ import (
 	"testing"
 )
 
-// TestNginx puts nginx, with the lines that are handed out, in front of a website: events come at once, and readers are told apart.
-func TestNginx(t *testing.T) {
-	nginx := need(t, "nginx")
-	f := newFixture(t, nil)
-	f.site.proxies = append(f.site.proxies, loopbackProxies...)
-	f.register("")
-	f.says("b", "", "")
-	content, err := os.ReadFile(filepath.Join("dist", "nginx.conf"))
-	if err != nil {
-		t.Fatal(err)
+// TestProxies puts each of the web servers, with the lines that are handed out for it, in front of a website: pages come through,
+// events come at once, and readers are told apart.
+func TestProxies(t *testing.T) {
+	modules := ""
+	for _, name := range []string{"mpm_event", "authz_core", "proxy", "proxy_http"} {
+		modules += "LoadModule " + name + "_module /usr/lib/apache2/modules/mod_" + name + ".so\n"
 	}
-	dir, port := t.TempDir(), strconv.Itoa(freePort(t))
-	server := strings.NewReplacer("listen 80;", "listen 127.0.0.1:"+port+";", "http://127.0.0.1:8080", f.web.URL).Replace(string(content))
-	conf := fmt.Sprintf("daemon off;\npid %[1]s/pid;\nerror_log stderr;\nworker_processes 1;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/a;\nproxy_temp_path %[1]s/b;\n"+
-		"fastcgi_temp_path %[1]s/c;\nuwsgi_temp_path %[1]s/d;\nscgi_temp_path %[1]s/e;\n%[2]s}\n", dir, server)
-	if os.Getuid() == 0 {
-		conf = "user root;\n" + conf
+	tests := []struct {
+		program, lines, address string
+		around                  string // of the lines, with the directory as %[1]s and the port as %[2]s
+		args                    []string
+	}{
+		{"nginx", "nginx.conf", "listen 80;>listen 127.0.0.1:%s;", "daemon off;\npid %[1]s/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/a;\n" +
+			"proxy_temp_path %[1]s/b;\nfastcgi_temp_path %[1]s/c;\nuwsgi_temp_path %[1]s/d;\nscgi_temp_path %[1]s/e;\nLINES}\n", []string{"-c", "CONF", "-p", "DIR", "-e", "stderr"}},
+		{"apache2", "apache.conf", "*:80>127.0.0.1:%s", "ServerRoot %[1]s\nListen 127.0.0.1:%[2]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nServerName localhost\nUser nobody\nGroup nogroup\n" +
+			modules + "LINES", []string{"-f", "CONF", "-DFOREGROUND"}},
+		{"caddy", "Caddyfile", "status.example.org {>http://127.0.0.1:%s {", "{\n\tadmin off\n}\nLINES", []string{"run", "--config", "CONF", "--adapter", "caddyfile"}},
 	}
-	path := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
+	for _, tt := range tests {
+		t.Run(tt.program, func(t *testing.T) {
+			program := need(t, tt.program)
+			f := newFixture(t, nil)
+			f.site.proxies = loopbackProxies
+			f.register("")
+			f.says("b", "", "")
+			lines, err := os.ReadFile(filepath.Join("dist", tt.lines))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, port := t.TempDir(), strconv.Itoa(freePort(t))
+			from, to, _ := strings.Cut(tt.address, ">")
+			inner := strings.NewReplacer(from, fmt.Sprintf(to, port), "http://127.0.0.1:8080", f.web.URL, "127.0.0.1:8080", strings.TrimPrefix(f.web.URL, "http://")).Replace(string(lines))
+			conf := strings.Replace(strings.NewReplacer("%[1]s", dir, "%[2]s", port).Replace(tt.around), "LINES", inner, 1)
+			if tt.program == "nginx" && os.Getuid() == 0 {
+				conf = "user root;\n" + conf
+			}
+			path := filepath.Join(dir, "conf")
+			if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(program)
+			for _, arg := range tt.args {
+				cmd.Args = append(cmd.Args, strings.NewReplacer("CONF", path, "DIR", dir).Replace(arg))
+			}
+			cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+			start(t, cmd)
+			testProxy(t, f, "http://127.0.0.1:"+port)
+		})
 	}
-	start(t, exec.Command(nginx, "-c", path, "-p", dir, "-e", "stderr"))
-	url := "http://127.0.0.1:" + port
-	eventually(t, "nginx answers", func() bool {
+}
+
+func testProxy(t *testing.T, f *fixture, url string) {
+	eventually(t, "the proxy answers", func() bool {
 		resp, err := http.Get(url + julietPage)
 		if err == nil {
 			resp.Body.Close()
@@ -56,15 +84,19 @@ func TestNginx(t *testing.T) {
 	if data := next(t, lines, "data"); !strings.Contains(data, `"dnd"`) {
 		t.Error(data)
 	}
-	for _, header := range []string{"203.0.113.7", "203.0.113.8"} {
-		r, err := http.NewRequest("GET", url+julietPage, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.RemoteAddr = "127.0.0.1:1"
-		r.Header.Set("X-Forwarded-For", header+", 127.0.0.1") // as nginx adds it
-		if got := f.site.client(r); got.String() != header {
-			t.Errorf("%s is taken for %s", header, got)
+}
+
+// TestForwardedFor believes what trusted proxies say of readers, and nobody else.
+func TestForwardedFor(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = loopbackProxies
+	for _, tt := range []struct{ remote, forwarded, want string }{
+		{"127.0.0.1:1", "203.0.113.7", "203.0.113.7"}, {"127.0.0.1:1", "198.51.100.9, 203.0.113.7, 127.0.0.1", "203.0.113.7"},
+		{"198.51.100.1:1", "203.0.113.7", "198.51.100.1"}, {"127.0.0.1:1", "", "invalid IP"}, {"@", "203.0.113.7", "203.0.113.7"}, {"[::1]:1", "rubbish", "invalid IP"},
+	} {
+		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{"X-Forwarded-For": {tt.forwarded}}}
+		if got := f.site.client(r).String(); got != tt.want {
+			t.Errorf("%s for %q is taken for %s, want %s", tt.remote, tt.forwarded, got, tt.want)
 		}
 	}
 }
