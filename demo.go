@@ -284,7 +284,7 @@ server and no configuration is needed. Without --listen a free port is taken if 
 			if err := problems.orNil(); err != nil {
 				return err
 			}
-			listener, err := listen(conf.listen)
+			listener, err := listen(conf.listen, "listen")
 			if err != nil && !cmd.Flags().Changed("listen") {
 				listener, err = net.Listen("tcp", "127.0.0.1:0")
 			}

@@ -165,7 +165,7 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 	defer db.Close()
 	listener, err := handedListener()
 	if err == nil && listener == nil {
-		listener, err = listen(conf.listen)
+		listener, err = listen(conf.listen, "listen")
 	}
 	if err != nil {
 		return err
@@ -176,11 +176,11 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 		return err
 	}
 	for _, door := range []struct {
-		address  string
-		listener *net.Listener
-	}{{conf.metrics, &doors.metrics}, {conf.redirect, &doors.redirect}} {
+		address, flag string
+		listener      *net.Listener
+	}{{conf.metrics, "metrics-listen", &doors.metrics}, {conf.redirect, "redirect-listen", &doors.redirect}} {
 		if door.address != "" {
-			if *door.listener, err = listen(door.address); err != nil {
+			if *door.listener, err = listen(door.address, door.flag); err != nil {
 				return err
 			}
 		}
@@ -237,35 +237,35 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 	})
 	g.Go(func() error { return c.run(linked) })
 	g.Go(func() error { c.notifySystemd(ctx); return nil })
-	g.Go(func() error { return collector{c, site}.serveMetrics(ctx, doors.metrics) })
-	g.Go(func() error { return serveRedirect(ctx, doors.redirect, doors.redirection) })
+	g.Go(func() error { return serveBeside(ctx, doors.metrics, collector{c, site}.handler()) })
+	g.Go(func() error { return serveBeside(ctx, doors.redirect, doors.redirection) })
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err
 }
 
-// listen opens the web server's address: host:port or unix:/path.
-func listen(address string) (net.Listener, error) {
+// listen opens an address that a flag names: host:port or unix:/path.
+func listen(address, flag string) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
 		l, err := net.Listen("tcp", address)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("another program uses the address %s: stop that one, or choose another with --listen", address)
+			return nil, fmt.Errorf("another program uses the address %s: stop that one, or choose another with --%s", address, flag)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("cannot listen at %s: check --listen (%w)", address, err)
+			return nil, fmt.Errorf("cannot listen at %s: check --%s (%w)", address, flag, err)
 		}
 		return l, nil
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("another program uses the socket %s: stop that one, or choose another with --listen", path)
+		return nil, fmt.Errorf("another program uses the socket %s: stop that one, or choose another with --%s", path, flag)
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
 		os.Remove(path) // left behind by a process that was killed; if it stays, listening says why
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen at the socket %s: check --listen (%w)", path, err)
+		return nil, fmt.Errorf("cannot listen at the socket %s: check --%s (%w)", path, flag, err)
 	}
 	// What is served is public. Who shall not reach the socket is kept out by its directory.
 	return l, os.Chmod(path, 0o666)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -22,12 +21,10 @@ import (
 
 // counters count what happens, at the cost of one atomic addition each.
 type counters struct {
-	received [4]atomic.Uint64               // stanzas, by kind
-	sent     [4]atomic.Uint64               // the same
-	answers  [len(answerKinds)][6]answerSum // by what was asked for, and by class of status
+	received [4]atomic.Uint64                   // stanzas, by kind
+	sent     [4]atomic.Uint64                   // the same
+	answers  [len(answerKinds)][6]atomic.Uint64 // by what was asked for, and by class of status
 }
-
-type answerSum struct{ atomic.Uint64 }
 
 var stanzaKinds = [4]string{"iq", "message", "presence", "other"}
 
@@ -298,18 +295,4 @@ func healthcheckCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&conf.metrics, "metrics-listen", "", "`address` that serve has been given, such as 127.0.0.1:9180")
 	return cmd
-}
-
-// serveMetrics answers for the operator's eyes until ctx is done; at once if there is no listener.
-func (m collector) serveMetrics(ctx context.Context, listener net.Listener) error {
-	if listener == nil {
-		return nil
-	}
-	server := &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("the web server for metrics failed: %w", err)
-	}
-	return nil
 }

@@ -99,7 +99,6 @@ func etag(body []byte, suffix string) string {
 
 // A renderer makes representations out of views, and the pages that are the same for everybody.
 type renderer struct {
-	domain        string // the component's JID
 	languages     *languages
 	pages         *template.Template
 	sources       map[string]string // of styles and scripts, by name
@@ -201,7 +200,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &renderer{domain: domain, languages: languages, pages: pages, sources: make(map[string]string),
+	r := &renderer{languages: languages, pages: pages, sources: make(map[string]string),
 		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte)}
 	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
 		source, err := fs.ReadFile(files, name)

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -118,18 +116,4 @@ func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		}
 	}
 	return f.current, nil
-}
-
-// serveRedirect answers at port 80, or where else it is told to, until ctx is done; at once if there is no listener.
-func serveRedirect(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	if listener == nil {
-		return nil
-	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("the web server that redirects failed: %w", err)
-	}
-	return nil
 }

@@ -74,10 +74,7 @@ func usersExportCommand() *cobra.Command {
 		Long:  "Write all users to standard output, one JSON object a line, with the tokens of their web addresses: keep it as you keep the database.",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
-			if err := problems.orNil(); err != nil {
-				return err
-			}
-			db, err := openDatabase(cmd.Context(), conf.db, false)
+			db, err := conf.open(cmd.Context(), problems)
 			if err != nil {
 				return err
 			}

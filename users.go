@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -50,10 +51,7 @@ func usersListCommand() *cobra.Command {
 			if filter.states, err = parseStates(wanted); err != nil {
 				problems.add("state", "%v: %v", strings.Join(wanted, ","), err)
 			}
-			if err := problems.orNil(); err != nil {
-				return err
-			}
-			db, err := openDatabase(cmd.Context(), conf.db, false)
+			db, err := conf.open(cmd.Context(), problems)
 			if err != nil {
 				return err
 			}
@@ -191,10 +189,7 @@ func usersShowCommand() *cobra.Command {
 			}
 			conf.resolveListen(problems)
 			baseURL := conf.resolveBaseURL(problems)
-			if err := problems.orNil(); err != nil {
-				return err
-			}
-			db, err := openDatabase(cmd.Context(), conf.db, false)
+			db, err := conf.open(cmd.Context(), problems)
 			if err != nil {
 				return err
 			}
@@ -235,10 +230,7 @@ func usersRemoveCommand() *cobra.Command {
 			if err != nil {
 				problems.problems = append(problems.problems, err.Error())
 			}
-			if err := problems.orNil(); err != nil {
-				return err
-			}
-			db, err := openDatabase(cmd.Context(), conf.db, false)
+			db, err := conf.open(cmd.Context(), problems)
 			if err != nil {
 				return err
 			}
@@ -261,4 +253,12 @@ func bareArgument(s string) (string, error) {
 		err = errors.New("not a bare JID such as juliet@example.org: " + s)
 	}
 	return j.bare, err
+}
+
+// open opens the database that the flags name, unless there are problems with how the command was called.
+func (c *config) open(ctx context.Context, problems *usageError) (*database, error) {
+	if err := problems.orNil(); err != nil {
+		return nil, err
+	}
+	return openDatabase(ctx, c.db, false)
 }

@@ -50,8 +50,8 @@ type age struct {
 	unit  time.Duration // zero for no age
 }
 
-// coarse returns how long ago a time was in minutes, later in hours, then in days, and the time as exactly as that says.
-func coarse(t, now time.Time) (time.Time, age) {
+// ageOf returns how long ago a time was: in minutes, later in hours, then in days.
+func ageOf(t, now time.Time) age {
 	unit := time.Minute
 	switch d := now.Sub(t); {
 	case d >= 24*time.Hour:
@@ -59,8 +59,7 @@ func coarse(t, now time.Time) (time.Time, age) {
 	case d >= time.Hour:
 		unit = time.Hour
 	}
-	t = t.UTC().Truncate(unit)
-	return t, age{max(1, int(now.Sub(t)/unit)), unit}
+	return age{max(1, int(now.Sub(t.Truncate(unit))/unit)), unit}
 }
 
 // in puts an age in words.
@@ -89,7 +88,7 @@ func (s *snapshot) validity(l *linkState, now time.Time) validity {
 	}
 	v := validity{asOf: l.since}
 	if t := s.lastActive(); !t.IsZero() {
-		_, v.active = coarse(t, now)
+		v.active = ageOf(t, now)
 	}
 	return v
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -408,6 +409,22 @@ func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, ha
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
 		server.Close() // those who are still not done
+	}
+	return nil
+}
+
+// serveBeside answers at a listener of less weight, whose readers need not be waited for, until ctx is done; at once if there is
+// none.
+func serveBeside(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	if listener == nil {
+		return nil
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("the web server at %s failed: %w", listener.Addr(), err)
 	}
 	return nil
 }
