@@ -28,6 +28,7 @@ func TestE2E(t *testing.T) {
 			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
 			t.Run("slixmpp", func(t *testing.T) { testSlixmpp(t, s) })
 			t.Run("profanity", func(t *testing.T) { testProfanity(t, s) })
+			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
 			t.Run("abuse", func(t *testing.T) { testAbuse(t, s) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, s) })
 			t.Run("killed", func(t *testing.T) { testKilled(t, s) })
@@ -267,6 +268,24 @@ func testSlixmpp(t *testing.T, s *server) {
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "done\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// testLastSeen has somebody go while nobody watches, and asks the server when that was.
+func testLastSeen(t *testing.T, s *server) {
+	a := newAppliance(t, s.componentAddress())
+	c := s.login(t, "user1", "seen")
+	c.dropContact(t)
+	c.send(t, `<presence/>`)
+	c.join(t, "show_last_seen=1")
+	a.want(t, c.bare, shown{state: "available"})
+	a.end(t, syscall.SIGKILL)
+	c.send(t, `<presence type='unavailable'/></stream:stream>`)
+	a.start(t)
+	eventually(t, "the server says when", func() bool {
+		_, data := a.get(t, jidPath(c.bare)+".json")
+		return strings.Contains(data, `"state":"unavailable"`) && strings.Contains(data, `"last_seen":"`)
+	})
+	s.login(t, "user1", "cleanup").dropContact(t)
 }
 
 // testAbuse sends what has ended other components.
