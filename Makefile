@@ -2,8 +2,8 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers, clients and a browser.
-PROGRAMS = prosody ejabberdctl erl chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap npm
-PACKAGES = gcc libc6-dev prosody ejabberd chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap $(if $(shell command -v npm),,npm)
+PROGRAMS = prosody ejabberdctl erl chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter npm
+PACKAGES = gcc libc6-dev prosody ejabberd chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux $(if $(shell command -v npm),,npm)
 SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
 # Succeed if the race detector can be built, and if nothing is missing.
@@ -51,11 +51,12 @@ manual: build/$(shell go env GOOS)_$(shell go env GOARCH)/webstatus
 clean:
 	rm -rf build webstatus
 
-# Everything that must hold. Where packages cannot be installed, the tests that want them are skipped and say so.
+# Everything that must hold, and anew each time, since what the tests start reads files that Go does not know of. Where packages cannot
+# be installed, the tests that want them are skipped and say so.
 test: programs check
 	if ($(HAS_ALL)); then export WEBSTATUS_E2E=require; fi; \
 	race=; if $(HAS_CC); then race=-race; fi; \
-	go test $$race -timeout 14m ./...
+	go test $$race -count 1 -timeout 14m ./...
 
 check:
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt: $$files"; exit 1; fi

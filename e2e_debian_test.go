@@ -8,57 +8,43 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 )
 
-// fakeSystemctl stands in for systemd, which cannot run in a mere directory: it starts what the units say.
-const fakeSystemctl = `#!/bin/sh
-case "$*" in
-"restart prosody")
-	su prosody -s /bin/sh -c 'echo $$ > /tmp/prosody.pid; exec prosody -F' >/var/log/prosody.out 2>&1 & ;;
-"enable --now webstatus.socket webstatus.service")
-	set -a
-	. /etc/webstatus/webstatus.env
-	eval "$(sed -n 's/^Environment=//p' /usr/lib/systemd/system/webstatus.service)"
-	WEBSTATUS_LISTEN=$(sed -n 's/^ListenStream=//p' /usr/lib/systemd/system/webstatus.socket)
-	CREDENTIALS_DIRECTORY=/etc/webstatus
-	mkdir -p /var/lib/webstatus
-	$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/webstatus.service) >/var/log/webstatus.log 2>&1 &
-	echo $! > /run/webstatus.pid;;
-"status webstatus") ;;
-*) echo "systemctl $*: unknown" >&2; exit 1;;
-esac
-`
-
-// A debian is a fresh Debian in a directory.
+// A debian is a fresh Debian in a directory, which systemd has booted as a machine of its own; its network is ours.
 type debian struct {
 	t    *testing.T
 	root string
+	init string // the process that is its systemd
 }
 
-// newDebian sets one up, whose programs are ended with the test.
+// newDebian sets one up, which is shut down with the test.
 func newDebian(t *testing.T) *debian {
 	t.Helper()
-	d := &debian{t, t.TempDir()}
-	d.run(need(t, "debootstrap"), "--variant=minbase", "bookworm", d.root)
-	d.write("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
+	d := &debian{t: t, root: t.TempDir()}
+	d.run(need(t, "debootstrap"), "--variant=minbase", "--include=systemd-sysv", "bookworm", d.root)
 	d.write("etc/apt/apt.conf.d/yes", "APT::Get::Assume-Yes \"true\";\n", 0o644)
-	d.write("usr/local/bin/systemctl", fakeSystemctl, 0o755)
-	t.Cleanup(func() {
-		for _, name := range []string{"tmp/prosody.pid", "run/webstatus.pid"} {
-			content, _ := os.ReadFile(filepath.Join(d.root, name)) // none if it came to nothing
-			if pid, err := strconv.Atoi(strings.TrimSpace(string(content))); err == nil {
-				syscall.Kill(pid, syscall.SIGTERM)
-			}
+	machine := start(t, exec.Command(need(t, "systemd-nspawn"), "--boot", "--directory="+d.root, "--register=no", "--keep-unit", "--console=pipe"))
+	children := fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", machine.cmd.Process.Pid)
+	eventually(t, "a machine that runs", func() bool {
+		select {
+		case <-machine.done:
+			t.Skipf("no machine can be booted here: %s", machine.out)
+		default:
 		}
+		pids, err := os.ReadFile(children)
+		if err != nil || len(strings.Fields(string(pids))) != 1 {
+			return false
+		}
+		d.init = strings.TrimSpace(string(pids))
+		state, err := d.command("systemctl is-system-running --wait").Output()
+		return err == nil && string(state) == "running\n"
+	})
+	t.Cleanup(func() {
 		if t.Failed() {
-			for _, name := range []string{"prosody.out", "webstatus.log"} {
-				log, _ := os.ReadFile(filepath.Join(d.root, "var/log", name)) // the same
-				t.Logf("%s:\n%s", name, log)
-			}
+			log, _ := d.command("journalctl --no-pager --boot --lines=100").CombinedOutput() // none if it has not come that far
+			t.Logf("%s", log)
 		}
 	})
 	return d
@@ -75,10 +61,20 @@ func (d *debian) run(name string, args ...string) string {
 	return string(out)
 }
 
-// inside runs a command in the directory, as if it were the whole machine.
+// command is one for the machine's shell.
+func (d *debian) command(command string) *exec.Cmd {
+	return exec.Command("nsenter", "--target="+d.init, "--all", "env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
+		"DEBIAN_FRONTEND=noninteractive", "sh", "-c", "cd /root && "+command)
+}
+
+// inside runs a command in the machine, which has to succeed.
 func (d *debian) inside(command string) string {
 	d.t.Helper()
-	return d.run("chroot", d.root, "sh", "-c", "cd /root && "+command)
+	out, err := d.command(command).CombinedOutput()
+	if err != nil {
+		d.t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return string(out)
 }
 
 func (d *debian) write(path, content string, mode os.FileMode) {
@@ -100,8 +96,8 @@ func (d *debian) packages() string {
 	return d.run("sha256sum", filepath.Join("build", fmt.Sprintf("webstatus_%s_amd64.deb", version)), filepath.Join("build", fmt.Sprintf("webstatus-%s-1.x86_64.rpm", version)))
 }
 
-// TestE2EDebian follows the README's "On your server" word by word in a fresh Debian, and gets a page; then it upgrades the package,
-// removes it, and purges it.
+// TestE2EDebian follows the README's "On your server" word by word in a fresh Debian, and gets a page. Then the service crashes, is
+// upgraded, is given files by root and a configuration that is none, and is removed.
 func TestE2EDebian(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can set up a Debian in a directory")
@@ -123,11 +119,67 @@ func TestE2EDebian(t *testing.T) {
 	}
 	d.write("root/"+deb, string(content), 0o644)
 	commands := serverCommands(t)
-	for _, command := range commands[:6] {
+	for _, command := range commands[:5] {
 		d.inside(command)
 	}
-	eventually(t, "a page", func() bool {
-		resp, err := http.Get("http://127.0.0.1:8080/")
+	d.wantLink(commands[5])
+	if listed := d.inside(commands[6]); !strings.Contains(listed, "JID") {
+		t.Errorf("%s: %s", commands[6], listed)
+	}
+	for _, path := range []string{"usr/share/man/man1/webstatus-serve.1.gz", "usr/share/bash-completion/completions/webstatus"} {
+		if !d.exists(path) {
+			t.Errorf("%s is missing", path)
+		}
+	}
+
+	d.inside("systemctl reload webstatus")
+	d.inside("systemctl kill --signal=ABRT webstatus") // as the watchdog does
+	eventually(t, "the service is started again", func() bool {
+		return d.inside("systemctl show --property=NRestarts --value webstatus") == "1\n"
+	})
+	d.wantLink(commands[5])
+	stop := keepAsking(t, pageOfDebian)
+	for range 3 {
+		d.inside("dpkg -i ./" + deb)
+		d.wantLink(commands[5])
+	}
+	stop()
+
+	d.inside("systemctl stop webstatus.socket webstatus.service && rm /var/lib/webstatus/* && webstatus migrate --db /var/lib/webstatus/webstatus.db")
+	d.inside("systemctl start webstatus") // where the file belongs to root
+	d.wantLink(commands[5])
+
+	d.write("etc/webstatus/webstatus.env", "WEBSTATUS_DOMAIN=\n", 0o644)
+	d.inside("dpkg -i ./" + deb)
+	if kept := d.inside("cat /etc/webstatus/webstatus.env"); kept != "WEBSTATUS_DOMAIN=\n" {
+		t.Errorf("the upgrade has changed the configuration: %s", kept)
+	}
+	d.inside("dpkg -r webstatus")
+	if d.exists("usr/bin/webstatus") || !d.exists("etc/webstatus/webstatus.env") || !d.exists("var/lib/webstatus/webstatus.db") {
+		t.Error("a removal is to remove the program alone")
+	}
+	if resp, err := http.Get(pageOfDebian); err == nil {
+		resp.Body.Close()
+		t.Error("the socket is open after the removal")
+	}
+	d.inside("dpkg -P webstatus")
+	if d.exists("etc/webstatus") || d.exists("var/lib/webstatus") {
+		t.Error("something is left after purging")
+	}
+}
+
+// pageOfDebian is where the web server is to be found after the installation.
+const pageOfDebian = "http://127.0.0.1:8080/"
+
+// wantLink waits until the service says that it is linked, and for the page.
+func (d *debian) wantLink(statusCommand string) {
+	d.t.Helper()
+	eventually(d.t, "the link", func() bool {
+		status, err := d.command(statusCommand).Output()
+		return err == nil && strings.Contains(string(status), `Status: "`+linked)
+	})
+	eventually(d.t, "a page", func() bool {
+		resp, err := http.Get(pageOfDebian)
 		if err != nil {
 			return false
 		}
@@ -135,32 +187,6 @@ func TestE2EDebian(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		return err == nil && resp.StatusCode == 200 && strings.Contains(string(body), "webstatus.example.org")
 	})
-	eventually(t, "the link", func() bool {
-		log, err := os.ReadFile(filepath.Join(d.root, "var/log/webstatus.log"))
-		return err == nil && strings.Contains(string(log), linked)
-	})
-	if listed := d.inside(commands[6]); !strings.Contains(listed, "JID") {
-		t.Errorf("%s: %s", commands[6], listed)
-	}
-
-	for _, path := range []string{"usr/share/man/man1/webstatus-serve.1.gz", "usr/share/bash-completion/completions/webstatus"} {
-		if !d.exists(path) {
-			t.Errorf("%s is missing", path)
-		}
-	}
-	d.write("etc/webstatus/webstatus.env", "WEBSTATUS_DOMAIN=mine.example.org\n", 0o644)
-	d.inside("dpkg -i ./" + deb)
-	if kept := d.inside("cat /etc/webstatus/webstatus.env"); kept != "WEBSTATUS_DOMAIN=mine.example.org\n" {
-		t.Errorf("the upgrade has changed the configuration: %s", kept)
-	}
-	d.inside("dpkg -r webstatus")
-	if d.exists("usr/bin/webstatus") || !d.exists("etc/webstatus/webstatus.env") || !d.exists("var/lib/webstatus/webstatus.db") {
-		t.Error("a removal is to remove the program alone")
-	}
-	d.inside("dpkg -P webstatus")
-	if d.exists("etc/webstatus") || d.exists("var/lib/webstatus") {
-		t.Error("something is left after purging")
-	}
 }
 
 // serverCommands are those of the README's section, without sudo.
