@@ -369,6 +369,9 @@ func (c *config) logger(problems *usageError, to io.Writer) *slog.Logger {
 		problems.add("log-level", "%q is none of debug, info, warn, error", c.logLevel)
 	}
 	options := &slog.HandlerOptions{Level: level}
+	if _, is := to.(journalWriter); is {
+		options.ReplaceAttr = withoutTime
+	}
 	switch c.logFormat {
 	case "json":
 		return slog.New(slog.NewJSONHandler(to, options))

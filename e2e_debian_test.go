@@ -132,6 +132,9 @@ func TestE2EDebian(t *testing.T) {
 		}
 	}
 
+	if log := d.inside("journalctl --unit=webstatus --output=cat"); !strings.Contains(log, "\nlevel=INFO msg=serving ") {
+		t.Errorf("the journal has:\n%s", log)
+	}
 	d.inside("systemctl reload webstatus")
 	d.inside("systemctl kill --signal=ABRT webstatus") // as the watchdog does
 	eventually(t, "the service is started again", func() bool {
@@ -153,6 +156,10 @@ func TestE2EDebian(t *testing.T) {
 	d.inside("dpkg -i ./" + deb)
 	if kept := d.inside("cat /etc/webstatus/webstatus.env"); kept != "WEBSTATUS_DOMAIN=\n" {
 		t.Errorf("the upgrade has changed the configuration: %s", kept)
+	}
+	if log := d.inside("journalctl --unit=webstatus --priority=err --output=cat"); !strings.Contains(log, "webstatus: --domain (WEBSTATUS_DOMAIN): required") ||
+		strings.Contains(log, "level=INFO") {
+		t.Errorf("of what went wrong the journal has:\n%s", log)
 	}
 	d.inside("dpkg -r webstatus")
 	if d.exists("usr/bin/webstatus") || !d.exists("etc/webstatus/webstatus.env") || !d.exists("var/lib/webstatus/webstatus.db") {

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
+	"os"
+	"regexp"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 )
 
 // handedListener returns the socket that systemd has opened for us (sd_listen_fds(3)), nil if there is none.
@@ -88,4 +94,45 @@ func (c *component) isAlive(ctx context.Context) bool {
 	}
 	_, err := c.db.Changes(ctx)
 	return err == nil
+}
+
+// standardError returns where errors and the log go.
+func standardError() io.Writer {
+	if is, err := journal.StderrIsJournalStream(); err == nil && is {
+		return journalWriter{os.Stderr}
+	}
+	return os.Stderr
+}
+
+// A journalWriter tells the journal the priority of each line (sd-daemon(3)), so that journalctl -p warning shows what went wrong. What
+// is no line of the log is an error.
+type journalWriter struct{ to io.Writer }
+
+var (
+	logLine    = regexp.MustCompile(`^(?:level=|\{"level":")([A-Z]+)`) // of either format, without time
+	priorities = map[string]journal.Priority{"DEBUG": journal.PriDebug, "INFO": journal.PriInfo, "WARN": journal.PriWarning,
+		"ERROR": journal.PriErr}
+)
+
+func (w journalWriter) Write(text []byte) (int, error) {
+	var out bytes.Buffer
+	for line := range bytes.Lines(text) {
+		priority := journal.PriErr
+		if level := logLine.FindSubmatch(line); level != nil {
+			priority = priorities[string(level[1])]
+		}
+		fmt.Fprintf(&out, "<%d>%s", priority, line)
+	}
+	if _, err := w.to.Write(out.Bytes()); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
+// withoutTime leaves out the time of a log line, which the journal has anyway.
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
 }
