@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/xml"
 	"fmt"
 	"image"
@@ -65,7 +66,7 @@ func (p paint) in(t theme) color.NRGBA {
 	return p.light
 }
 
-func hexColour(c color.NRGBA) string { return fmt.Sprintf("#%02x%02x%02x", c.R, c.G, c.B) }
+func hexColour(c color.NRGBA) string { return "#" + hex.EncodeToString([]byte{c.R, c.G, c.B}) }
 
 // A point is a place in a picture, from its top left.
 type point struct{ x, y float64 }
@@ -150,7 +151,12 @@ func (p *picture) writeSVG(t theme, height float64) []byte {
 }
 
 // number writes a length as briefly as it can be.
-func number(f float64) string { return strconv.FormatFloat(math.Round(f*100)/100, 'f', -1, 64) }
+func number(f float64) string {
+	if whole := math.Trunc(f); whole == f {
+		return strconv.Itoa(int(whole))
+	}
+	return strconv.FormatFloat(math.Round(f*100)/100, 'f', -1, 64)
+}
 
 func escaped(text string) string {
 	var b strings.Builder
@@ -378,7 +384,7 @@ func distance(p, a, b point) float64 {
 }
 
 func (t text) png(c *canvas) {
-	face, err := opentype.NewFace(t.font(), &opentype.FaceOptions{Size: t.size * c.scale, DPI: 72})
+	face, err := opentype.NewFace(t.face().Font, &opentype.FaceOptions{Size: t.size * c.scale, DPI: 72})
 	if err != nil {
 		panic(err) // the font is part of the program
 	}
@@ -415,38 +421,65 @@ func (p portrait) png(c *canvas) {
 
 // Text.
 
+// A typeface is a font whose common characters have been measured.
+type typeface struct {
+	*sfnt.Font
+	widths [0x500]float64 // of the characters up to Cyrillic, in parts of the size; 0 for those that it does not have
+}
+
 var (
-	regularFont = sync.OnceValue(func() *sfnt.Font { return parseFont(goregular.TTF) })
-	boldFont    = sync.OnceValue(func() *sfnt.Font { return parseFont(gobold.TTF) })
+	regularFace = sync.OnceValue(func() *typeface { return newTypeface(goregular.TTF) })
+	boldFace    = sync.OnceValue(func() *typeface { return newTypeface(gobold.TTF) })
 )
 
-func parseFont(ttf []byte) *sfnt.Font {
-	f, err := opentype.Parse(ttf)
+func newTypeface(ttf []byte) *typeface {
+	parsed, err := opentype.Parse(ttf)
 	if err != nil {
 		panic(err) // the font is part of the program
+	}
+	f := &typeface{Font: parsed}
+	for r := range f.widths {
+		f.widths[r] = f.measure(rune(r))
 	}
 	return f
 }
 
-func (t text) font() *sfnt.Font {
-	if t.bold {
-		return boldFont()
+// measure returns how wide a character is, in parts of the size; 0 if the font does not have it.
+func (f *typeface) measure(r rune) float64 {
+	var buffer sfnt.Buffer
+	const unit = 1000
+	i, err := f.GlyphIndex(&buffer, r)
+	if err != nil || i == 0 {
+		return 0
 	}
-	return regularFont()
+	advance, err := f.GlyphAdvance(&buffer, i, fixed.I(unit), font.HintingNone)
+	if err != nil {
+		return 0
+	}
+	return float64(advance) / 64 / unit
+}
+
+func (f *typeface) width(r rune) float64 {
+	if int(r) < len(f.widths) {
+		return f.widths[r]
+	}
+	return f.measure(r)
+}
+
+func (t text) face() *typeface {
+	if t.bold {
+		return boldFace()
+	}
+	return regularFace()
 }
 
 // width measures the text with the font's own metrics, and guesses where the font has no such character.
 func (t text) width() (w float64) {
-	var buffer sfnt.Buffer
-	f := t.font()
-	const unit = 1000
+	f := t.face()
 	for _, r := range t.string {
-		i, err := f.GlyphIndex(&buffer, r)
-		if err == nil && i != 0 {
-			if advance, err := f.GlyphAdvance(&buffer, i, fixed.I(unit), font.HintingNone); err == nil {
-				w += float64(advance) / 64 / unit
-				continue
-			}
+		if own := f.width(r); own > 0 {
+			w += own
+			continue
 		}
 		switch width.LookupRune(r).Kind() {
 		case width.EastAsianWide, width.EastAsianFullwidth:
@@ -474,9 +507,8 @@ func (t text) fits(w float64) text {
 
 // canDraw reports whether our fonts have every character of a text; a reader's have more.
 func canDraw(s string) bool {
-	var buffer sfnt.Buffer
 	for _, r := range s {
-		if i, err := regularFont().GlyphIndex(&buffer, r); err != nil || i == 0 {
+		if regularFace().width(r) == 0 {
 			return false
 		}
 	}
