@@ -17,8 +17,21 @@ import (
 
 // A catalogue has all that is said to people in one language: a file of templates/lang.
 type catalogue struct {
+	Tag       string // BCP 47, for HTML's lang
+	Name      string // in the language itself
+	Direction string // in which it is written, for HTML's dir
+
 	tag   language.Tag
 	texts map[string]string
+}
+
+func newCatalogue(tag language.Tag, texts map[string]string) *catalogue {
+	c := &catalogue{Tag: tag.String(), Name: texts["language"], Direction: "ltr", tag: tag, texts: texts}
+	script, _ := tag.Script()
+	if code := script.String(); code == "Arab" || code == "Hebr" {
+		c.Direction = "rtl"
+	}
+	return c
 }
 
 // text returns the text of that name, with each {name} in it replaced by the value that follows the name.
@@ -36,21 +49,6 @@ func (c *catalogue) Text(name string) string { return c.texts[name] }
 func (c *catalogue) Around(name string) [2]string {
 	text := c.texts[name]
 	return [2]string{text[:strings.IndexByte(text, '{')], text[strings.IndexByte(text, '}')+1:]}
-}
-
-// Tag returns the BCP 47 tag, for HTML's lang.
-func (c *catalogue) Tag() string { return c.tag.String() }
-
-// Name returns the language's name in itself.
-func (c *catalogue) Name() string { return c.texts["language"] }
-
-// Direction returns in which direction the language is written, for HTML's dir.
-func (c *catalogue) Direction() string {
-	script, _ := c.tag.Script()
-	if code := script.String(); code == "Arab" || code == "Hebr" {
-		return "rtl"
-	}
-	return "ltr"
 }
 
 // languages are all catalogues, English first, which is for those whose language is not among them.
@@ -78,11 +76,11 @@ func loadLanguages(files fs.FS) (*languages, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &catalogue{tag: tag}
-		if err := json.Unmarshal(content, &c.texts); err != nil {
+		var texts map[string]string
+		if err := json.Unmarshal(content, &texts); err != nil {
 			return nil, fmt.Errorf("lang/%s:%d: %w", f.Name(), lineOf(content, err), err)
 		}
-		l.all = append(l.all, c)
+		l.all = append(l.all, newCatalogue(tag, texts))
 	}
 	slices.SortStableFunc(l.all, func(a, b *catalogue) int { return cmp.Compare(rank(a), rank(b)) })
 	tags := make([]language.Tag, len(l.all))

@@ -162,7 +162,7 @@ func (c *component) register(ctx context.Context, s *received, query *element) (
 // spoken returns in which of our languages a stanza is, empty if it does not say.
 func (c *component) spoken(s *received) string {
 	if lang := s.lang(""); lang != "" {
-		return c.languages.match(lang).Tag()
+		return c.languages.match(lang).Tag
 	}
 	return ""
 }

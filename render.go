@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"rsc.io/qr"
 )
 
@@ -93,8 +94,8 @@ func (n *rendering) gzipped() []byte {
 }
 
 func etag(body []byte, suffix string) string {
-	sum := sha256.Sum256(body)
-	return `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + suffix + `"`
+	sum := binary.BigEndian.AppendUint64(nil, xxhash.Sum64(body))
+	return `"` + base64.RawURLEncoding.EncodeToString(sum) + suffix + `"`
 }
 
 // A renderer makes representations out of views, and the pages that are the same for everybody.
@@ -116,35 +117,77 @@ type renderer struct {
 // statusPage is the data of templates/status.html.
 type statusPage struct {
 	Lang   *catalogue
-	Theme  theme
+	Theme  string
 	Title  string
-	Listed bool // search engines may list the page
-	Many   bool // several people
+	Listed bool   // search engines may list the page
+	Many   bool   // several people
+	State  string // of the first of them
 	People []person
 	Glyphs template.HTML // a symbol of each state
 	Style  template.CSS
 	Script template.JS
+
+	WriteLabel string // of the links that write to people
 }
 
-// A person is one of those on a status page.
+// A person is one of those on a status page. It is written out, since templates are slow at methods and embedded fields.
 type person struct {
-	view
-	MessageURI template.URL // xmpp: link to the JID, empty if that is not shown
-	AvatarURI  template.URL
-	ActiveAt   string // RFC 3339
+	State   string
+	Label   string
+	Nick    string // empty if not shown, as the others
+	Message string
+	Avatar  template.URL
+	Since   moment
+	Active  moment
+	AsOf    moment
+	Clients []viewClient
+	JID     string
+	Write   template.URL // xmpp: link to the JID
+}
+
+// A moment is a time, and what is said around it.
+type moment struct {
+	Before string
+	At     string // RFC 3339, empty if the time is not shown
+	Text   string
+	After  string
+}
+
+func newMoment(lang *catalogue, name string, at time.Time, text string) moment {
+	around := lang.Around(name)
+	return moment{around[0], optionalTime(at), text, around[1]}
+}
+
+// clock puts a time in figures that everybody reads, until the page's script has those of the reader.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2 Jan 15:04 UTC")
+}
+
+func newPerson(v view, lang *catalogue) person {
+	active := v.Seen
+	if !v.Idle.IsZero() {
+		active = v.Idle
+	}
+	p := person{State: string(v.State), Label: v.Label, Nick: v.Nick, Message: v.Message, Avatar: template.URL(v.Avatar.URI()),
+		Since: newMoment(lang, "page.since", v.Since, clock(v.Since)), Active: newMoment(lang, "page.active", active, v.Ago),
+		AsOf: newMoment(lang, "page.as_of", v.AsOf, clock(v.AsOf)), Clients: v.Clients, JID: v.JID}
+	if v.JID != "" {
+		p.Write = template.URL("xmpp:" + url.PathEscape(v.JID) + "?message")
+	}
+	return p
 }
 
 func (r *renderer) statusPage(key renderingKey, views []view, many bool) statusPage {
-	page := statusPage{Lang: key.lang, Theme: key.look.theme, Many: many, Listed: true, Glyphs: r.glyphs,
-		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"])}
+	page := statusPage{Lang: key.lang, Theme: string(key.look.theme), Many: many, Listed: true, Glyphs: r.glyphs,
+		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"]), WriteLabel: key.lang.texts["page.message"]}
 	for _, v := range views {
-		p := person{view: v, AvatarURI: template.URL(v.Avatar.URI()), ActiveAt: cmp.Or(optionalTime(v.Idle), optionalTime(v.Seen))}
-		if v.JID != "" {
-			p.MessageURI = template.URL("xmpp:" + url.PathEscape(v.JID) + "?message")
-		}
-		page.People = append(page.People, p)
+		page.People = append(page.People, newPerson(v, key.lang))
 		page.Listed = page.Listed && v.Listed
 	}
+	page.State = page.People[0].State
 	page.Title = views[0].Label
 	switch {
 	case many:
@@ -276,13 +319,18 @@ func qrPath(code *qr.Code) string {
 
 // page makes a page of the template of that name.
 func (r *renderer) page(name string, data any) ([]byte, error) {
-	var b bytes.Buffer
 	if r.pages.Lookup(name) == nil {
 		return nil, fmt.Errorf("%s is missing", name)
 	}
-	err := r.pages.ExecuteTemplate(&b, name, data)
-	return b.Bytes(), err
+	b := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(b)
+	b.Reset()
+	err := r.pages.ExecuteTemplate(b, name, data)
+	return bytes.Clone(b.Bytes()), err
 }
+
+// buffers are those in which pages are made.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // hash allows one inline style or script (CSP Level 3 §2.3.1).
 func (r *renderer) hash(name string) string {
