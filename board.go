@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 )
 
 // A Token is the random part of a person's web address: 128 bits that reveal nothing.
@@ -58,7 +59,7 @@ type snapshot struct {
 	link    uint32     // the link over which the status was learnt
 	sees    bool       // the user lets us see it
 
-	renderings atomic.Pointer[rendering] // made so far
+	renderings atomic.Pointer[weak.Pointer[rendering]] // the newest of those made so far
 }
 
 // An entry is one registered user's place on the board.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -598,20 +599,35 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestRenderingsAreBounded has a stranger ask for more looks than are kept.
+// TestRenderingsAreBounded has a stranger ask for more looks than there is room for. Memory does not grow with them, and a look
+// that had to go comes back.
 func TestRenderingsAreBounded(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
-	for i := range 10 * maxRenderings {
-		f.get(fmt.Sprintf("%s.svg?label=%d", julietPage, i))
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before, asked := heap(), 0
+	for i := 0; asked < 2*maxRoom; i++ {
+		_, body := f.get(fmt.Sprintf("%s?label=%d", julietPage, i))
+		asked += len(body)
+	}
+	if grown := heap() - before; grown < maxRoom/4 || grown > maxRoom*3/2 {
+		t.Errorf("%d MiB were asked for, and %d MiB are kept", asked>>20, grown>>20)
 	}
 	n := 0
-	for made := f.comp.board.byJID(juliet).current.Load().renderings.Load(); made != nil; made = made.next {
+	for made := f.comp.board.byJID(juliet).current.Load().renderings.Load().Value(); made != nil; made = made.next.Value() {
 		n++
 	}
 	if n == 0 || n > maxRenderings+1 {
-		t.Errorf("%d renderings are kept", n)
+		t.Errorf("%d renderings are looked through", n)
+	}
+	if resp, body := f.get(julietPage + "?label=0"); resp.StatusCode != 200 || !strings.Contains(body, "Available") {
+		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/cespare/xxhash/v2"
 	"rsc.io/qr"
@@ -25,7 +26,7 @@ type rendering struct {
 	body   []byte
 	etag   []string // as the header's values
 	length []string // of the body, the same
-	next   *rendering
+	next   weak.Pointer[rendering]
 	count  int // of those that follow
 
 	zip     sync.Once
@@ -43,14 +44,18 @@ type renderingKey struct {
 }
 
 const (
-	maxRenderings = 24  // of one snapshot that are kept, since strangers choose how many there are
+	maxRenderings = 24  // of one snapshot that are looked through, since strangers choose how many there are
 	minZipping    = 600 // bytes
 )
 
-// render returns a representation, which is made when it is first asked for.
+// render returns a representation, which is made when it is first asked for, and kept for as long as there is room.
 func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
-	made := s.renderings.Load()
-	for n := made; n != nil; n = n.next {
+	newest := s.renderings.Load()
+	var made *rendering
+	if newest != nil {
+		made = newest.Value()
+	}
+	for n := made; n != nil; n = n.next.Value() {
 		if n.renderingKey == key {
 			return n, nil
 		}
@@ -60,10 +65,42 @@ func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
 		return nil, err
 	}
 	if made != nil && made.validity == key.validity && made.count < maxRenderings { // those of another validity are not needed again
-		n.next, n.count = made, made.count+1
+		n.next, n.count = *newest, made.count+1
 	}
-	s.renderings.CompareAndSwap(made, n) // whoever was faster, both are right
+	r.kept.add(n)
+	next := weak.Make(n)
+	s.renderings.CompareAndSwap(newest, &next) // whoever was faster, both are right
 	return n, nil
+}
+
+// A room keeps the newest renderings in memory. Snapshots refer to them weakly: what has had to go is made again when somebody asks
+// for it, so that readers of many pages cost time, not memory.
+type room struct {
+	mu   sync.Mutex
+	all  []*rendering // the oldest first
+	size int          // in bytes, about
+}
+
+const maxRoom = 16 << 20 // bytes
+
+func (k *room) add(n *rendering) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.all = append(k.all, n)
+	for k.size += n.size(); k.size > maxRoom; {
+		k.size -= k.all[0].size()
+		k.all[0] = nil // the array goes on being there
+		k.all = k.all[1:]
+	}
+}
+
+// size is about what a rendering needs, in bytes.
+func (n *rendering) size() int {
+	const overhead = 500
+	if n.worthZipping() {
+		return overhead + len(n.body)*3/2
+	}
+	return overhead + len(n.body)
 }
 
 // render makes a representation of one view, or of several people's.
@@ -106,6 +143,7 @@ type renderer struct {
 	glyphs        template.HTML     // a symbol of each state
 	index         map[*catalogue][]byte
 	notFound      map[*catalogue][]byte
+	kept          room
 	statusSources string // of style and script in a status page, as directives of a Content-Security-Policy
 	embedSources  string // the same of the page with the snippets
 	otherSources  string // the same of the other pages
