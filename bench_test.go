@@ -365,7 +365,7 @@ func BenchmarkStart(b *testing.B) {
 		b.Fatal(err)
 	}
 	db.Close()
-	program := filepath.Join(b.TempDir(), "webstatus") // the one on PATH is the tests'
+	program := filepath.Join(b.TempDir(), "webstatus")                                         // the one on PATH is the tests'
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".") // as make build does
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
