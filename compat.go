@@ -10,6 +10,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"html"
+	"image/png"
 	"net/http"
 	"regexp"
 	"strings"
@@ -52,7 +53,7 @@ func (w *website) sendOld(rw http.ResponseWriter, as *format, status int, body [
 
 // sendPicture answers with a PNG.
 func (w *website) sendPicture(rw http.ResponseWriter, status int, p *picture) {
-	body, err := p.writePNG(themeLight, p.height)
+	body, err := p.writePNG(&w.renderer.Load().encoder, themeLight, p.height)
 	w.sendOld(rw, asPNG, status, body, err)
 }
 
@@ -118,7 +119,7 @@ func prosodyHTML(v view, show string) ([]byte, error) {
 		sum := sha1.Sum([]byte(v.JID))
 		id = hex.EncodeToString(sum[:])
 	}
-	image, err := badge(v, look{style: styleDot}).writePNG(themeLight, badgeHeight)
+	image, err := badge(v, look{style: styleDot}).writePNG(new(png.Encoder), themeLight, badgeHeight)
 	return fmt.Appendf(nil, `<div id='%[1]s_status' class='xmpp_status'><img id='%[1]s_img' class='xmpp_status_image xmpp_status_%[2]s' alt='%[2]s' src='data:image/png;base64,%[3]s'/>`+
 		`<span id='%[1]s_status_name' class='xmpp_status_name'>%[4]s</span><span id='%[1]s_status_message' class='xmpp_status_message'>%[5]s</span></div>`,
 		id, show, base64.StdEncoding.EncodeToString(image), html.EscapeString(v.Label), html.EscapeString(v.Message)), err

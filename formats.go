@@ -216,5 +216,5 @@ func writePNG(r *renderer, key renderingKey, views []view, many bool) ([]byte, e
 		key.look.label, key.look.labelled = "", false
 	}
 	p := drawn(key, views, many)
-	return p.writePNG(key.look.theme, key.look.height(p))
+	return p.writePNG(&r.encoder, key.look.theme, key.look.height(p))
 }

@@ -631,6 +631,23 @@ func TestRenderingsAreBounded(t *testing.T) {
 	}
 }
 
+// TestPictureSize asks for a picture of a height, and for one that would have far too many pixels.
+func TestPictureSize(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	for label, wantHeight := range map[string]bool{"XMPP": true, strings.Repeat("m", maxLabel): false} {
+		_, body := f.get(julietPage + ".png?size=480&style=plastic&label=" + label)
+		drawn, err := png.DecodeConfig(strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pixels := drawn.Width * drawn.Height; (drawn.Height == 480) != wantHeight || pixels > maxDrawn*101/100 {
+			t.Errorf("%s: %d by %d pixels", label, drawn.Width, drawn.Height)
+		}
+	}
+}
+
 // TestDocumentedSchema sees to it that the README names the file that the answers are tested against.
 func TestDocumentedSchema(t *testing.T) {
 	readme, err := os.ReadFile("README.md")

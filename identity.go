@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
+	"image/png"
 	"runtime"
 	"slices"
 	"strconv"
@@ -109,7 +110,7 @@ func drawAvatar() ([]byte, error) {
 		disc{centre: point{48, 48}, radius: 46, fill: solid(0x1a7f4b)},
 		lines{paths: [][]point{{{28, 50}, {42, 64}, {69, 35}}}, stroke: 10, fill: solid(0xffffff)},
 	}}
-	return p.writePNG(themeLight, p.height)
+	return p.writePNG(new(png.Encoder), themeLight, p.height)
 }
 
 // sendAvailable sends our presence to a user, or to one of the user's clients: what we can do, our picture, and how many use us.

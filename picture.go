@@ -282,15 +282,17 @@ type canvas struct {
 	theme theme
 }
 
-// writePNG writes a picture at a height in pixels.
-func (p *picture) writePNG(t theme, height float64) ([]byte, error) {
-	scale := height / p.height
-	c := &canvas{image.NewNRGBA(image.Rect(0, 0, int(math.Ceil(p.width*scale)), int(math.Ceil(height)))), scale, t}
+const maxDrawn = 2 << 20 // of a PNG, so that a stranger cannot ask for more memory than that
+
+// writePNG writes a picture at a height in pixels, or at a smaller one if it would have too many of them.
+func (p *picture) writePNG(e *png.Encoder, t theme, height float64) ([]byte, error) {
+	scale := min(height/p.height, math.Sqrt(maxDrawn/(p.width*p.height)))
+	c := &canvas{image.NewNRGBA(image.Rect(0, 0, int(math.Ceil(p.width*scale)), int(math.Ceil(p.height*scale)))), scale, t}
 	for _, part := range p.parts {
 		part.png(c)
 	}
 	var b bytes.Buffer
-	err := png.Encode(&b, c.img)
+	err := e.Encode(&b, c.img)
 	return b.Bytes(), err
 }
 
@@ -299,10 +301,14 @@ func (p *picture) writePNG(t theme, height float64) ([]byte, error) {
 func (c *canvas) fill(x1, y1, x2, y2 float64, paint func(y float64) color.NRGBA, inside func(p point) float64) {
 	bounds := image.Rect(int(x1*c.scale)-1, int(y1*c.scale)-1, int(x2*c.scale)+2, int(y2*c.scale)+2).Intersect(c.img.Rect)
 	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		p := point{y: (float64(y) + .5) / c.scale}
+		colour := paint(p.y)
 		for x := bounds.Min.X; x < bounds.Max.X; x++ {
-			p := point{(float64(x) + .5) / c.scale, (float64(y) + .5) / c.scale}
-			if covered := min(max(inside(p)*c.scale+.5, 0), 1); covered > 0 {
-				colour := paint(p.y)
+			p.x = (float64(x) + .5) / c.scale
+			switch covered := min(max(inside(p)*c.scale+.5, 0), 1); {
+			case covered == 1 && colour.A == 255:
+				c.img.SetNRGBA(x, y, colour)
+			case covered > 0:
 				c.img.SetNRGBA(x, y, over(colour, c.img.NRGBAAt(x, y), covered*float64(colour.A)/255))
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"html/template"
+	"image/png"
 	"io/fs"
 	"net/url"
 	"strconv"
@@ -144,9 +145,11 @@ type renderer struct {
 	index         map[*catalogue][]byte
 	notFound      map[*catalogue][]byte
 	kept          room
-	statusSources string // of style and script in a status page, as directives of a Content-Security-Policy
-	embedSources  string // the same of the page with the snippets
-	otherSources  string // the same of the other pages
+	buffers       sync.Pool   // of *bytes.Buffer, in which pages are made
+	encoder       png.Encoder // which keeps its buffers as well
+	statusSources string      // of style and script in a status page, as directives of a Content-Security-Policy
+	embedSources  string      // the same of the page with the snippets
+	otherSources  string      // the same of the other pages
 
 	// The policies themselves, as the header's values.
 	statusPolicy, embedPolicy, otherPolicy []string
@@ -282,7 +285,8 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 		return nil, err
 	}
 	r := &renderer{languages: languages, pages: pages, sources: make(map[string]string),
-		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte)}
+		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte),
+		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, encoder: png.Encoder{BufferPool: new(pngBuffers)}}
 	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
 		source, err := fs.ReadFile(files, name)
 		if err != nil {
@@ -360,15 +364,22 @@ func (r *renderer) page(name string, data any) ([]byte, error) {
 	if r.pages.Lookup(name) == nil {
 		return nil, fmt.Errorf("%s is missing", name)
 	}
-	b := buffers.Get().(*bytes.Buffer)
-	defer buffers.Put(b)
+	b := r.buffers.Get().(*bytes.Buffer)
+	defer r.buffers.Put(b)
 	b.Reset()
 	err := r.pages.ExecuteTemplate(b, name, data)
 	return bytes.Clone(b.Bytes()), err
 }
 
-// buffers are those in which pages are made.
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// pngBuffers are those of an encoder, each of which has a megabyte.
+type pngBuffers struct{ sync.Pool }
+
+func (p *pngBuffers) Get() *png.EncoderBuffer {
+	b, _ := p.Pool.Get().(*png.EncoderBuffer)
+	return b
+}
+
+func (p *pngBuffers) Put(b *png.EncoderBuffer) { p.Pool.Put(b) }
 
 // hash allows one inline style or script (CSP Level 3 §2.3.1).
 func (r *renderer) hash(name string) string {
