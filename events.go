@@ -58,7 +58,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 			continue
 		}
 		maker := w.renderer.Load()
-		made, _, err := w.render(maker, w.key(maker, r, asJSON), people, many, accepted(r))
+		made, _, err := w.render(maker, w.key(maker, r, asJSON), people, many, accepted(r), nil)
 		if err != nil {
 			w.log.Error("a status could not be rendered", "cause", err)
 		}
@@ -128,11 +128,7 @@ func (s *streams) open() int {
 // enter counts a stream in, and returns what counts it out, or the status of a refusal. Who is not told apart has no limit of
 // their own.
 func (s *streams) enter(client netip.Addr) (leave func(), status int) {
-	bits := 64 // what a household has
-	if client.Is4() {
-		bits = 32
-	}
-	from, _ := client.Prefix(bits) // not valid for the zero address
+	from := household(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -49,24 +49,30 @@ const (
 	minZipping    = 600 // bytes
 )
 
-// render returns a representation, which is made when it is first asked for, and kept for as long as there is room.
-func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
+// made returns a representation that has been made before and is still there, else nil.
+func (s *snapshot) made(key renderingKey) *rendering {
 	newest := s.renderings.Load()
-	var made *rendering
-	if newest != nil {
-		made = newest.Value()
+	if newest == nil {
+		return nil
 	}
-	for n := made; n != nil; n = n.next.Value() {
-		if n.renderingKey == key {
-			return n, nil
-		}
+	n := newest.Value()
+	for n != nil && n.renderingKey != key {
+		n = n.next.Value()
 	}
+	return n
+}
+
+// render makes a representation, and keeps it for as long as there is room.
+func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
 	n, err := r.render(key, []view{s.view(key.validity, key.lang, key.message)}, false)
 	if err != nil {
 		return nil, err
 	}
-	if made != nil && made.validity == key.validity && made.count < maxRenderings { // those of another validity are not needed again
-		n.next, n.count = *newest, made.count+1
+	newest := s.renderings.Load()
+	if newest != nil {
+		if made := newest.Value(); made != nil && made.validity == key.validity && made.count < maxRenderings { // those of another validity are not needed again
+			n.next, n.count = *newest, made.count+1
+		}
 	}
 	r.kept.add(n)
 	next := weak.Make(n)
@@ -80,6 +86,7 @@ type room struct {
 	mu   sync.Mutex
 	all  []*rendering // the oldest first
 	size int          // in bytes, about
+	max  int          // the same
 }
 
 const maxRoom = 16 << 20 // bytes
@@ -88,7 +95,7 @@ func (k *room) add(n *rendering) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.all = append(k.all, n)
-	for k.size += n.size(); k.size > maxRoom; {
+	for k.size += n.size(); k.size > k.max; {
 		k.size -= k.all[0].size()
 		k.all[0] = nil // the array goes on being there
 		k.all = k.all[1:]
@@ -285,7 +292,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 		return nil, err
 	}
 	r := &renderer{languages: languages, pages: pages, sources: make(map[string]string),
-		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte),
+		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte), kept: room{max: maxRoom},
 		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, encoder: png.Encoder{BufferPool: new(pngBuffers)}}
 	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
 		source, err := fs.ReadFile(files, name)

@@ -21,6 +21,7 @@ type website struct {
 	board    *board
 	renderer atomic.Pointer[renderer]
 	streams  *streams
+	rations  *rations
 	jidLinks bool // whether addresses made from the JID are answered
 	baseURL  string
 	now      func() time.Time
@@ -37,7 +38,7 @@ type websiteConfig struct {
 
 // newWebsite makes a website that shows what a component learns.
 func newWebsite(c *component, r *renderer, conf websiteConfig, closing context.Context) *website {
-	w := &website{websiteConfig: conf, board: c.board, streams: newStreams(), jidLinks: c.jidLinks, baseURL: c.baseURL, now: c.now,
+	w := &website{websiteConfig: conf, board: c.board, streams: newStreams(), rations: newRations(), jidLinks: c.jidLinks, baseURL: c.baseURL, now: c.now,
 		log: c.log, closing: closing}
 	w.use(r)
 	return w
@@ -200,14 +201,17 @@ func (w *website) lookUpJID(bare string) *entry {
 func (w *website) representation(rw http.ResponseWriter, r *http.Request, people []*entry, many bool, as *format) {
 	maker := w.renderer.Load()
 	key := w.key(maker, r, as)
-	made, listed, err := w.render(maker, key, people, many, accepted(r))
+	made, listed, err := w.render(maker, key, people, many, accepted(r), r)
 	switch {
+	case errors.Is(err, errRation):
+		tooMany(rw)
+		return
 	case err != nil:
 		w.log.Error("a status could not be rendered", "cause", err)
 		http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 		return
 	case made == nil && (as == asSVG || as == asPNG):
-		w.noImage(rw, maker, key)
+		w.noImage(rw, maker, key, r)
 		return
 	case made == nil:
 		w.notFound(rw, r)
@@ -265,8 +269,23 @@ func (w *website) key(maker *renderer, r *http.Request, as *format) renderingKey
 	return key
 }
 
-// render returns a representation of people, nil if there is nobody, and whether search engines may list it.
-func (w *website) render(maker *renderer, key renderingKey, people []*entry, many bool, lang string) (made *rendering, listed bool, err error) {
+// tooMany answers somebody who is to come again later.
+func tooMany(rw http.ResponseWriter) {
+	rw.Header()["Retry-After"] = []string{"10"}
+	http.Error(rw, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
+}
+
+// spend has something made at the cost of whose request it is, of nobody if that is nil.
+func (w *website) spend(payer *http.Request, make func() (*rendering, error)) (*rendering, error) {
+	if payer == nil {
+		return make()
+	}
+	return w.rations.spend(w.client(payer), make)
+}
+
+// render returns a representation of people, nil if there is nobody, and whether search engines may list it. What is not there yet
+// is made at the cost of a payer.
+func (w *website) render(maker *renderer, key renderingKey, people []*entry, many bool, lang string, payer *http.Request) (made *rendering, listed bool, err error) {
 	link := w.board.link.Load()
 	listed = true
 	var views []view
@@ -286,7 +305,10 @@ func (w *website) render(maker *renderer, key renderingKey, people []*entry, man
 			one.message = s.messageFor(parseAccepted(lang))
 		}
 		if !many {
-			made, err = s.render(one, maker)
+			if made = s.made(one); made == nil {
+				wanted := one // what a function has hold of costs memory, and most requests do not come here
+				made, err = w.spend(payer, func() (*rendering, error) { return s.render(wanted, maker) })
+			}
 			return made, listed, err
 		}
 		views = append(views, s.view(one.validity, one.lang, one.message))
@@ -294,13 +316,17 @@ func (w *website) render(maker *renderer, key renderingKey, people []*entry, man
 	if !many || len(views) == 0 {
 		return nil, false, nil
 	}
-	made, err = maker.render(key, views, true)
+	made, err = w.spend(payer, func() (*rendering, error) { return maker.render(key, views, true) })
 	return made, listed, err
 }
 
 // noImage answers with a neutral image where there is nobody.
-func (w *website) noImage(rw http.ResponseWriter, maker *renderer, key renderingKey) {
-	made, err := maker.render(key, []view{nobody(key.lang)}, false)
+func (w *website) noImage(rw http.ResponseWriter, maker *renderer, key renderingKey, payer *http.Request) {
+	made, err := w.spend(payer, func() (*rendering, error) { return maker.render(key, []view{nobody(key.lang)}, false) })
+	if errors.Is(err, errRation) {
+		tooMany(rw)
+		return
+	}
 	if err != nil {
 		w.log.Error("an image could not be made", "cause", err)
 		return

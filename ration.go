@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// A ration is how much of our time one reader may take with what has to be made for them. What is there already costs nothing.
+type ration struct {
+	mu   sync.Mutex // held while something is made, so that a reader has one thing made after the other
+	left *rate.Limiter
+}
+
+const (
+	rationRate  = 200 * time.Millisecond // a second
+	rationBurst = 2 * time.Second        // at once, for who shows many people on one site
+	maxRations  = 10000                  // before those are forgotten that are whole again
+)
+
+// errRation says that a reader has taken more than their ration.
+var errRation = errors.New("more has been asked for than is due to one reader")
+
+// rations are those of all readers, by household.
+type rations struct {
+	mu sync.Mutex
+	by map[netip.Prefix]*ration
+}
+
+func newRations() *rations { return &rations{by: make(map[netip.Prefix]*ration)} }
+
+// spend has something made at the cost of a reader, or returns errRation. Who is not told apart has no ration of their own.
+func (r *rations) spend(client netip.Addr, make func() (*rendering, error)) (*rendering, error) {
+	from := household(client)
+	if !from.IsValid() {
+		return make()
+	}
+	one := r.of(from)
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if one.left.Tokens() <= 0 {
+		return nil, errRation
+	}
+	began := time.Now()
+	defer func() { one.left.ReserveN(time.Now(), int(min(time.Since(began), rationBurst).Microseconds())) }()
+	return make()
+}
+
+func (r *rations) of(from netip.Prefix) *ration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	one := r.by[from]
+	if one == nil {
+		if len(r.by) >= maxRations {
+			r.forget()
+		}
+		one = &ration{left: rate.NewLimiter(rate.Limit(rationRate.Microseconds()), int(rationBurst.Microseconds()))}
+		r.by[from] = one
+	}
+	return one
+}
+
+// forget drops the rations that are whole, and all of them where that makes no room.
+func (r *rations) forget() {
+	for from, one := range r.by {
+		if one.left.Tokens() >= float64(one.left.Burst()) {
+			delete(r.by, from)
+		}
+	}
+	if len(r.by) >= maxRations {
+		clear(r.by)
+	}
+}
+
+// household returns the network that one reader is likely to have all of: an address of IPv4, 64 bits of IPv6. It is not valid for
+// the zero address.
+func household(client netip.Addr) netip.Prefix {
+	bits := 64
+	if client.Is4() {
+		bits = 32
+	}
+	from, _ := client.Prefix(bits)
+	return from
+}
