@@ -33,10 +33,10 @@ type rations struct {
 func newRations() *rations { return &rations{by: make(map[netip.Prefix]*ration)} }
 
 // spend has something made at the cost of a reader, or returns errRation. Who is not told apart has no ration of their own.
-func (r *rations) spend(client netip.Addr, make func() (*rendering, error)) (*rendering, error) {
+func (r *rations) spend(client netip.Addr, render func() (*rendering, error)) (*rendering, error) {
 	from := household(client)
 	if !from.IsValid() {
-		return make()
+		return render()
 	}
 	one := r.of(from)
 	one.mu.Lock()
@@ -46,7 +46,7 @@ func (r *rations) spend(client netip.Addr, make func() (*rendering, error)) (*re
 	}
 	began := time.Now()
 	defer func() { one.left.ReserveN(time.Now(), int(min(time.Since(began), rationBurst).Microseconds())) }()
-	return make()
+	return render()
 }
 
 func (r *rations) of(from netip.Prefix) *ration {

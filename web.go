@@ -276,11 +276,11 @@ func tooMany(rw http.ResponseWriter) {
 }
 
 // spend has something made at the cost of whose request it is, of nobody if that is nil.
-func (w *website) spend(payer *http.Request, make func() (*rendering, error)) (*rendering, error) {
+func (w *website) spend(payer *http.Request, render func() (*rendering, error)) (*rendering, error) {
 	if payer == nil {
-		return make()
+		return render()
 	}
-	return w.rations.spend(w.client(payer), make)
+	return w.rations.spend(w.client(payer), render)
 }
 
 // render returns a representation of people, nil if there is nobody, and whether search engines may list it. What is not there yet
