@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -30,16 +29,8 @@ func TestMetrics(t *testing.T) {
 	defer eyes.Close()
 	get := func(path string) (int, string) {
 		t.Helper()
-		resp, err := http.Get(eyes.URL + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(body)
+		resp, body := fetch(t, eyes.URL+path)
+		return resp.StatusCode, body
 	}
 	_, body := get("/metrics")
 	for _, line := range []string{"webstatus_link_up 1", "webstatus_users_registered 1", `webstatus_users{state="away"} 1`, `webstatus_users{state="dnd"} 0`,
@@ -96,15 +87,7 @@ func TestAlerts(t *testing.T) {
 	f := newFixture(t, nil)
 	eyes := httptest.NewServer(collector{f.comp, f.site}.handler())
 	defer eyes.Close()
-	resp, err := http.Get(eyes.URL + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	known, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, known := fetch(t, eyes.URL+"/metrics")
 	for _, file := range []string{"dist/alerts.yml", "dist/grafana.json"} {
 		content, err := os.ReadFile(file)
 		if err != nil {

@@ -206,6 +206,15 @@ func TestRetries(t *testing.T) {
 
 // listenMany closes each connection at once, and counts them.
 func listenMany(t *testing.T, attempts io.Writer) string {
+	return acceptAll(t, func(conn net.Conn) {
+		newFramer(conn, maxStanza).header() // so that the connection is not reset
+		attempts.Write([]byte("."))
+	})
+}
+
+// acceptAll serves each connection to the address that it returns, and closes it then, until the test ends.
+func acceptAll(t *testing.T, serve func(net.Conn)) (address string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -217,10 +226,10 @@ func listenMany(t *testing.T, attempts io.Writer) string {
 			if err != nil {
 				return
 			}
-			f := newFramer(conn, maxStanza)
-			f.header() // so that the connection is not reset
-			conn.Close()
-			attempts.Write([]byte("."))
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
 		}
 	}()
 	return l.Addr().String()

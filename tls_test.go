@@ -105,25 +105,10 @@ func TestHTTPS(t *testing.T) {
 // nameServer answers by TCP that every name is this machine's, until the test ends.
 func nameServer(t *testing.T) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				for answerName(conn) == nil {
-				}
-			}()
+	return acceptAll(t, func(conn net.Conn) {
+		for answerName(conn) == nil {
 		}
-	}()
-	return l.Addr().String()
+	})
 }
 
 // answerName answers one question, with its length before it (RFC 1035 §4.2.2).

@@ -163,16 +163,29 @@ func (f *fixture) settled(person string) {
 }
 
 // get returns an answer of the web server.
-func (f *fixture) get(path string) (*http.Response, string) {
+func (f *fixture) get(path string, namesAndValues ...string) (*http.Response, string) {
 	f.t.Helper()
-	resp, err := http.Get(f.web.URL + path)
+	return fetch(f.t, f.web.URL+path, namesAndValues...)
+}
+
+// fetch asks for an address, with headers if wanted, and returns the answer and its body.
+func fetch(t testing.TB, url string, namesAndValues ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest("GET", url, nil)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
+	}
+	for i := 0; i < len(namesAndValues); i += 2 {
+		req.Header.Set(namesAndValues[i], namesAndValues[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return resp, string(body)
 }
