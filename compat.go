@@ -36,8 +36,7 @@ func (w *website) oldView(bare string) (v view, ok bool) {
 // sendOld answers with a document.
 func (w *website) sendOld(rw http.ResponseWriter, as *format, status int, body []byte, err error) {
 	if err != nil {
-		w.log.Error("a status could not be rendered", "cause", err)
-		http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		w.fail(rw, err)
 		return
 	}
 	h := rw.Header()
@@ -70,8 +69,8 @@ func prosodyShow(s State) string {
 	return string(s)
 }
 
-func (w *website) prosodyPresence(rw http.ResponseWriter, r *http.Request, path string) {
-	bare, typ, _ := strings.Cut(path, "/")
+func (w *website) prosodyPresence(rw http.ResponseWriter, r *http.Request) {
+	bare, typ, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, statusPath), "/")
 	j, err := parseJID(bare)
 	if err != nil || j.local() == "" {
 		w.notFound(rw, r)

@@ -70,8 +70,7 @@ func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string,
 	page.snippets(w.baseURL, address, chosen, many)
 	body, err := maker.page("embed.html", page)
 	if err != nil {
-		w.log.Error("a page could not be made", "cause", err)
-		http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		w.fail(rw, err)
 		return
 	}
 	h := rw.Header()

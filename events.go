@@ -32,8 +32,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 	}
 	leave, status := w.streams.enter(w.client(r))
 	if status != http.StatusOK {
-		h["Retry-After"] = []string{"30"}
-		http.Error(rw, http.StatusText(status), status)
+		refuse(rw, status)
 		return
 	}
 	defer leave()

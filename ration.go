@@ -32,21 +32,21 @@ type rations struct {
 
 func newRations() *rations { return &rations{by: make(map[netip.Prefix]*ration)} }
 
-// spend has something made at the cost of a reader, or returns errRation. Who is not told apart has no ration of their own.
-func (r *rations) spend(client netip.Addr, render func() (*rendering, error)) (*rendering, error) {
+// spend has work done at the cost of a reader, and returns its error, or errRation. Who is not told apart has no ration of their own.
+func (r *rations) spend(client netip.Addr, work func() error) error {
 	from := household(client)
 	if !from.IsValid() {
-		return render()
+		return work()
 	}
 	one := r.of(from)
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	if one.left.Tokens() <= 0 {
-		return nil, errRation
+		return errRation
 	}
 	began := time.Now()
 	defer func() { one.left.ReserveN(time.Now(), int(min(time.Since(began), rationBurst).Microseconds())) }()
-	return render()
+	return work()
 }
 
 func (r *rations) of(from netip.Prefix) *ration {

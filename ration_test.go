@@ -13,26 +13,17 @@ func TestRation(t *testing.T) {
 	f.site.proxies = loopbackProxies
 	f.register("")
 	f.says("b", "", "")
-	ask := func(client, query string) *http.Response {
+	const stranger, other = "192.0.2.1", "192.0.2.2"
+	ask := func(client, path string) *http.Response {
 		t.Helper()
-		req, err := http.NewRequest("GET", f.web.URL+julietPage+query, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("X-Forwarded-For", client)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
+		resp, _ := f.get(path, "X-Forwarded-For", client)
 		return resp
 	}
-	const stranger, other = "192.0.2.1", "192.0.2.2"
-	if code := ask(stranger, "").StatusCode; code != http.StatusOK {
-		t.Fatal(code)
+	if resp := ask(stranger, julietPage); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
 	}
 	for i := 0; ; i++ {
-		resp := ask(stranger, fmt.Sprintf(".png?size=480&style=plastic&label=%060d", i))
+		resp := ask(stranger, julietPage+fmt.Sprintf(".png?size=480&style=plastic&label=%060d", i))
 		if resp.StatusCode == http.StatusTooManyRequests {
 			if resp.Header.Get("Retry-After") == "" {
 				t.Error("the stranger is not told when to come again")
@@ -43,10 +34,14 @@ func TestRation(t *testing.T) {
 			t.Fatal("the stranger is given everything")
 		}
 	}
-	if code := ask(stranger, "").StatusCode; code != http.StatusOK {
-		t.Errorf("%d for what is there already", code)
+	for path, want := range map[string]int{julietPage: http.StatusOK, julietPage + "/embed": http.StatusTooManyRequests,
+		statusPath + juliet + "/image": http.StatusTooManyRequests, "/presence/jid/juliet/example.org/image": http.StatusTooManyRequests,
+		statusPath + "nobody.png": http.StatusTooManyRequests} {
+		if resp := ask(stranger, path); resp.StatusCode != want {
+			t.Errorf("%s: %s, not %d", path, resp.Status, want)
+		}
 	}
-	if code := ask(other, ".png?label=other").StatusCode; code != http.StatusOK {
-		t.Errorf("%d for somebody else", code)
+	if resp := ask(other, julietPage+".png?label=other"); resp.StatusCode != http.StatusOK {
+		t.Errorf("somebody else: %s", resp.Status)
 	}
 }

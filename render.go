@@ -62,7 +62,7 @@ func (s *snapshot) made(key renderingKey) *rendering {
 	return n
 }
 
-// render makes a representation, and keeps it for as long as there is room.
+// render makes a representation, and keeps it for as long as the cache has room.
 func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
 	n, err := r.render(key, []view{s.view(key.validity, key.lang, key.message)}, false)
 	if err != nil {
@@ -80,25 +80,25 @@ func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
 	return n, nil
 }
 
-// A room keeps the newest renderings in memory. Snapshots refer to them weakly: what has had to go is made again when somebody asks
+// A cache keeps the newest renderings in memory. Snapshots refer to them weakly: what has had to go is made again when somebody asks
 // for it, so that readers of many pages cost time, not memory.
-type room struct {
+type cache struct {
 	mu   sync.Mutex
 	all  []*rendering // the oldest first
 	size int          // in bytes, about
 	max  int          // the same
 }
 
-const maxRoom = 16 << 20 // bytes
+const maxCache = 16 << 20 // bytes
 
-func (k *room) add(n *rendering) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.all = append(k.all, n)
-	for k.size += n.size(); k.size > k.max; {
-		k.size -= k.all[0].size()
-		k.all[0] = nil // the array goes on being there
-		k.all = k.all[1:]
+func (c *cache) add(n *rendering) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, n)
+	for c.size += n.size(); c.size > c.max; {
+		c.size -= c.all[0].size()
+		c.all[0] = nil // the array goes on being there
+		c.all = c.all[1:]
 	}
 }
 
@@ -151,7 +151,7 @@ type renderer struct {
 	glyphs        template.HTML     // a symbol of each state
 	index         map[*catalogue][]byte
 	notFound      map[*catalogue][]byte
-	kept          room
+	kept          cache
 	buffers       sync.Pool   // of *bytes.Buffer, in which pages are made
 	encoder       png.Encoder // which keeps its buffers as well
 	statusSources string      // of style and script in a status page, as directives of a Content-Security-Policy
@@ -292,7 +292,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 		return nil, err
 	}
 	r := &renderer{languages: languages, pages: pages, sources: make(map[string]string),
-		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte), kept: room{max: maxRoom},
+		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte), kept: cache{max: maxCache},
 		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, encoder: png.Encoder{BufferPool: new(pngBuffers)}}
 	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
 		source, err := fs.ReadFile(files, name)

@@ -57,7 +57,7 @@ func (w *website) use(r *renderer) {
 func (w *website) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", w.index)
-	mux.HandleFunc("GET /presence/", w.ejabberdPresence)
+	mux.HandleFunc("GET /presence/", w.atCost(w.ejabberdPresence))
 	mux.HandleFunc("/", w.notFound)
 	// What is asked for most does not pay for the mux, which costs as much as the rest of our own work.
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -120,7 +120,7 @@ func (w *website) plainHeader(h http.Header) {
 func (w *website) status(rw http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.Path, statusPath)
 	if strings.Contains(path, "@") {
-		w.prosodyPresence(rw, r, path)
+		w.atCost(w.prosodyPresence)(rw, r)
 		return
 	}
 	if address, ok := strings.CutSuffix(path, "/events"); ok {
@@ -130,7 +130,7 @@ func (w *website) status(rw http.ResponseWriter, r *http.Request) {
 		}
 	} else if address, ok := strings.CutSuffix(path, "/embed"); ok {
 		if people, many := w.lookUpAll(address, nil); people != nil {
-			w.embed(rw, r, address, people, many)
+			w.atCost(func(rw http.ResponseWriter, r *http.Request) { w.embed(rw, r, address, people, many) })(rw, r)
 			return
 		}
 	} else {
@@ -203,12 +203,8 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, people
 	key := w.key(maker, r, as)
 	made, listed, err := w.render(maker, key, people, many, accepted(r), r)
 	switch {
-	case errors.Is(err, errRation):
-		tooMany(rw)
-		return
 	case err != nil:
-		w.log.Error("a status could not be rendered", "cause", err)
-		http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		w.fail(rw, err)
 		return
 	case made == nil && (as == asSVG || as == asPNG):
 		w.noImage(rw, maker, key, r)
@@ -269,18 +265,42 @@ func (w *website) key(maker *renderer, r *http.Request, as *format) renderingKey
 	return key
 }
 
-// tooMany answers somebody who is to come again later.
-func tooMany(rw http.ResponseWriter) {
-	rw.Header()["Retry-After"] = []string{"10"}
-	http.Error(rw, http.StatusText(http.StatusTooManyRequests), http.StatusTooManyRequests)
+// fail answers where nothing has been made: the reader has asked for too much, or something is wrong with us.
+func (w *website) fail(rw http.ResponseWriter, err error) {
+	if errors.Is(err, errRation) {
+		refuse(rw, http.StatusTooManyRequests)
+		return
+	}
+	w.log.Error("a status could not be rendered", "cause", err)
+	http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 }
 
-// spend has something made at the cost of whose request it is, of nobody if that is nil.
-func (w *website) spend(payer *http.Request, render func() (*rendering, error)) (*rendering, error) {
+// refuse answers somebody who is to come again later.
+func refuse(rw http.ResponseWriter, status int) {
+	rw.Header()["Retry-After"] = []string{"30"}
+	http.Error(rw, http.StatusText(status), status)
+}
+
+// atCost makes a handler of one whose answers are made anew each time, which is at the reader's cost.
+func (w *website) atCost(handler http.HandlerFunc) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		err := w.rations.spend(w.client(r), func() error { handler(rw, r); return nil })
+		if err != nil {
+			w.fail(rw, err)
+		}
+	}
+}
+
+// spend has a representation made at the cost of whose request it is, of nobody if that is nil.
+func (w *website) spend(payer *http.Request, render func() (*rendering, error)) (made *rendering, err error) {
 	if payer == nil {
 		return render()
 	}
-	return w.rations.spend(w.client(payer), render)
+	err = w.rations.spend(w.client(payer), func() (err error) {
+		made, err = render()
+		return err
+	})
+	return made, err
 }
 
 // render returns a representation of people, nil if there is nobody, and whether search engines may list it. What is not there yet
@@ -323,12 +343,8 @@ func (w *website) render(maker *renderer, key renderingKey, people []*entry, man
 // noImage answers with a neutral image where there is nobody.
 func (w *website) noImage(rw http.ResponseWriter, maker *renderer, key renderingKey, payer *http.Request) {
 	made, err := w.spend(payer, func() (*rendering, error) { return maker.render(key, []view{nobody(key.lang)}, false) })
-	if errors.Is(err, errRation) {
-		tooMany(rw)
-		return
-	}
 	if err != nil {
-		w.log.Error("an image could not be made", "cause", err)
+		w.fail(rw, err)
 		return
 	}
 	h := rw.Header()
