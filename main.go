@@ -105,7 +105,7 @@ func newCommand() *cobra.Command {
 	}
 	users := &cobra.Command{
 		Use:   "users",
-		Short: "List, show and remove those who are registered",
+		Short: "List, show, remove, export and import those who are registered",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,7 +19,8 @@ type ration struct {
 const (
 	rationRate  = 200 * time.Millisecond // a second
 	rationBurst = 2 * time.Second        // at once, for who shows many people on one site
-	maxRations  = 10000                  // before those are forgotten that are whole again
+	rationPause = time.Minute            // between two looks at which are whole again, and are forgotten
+	maxRations  = 10000                  // before all are forgotten
 )
 
 // errRation says that a reader has taken more than their ration.
@@ -26,8 +28,9 @@ var errRation = errors.New("more has been asked for than is due to one reader")
 
 // rations are those of all readers, by household.
 type rations struct {
-	mu sync.Mutex
-	by map[netip.Prefix]*ration
+	mu     sync.Mutex
+	by     map[netip.Prefix]*ration
+	looked time.Time
 }
 
 func newRations() *rations { return &rations{by: make(map[netip.Prefix]*ration)} }
@@ -54,21 +57,18 @@ func (r *rations) of(from netip.Prefix) *ration {
 	defer r.mu.Unlock()
 	one := r.by[from]
 	if one == nil {
-		if len(r.by) >= maxRations {
-			r.forget()
-		}
+		r.forget()
 		one = &ration{left: rate.NewLimiter(rate.Limit(rationRate.Microseconds()), int(rationBurst.Microseconds()))}
 		r.by[from] = one
 	}
 	return one
 }
 
-// forget drops the rations that are whole, and all of them where that makes no room.
+// forget drops now and then the rations that are whole, and all of them where that makes no room.
 func (r *rations) forget() {
-	for from, one := range r.by {
-		if one.left.Tokens() >= float64(one.left.Burst()) {
-			delete(r.by, from)
-		}
+	if now := time.Now(); len(r.by) >= maxRations || now.Sub(r.looked) >= rationPause {
+		r.looked = now
+		maps.DeleteFunc(r.by, func(_ netip.Prefix, one *ration) bool { return one.left.Tokens() >= float64(one.left.Burst()) })
 	}
 	if len(r.by) >= maxRations {
 		clear(r.by)
