@@ -1,52 +1,14 @@
 package main
 
 import (
-	"encoding/base32"
 	"hash/maphash"
-	"io"
 	"iter"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 	"weak"
 )
-
-// A Token is the random part of a person's web address: 128 bits that reveal nothing.
-type Token [16]byte
-
-var tokenText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
-func (t Token) String() string { return tokenText.EncodeToString(t[:]) }
-
-// parseToken reads what String writes.
-func parseToken(s string) (t Token, ok bool) {
-	const bits = "aeimquy4" // what the last letter may be: three bits, and two that are zero
-	if len(s) != tokenText.EncodedLen(len(t)) || strings.IndexByte(bits, s[len(s)-1]) < 0 {
-		return t, false
-	}
-	n, err := tokenText.Decode(t[:], []byte(s)) // which passes over line ends
-	return t, err == nil && n == len(t)
-}
-
-// newToken draws a token. It fails only if the source of randomness does.
-func newToken(random io.Reader) (t Token, err error) {
-	_, err = io.ReadFull(random, t[:])
-	return t, err
-}
-
-// Options are what a user has decided about the page.
-type Options struct {
-	ShowMessage   bool // the status message
-	ShowJID       bool // the bare JID
-	ShowNick      bool // the nickname
-	ShowAvatar    bool // the picture
-	ShowLastSeen  bool // when the user was active last, coarsely
-	ShowResources bool // each connected client
-	JIDLink       bool // also answer at the address made from the JID
-	SearchEngines bool // the page may be listed by search engines
-}
 
 // A snapshot is everything that the web may need of one user at one time. It never changes.
 type snapshot struct {

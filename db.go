@@ -18,21 +18,6 @@ import (
 // queryTime is how long any one query may take.
 const queryTime = 30 * time.Second
 
-// A User is somebody who has registered.
-type User struct {
-	JID          string // bare
-	Token        Token
-	Options      Options
-	Subscription Subscription
-	Asked        bool // we asked to subscribe and await the answer
-	Created      time.Time
-	Lang         string    // in which we write unasked, BCP 47; empty if not known
-	Gone         time.Time // since when the user's server says that there is no such account; else zero
-}
-
-// ErrNotFound says that no such user is registered.
-var ErrNotFound = errors.New("not registered")
-
 // A database is the SQLite file. It has one connection, so that whatever changes it goes in turn.
 type database struct {
 	sql    *sql.DB
@@ -284,13 +269,6 @@ func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[User
 	}
 }
 
-// A UserStatus is a user with the last status and profile that were written down.
-type UserStatus struct {
-	User
-	Status  Status
-	Profile *Profile // nil for none
-}
-
 var selectUserStatus = "SELECT " + strings.Join(userColumns, ", ") + `, coalesce(state, 'unknown'), since, messages,
 	nick, avatar, avatar_id, avatar_source FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`
 
@@ -379,4 +357,26 @@ func (db *database) StoreLinkSeen(ctx context.Context, at time.Time) error {
 		_, err := tx.Exec("INSERT INTO link (id, seen) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", at.Unix())
 		return err
 	})
+}
+
+// AddUsers registers several users, all of them or none, and returns how many, and who was registered already.
+func (db *database) AddUsers(ctx context.Context, users []User) (registered int, kept []string, err error) {
+	err = db.write(ctx, func(tx *sql.Tx) error {
+		for _, u := range users {
+			result, err := tx.Exec(insertUser+" ON CONFLICT (jid) DO NOTHING", u.values()...)
+			if err != nil {
+				return fmt.Errorf("%s: %w", u.JID, err)
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				kept = append(kept, u.JID)
+			}
+			registered += int(n)
+		}
+		return nil
+	})
+	return registered, kept, err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -131,18 +130,4 @@ func normalDomain(s string) (string, error) {
 		return "", errMalformedJID
 	}
 	return s, nil
-}
-
-// encodeJID makes the part of a web address that stands for a bare JID: its base64.
-func encodeJID(bare string) string { return base64.RawURLEncoding.EncodeToString([]byte(bare)) }
-
-// decodeJID is the inverse of encodeJID, for the standard and the URL alphabet, padded or not.
-func decodeJID(id string) (bare string, ok bool) {
-	id = strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(id, "="))
-	text, err := base64.RawURLEncoding.DecodeString(id)
-	if err != nil {
-		return "", false
-	}
-	j, err := parseJID(string(text))
-	return j.bare, err == nil && j.resource == ""
 }

@@ -2,12 +2,9 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // A State is the one word that a person's presence adds up to.
@@ -68,37 +65,6 @@ const (
 	maxMessageSize = 1024 // bytes
 )
 
-// parsePresence reads an available presence. Whatever a client may have written, there is a reading of it.
-func parsePresence(s *received, now time.Time) Presence {
-	p := Presence{Resource: s.from.resource, State: Available, Since: now}
-	if show := s.child(nsComponent, "show"); show != nil {
-		switch show := State(strings.TrimSpace(show.text)); show {
-		case Chat, Away, ExtendedAway, DoNotDisturb:
-			p.State = show
-		}
-	}
-	if priority := s.child(nsComponent, "priority"); priority != nil {
-		p.Priority = parsePriority(priority.text)
-	}
-	for i := range s.children {
-		if c := &s.children[i]; c.name.Space == nsComponent && c.name.Local == "status" {
-			p.addMessage(c.lang(s.lang("")), c.text)
-		}
-	}
-	if idle := s.child(nsIdle, "idle"); idle != nil {
-		if since, err := time.Parse(time.RFC3339, idle.attr("since")); err == nil && since.Before(now) {
-			p.Idle = since.UTC()
-		}
-	}
-	if sent, ok := delayStamp(s); ok {
-		p.Delayed = true
-		if sent.Before(now) {
-			p.Since = sent
-		}
-	}
-	return p
-}
-
 // addMessage keeps the first message of each language.
 func (p *Presence) addMessage(lang, body string) {
 	body = truncate(strings.TrimSpace(body), maxMessageSize)
@@ -111,42 +77,6 @@ func (p *Presence) addMessage(lang, body string) {
 		}
 	}
 	p.Messages = append(p.Messages, Text{lang, body})
-}
-
-// parsePriority reads a priority as generously as servers forward it: what is outside -128..127 becomes the nearest of
-// these, and what is no number 0.
-func parsePriority(s string) int8 {
-	n, err := strconv.Atoi(strings.TrimSpace(s))
-	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return 0
-	}
-	return int8(max(-128, min(n, 127)))
-}
-
-// delayStamp returns when a stanza was sent first, if a server has kept it since (XEP-0203, or its older form XEP-0091).
-func delayStamp(s *received) (time.Time, bool) {
-	if d := s.child(nsDelay, "delay"); d != nil {
-		t, err := time.Parse(time.RFC3339, d.attr("stamp"))
-		return t, err == nil
-	}
-	if d := s.child(nsOldDelay, "x"); d != nil {
-		t, err := time.Parse("20060102T15:04:05", d.attr("stamp"))
-		return t, err == nil
-	}
-	return time.Time{}, false
-}
-
-// truncate cuts s to at most size bytes, at the end of a character.
-func truncate(s string, size int) string {
-	if len(s) <= size {
-		return s
-	}
-	const ellipsis = "…"
-	cut := size - len(ellipsis)
-	for cut > 0 && !utf8.RuneStart(s[cut]) {
-		cut--
-	}
-	return s[:cut] + ellipsis
 }
 
 // Resources are the connected clients of one person.

@@ -1,17 +1,12 @@
 package main
 
 import (
-	"context"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
-
-	"github.com/spf13/cobra"
 )
 
 //go:embed templates
@@ -57,86 +52,4 @@ func templateFiles(dir string) (fs.FS, error) {
 		return nil
 	})
 	return overlay{over, embeddedTemplates}, err
-}
-
-// loadRenderer makes a renderer of the embedded templates and those of a directory.
-func loadRenderer(domain, dir string) (*renderer, error) {
-	files, err := templateFiles(dir)
-	if err != nil {
-		return nil, err
-	}
-	r, err := newRenderer(domain, files)
-	if err == nil && dir != "" { // the embedded ones have been tested
-		err = r.check()
-	}
-	if err != nil && dir != "" {
-		return nil, fmt.Errorf("a template cannot be used: correct it in %s, or remove it there (%w)", dir, err)
-	}
-	return r, err
-}
-
-// reload reads the templates again at each SIGHUP, until ctx is done. Where something is wrong with them, the ones before stay.
-func (w *website) reload(ctx context.Context, domain string) {
-	hangUps := make(chan os.Signal, 1)
-	signal.Notify(hangUps, syscall.SIGHUP)
-	defer signal.Stop(hangUps)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangUps:
-		}
-		r, err := loadRenderer(domain, w.templates)
-		if err != nil {
-			w.log.Error("the templates have not been read again", "cause", err)
-			continue
-		}
-		w.use(r)
-		w.log.Info("the templates have been read again")
-	}
-}
-
-func templatesCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "templates",
-		Short: "Write the templates of the pages, to be changed",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "export DIR",
-		Short: "Write the embedded templates into a directory",
-		Long: `Write the embedded templates into a directory, for serve --templates. Leave there only those that you change: the others are
-taken from the program, and so are newer ones after an upgrade. Files that are there already are not touched.`,
-		Args: cobra.ExactArgs(1),
-		RunE: action(func(cmd *cobra.Command, args []string, _ *usageError) error {
-			return exportTemplates(args[0])
-		}),
-	})
-	return cmd
-}
-
-func exportTemplates(dir string) error {
-	return fs.WalkDir(embeddedTemplates, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(dir, filepath.FromSlash(name))
-		if d.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		content, err := fs.ReadFile(embeddedTemplates, name)
-		if err != nil {
-			return err
-		}
-		f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s is there already: choose another directory", target)
-		}
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(content)
-		return errors.Join(err, f.Close())
-	})
 }

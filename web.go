@@ -69,8 +69,6 @@ func (w *website) handler() http.Handler {
 	})
 }
 
-const statusPath = "/status/" // before every address
-
 // Values of headers. They are shared by all answers, and must not be changed.
 var (
 	typeHTML     = []string{"text/html; charset=utf-8"}

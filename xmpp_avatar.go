@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/sha1"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,39 +11,11 @@ import (
 	_ "image/gif" // what people publish
 	"image/jpeg"
 	"image/png"
-	"net/http"
 	"sync"
 
 	"golang.org/x/image/draw"
 	_ "golang.org/x/image/webp" // the same
 )
-
-// An AvatarSource is where a picture has been published.
-type AvatarSource string
-
-// The sources of pictures.
-const (
-	AvatarPEP   AvatarSource = "pep"   // XEP-0084
-	AvatarVCard AvatarSource = "vcard" // XEP-0153
-)
-
-// An Avatar is a person's picture as we show it: made anew, small, and square. It never changes.
-type Avatar struct {
-	ID     string // SHA-1 of what the person has published, hexadecimal
-	Source AvatarSource
-	Data   []byte // PNG or JPEG of avatarSize pixels
-}
-
-// ContentType returns the picture's media type.
-func (a *Avatar) ContentType() string { return http.DetectContentType(a.Data) }
-
-// URI returns the picture as a data: URI (RFC 2397), empty if there is none.
-func (a *Avatar) URI() string {
-	if a == nil {
-		return ""
-	}
-	return "data:" + a.ContentType() + ";base64," + base64.StdEncoding.EncodeToString(a.Data)
-}
 
 const (
 	avatarSize = 64        // pixels

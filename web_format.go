@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"strings"
-	"time"
 )
 
 // A format is a form that a status is shown in.
@@ -90,13 +89,6 @@ func newStatusesJSON(views []view) (all []statusJSON) {
 		all = append(all, newStatusJSON(v))
 	}
 	return all
-}
-
-func optionalTime(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339)
 }
 
 // writeJSON writes an object, or an array for several people.

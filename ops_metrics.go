@@ -1,88 +1,17 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"runtime"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/spf13/cobra"
 )
-
-// counters count what happens, at the cost of one atomic addition each.
-type counters struct {
-	received [4]atomic.Uint64                   // stanzas, by kind
-	sent     [4]atomic.Uint64                   // the same
-	answers  [len(answerKinds)][6]atomic.Uint64 // by what was asked for, and by class of status
-}
-
-var stanzaKinds = [4]string{"iq", "message", "presence", "other"}
-
-// stanzaKind returns the index of a kind.
-func stanzaKind(name string) int {
-	for i, kind := range stanzaKinds {
-		if kind == name {
-			return i
-		}
-	}
-	return len(stanzaKinds) - 1
-}
-
-// answerKinds are what may be asked for.
-var answerKinds = [...]string{"page", "json", "txt", "xml", "js", "svg", "png", "events", "embed", "index", "compatible", "none"}
-
-// answerKind returns the index of what a path asks for.
-func answerKind(path string) int {
-	if path == "/" {
-		return 9
-	}
-	if strings.HasPrefix(path, "/presence/") || strings.Contains(path, "@") {
-		return 10
-	}
-	if !strings.HasPrefix(path, statusPath) {
-		return 11
-	}
-	end := path[strings.LastIndexAny(path, "./")+1:]
-	for i, kind := range answerKinds[:9] {
-		if end == kind {
-			return i
-		}
-	}
-	return 0
-}
-
-// A counted answer remembers its status.
-type counted struct {
-	http.ResponseWriter
-	status int
-}
-
-func (c *counted) WriteHeader(status int) {
-	c.status = status
-	c.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap lets http.ResponseController through.
-func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
-
-// count counts the answers of a handler.
-func (c *counters) count(handler http.Handler) http.Handler {
-	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		answer := counted{rw, http.StatusOK}
-		handler.ServeHTTP(&answer, r)
-		c.answers[answerKind(r.URL.Path)][min(answer.status/100, 5)].Add(1)
-	})
-}
 
 // A collector tells Prometheus how a component and its website are when it is asked.
 type collector struct {
@@ -208,43 +137,6 @@ func (h *histogram) snapshot() *histogram {
 	return now
 }
 
-// A finding is how one part of us is.
-type finding struct {
-	OK      bool   `json:"ok"`
-	Problem string `json:"problem,omitempty"`
-	Since   string `json:"since,omitempty"` // RFC 3339
-}
-
-// health is what /healthz answers.
-type health struct {
-	OK       bool    `json:"ok"`
-	Link     finding `json:"link"`
-	Database finding `json:"database"`
-	Web      finding `json:"web"`
-}
-
-// health looks whether the link, the database and the web work.
-func (m collector) health(ctx context.Context) health {
-	var h health
-	if link := m.component.board.link.Load(); link.since.IsZero() {
-		h.Link.OK = true
-	} else {
-		h.Link = finding{Problem: "no link to the XMPP server", Since: optionalTime(link.since)}
-	}
-	h.Database.OK = true
-	if failing := m.component.db.failing(); failing != nil {
-		h.Database = finding{Problem: explain(failing.err).Error(), Since: optionalTime(failing.since)}
-	} else if !m.component.isAlive(ctx) {
-		h.Database = finding{Problem: "the workers or the database do not answer"}
-	}
-	h.Web.OK = m.site.closing.Err() == nil
-	if !h.Web.OK {
-		h.Web.Problem = "stopping"
-	}
-	h.OK = h.Link.OK && h.Database.OK && h.Web.OK
-	return h
-}
-
 // handler answers at --metrics-listen.
 func (m collector) handler() http.Handler {
 	registry := prometheus.NewRegistry()
@@ -261,38 +153,4 @@ func (m collector) handler() http.Handler {
 		json.NewEncoder(rw).Encode(h) // a reader who has gone needs no answer
 	})
 	return mux
-}
-
-// healthcheckCommand asks a running serve, for containers that have no other program to ask with.
-func healthcheckCommand() *cobra.Command {
-	var conf config
-	cmd := &cobra.Command{
-		Use:   "healthcheck",
-		Short: "Ask a running serve whether it is well",
-		Long:  "Ask /healthz at --metrics-listen, print what it says, and exit with 0 if all is well.",
-		Args:  cobra.NoArgs,
-		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
-			if conf.metrics == "" {
-				problems.add("metrics-listen", "required: the address that serve has been given")
-			}
-			if err := problems.orNil(); err != nil {
-				return err
-			}
-			client := &http.Client{Timeout: 2 * aliveTime}
-			resp, err := client.Get("http://" + conf.metrics + "/healthz")
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			if _, err := io.Copy(cmd.OutOrStdout(), resp.Body); err != nil {
-				return err
-			}
-			if resp.StatusCode != http.StatusOK {
-				return errors.New("not well")
-			}
-			return nil
-		}),
-	}
-	cmd.Flags().StringVar(&conf.metrics, "metrics-listen", "", "`address` that serve has been given, such as 127.0.0.1:9180")
-	return cmd
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -160,28 +159,6 @@ func importUsers(ctx context.Context, path, from string, in io.Reader, out io.Wr
 	}
 	fmt.Fprintf(out, "%d imported, %d were registered already\n", registered, len(kept))
 	return nil
-}
-
-// AddUsers registers several users, all of them or none, and returns how many, and who was registered already.
-func (db *database) AddUsers(ctx context.Context, users []User) (registered int, kept []string, err error) {
-	err = db.write(ctx, func(tx *sql.Tx) error {
-		for _, u := range users {
-			result, err := tx.Exec(insertUser+" ON CONFLICT (jid) DO NOTHING", u.values()...)
-			if err != nil {
-				return fmt.Errorf("%s: %w", u.JID, err)
-			}
-			n, err := result.RowsAffected()
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				kept = append(kept, u.JID)
-			}
-			registered += int(n)
-		}
-		return nil
-	})
-	return registered, kept, err
 }
 
 func readUserLines(in io.Reader) (users []User, notes []string, err error) {

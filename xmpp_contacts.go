@@ -5,37 +5,6 @@ import (
 	"time"
 )
 
-// A Subscription says who sees whose presence, from our side (RFC 6121 §3.1). No server keeps a roster for a component, so
-// it is ours to keep.
-type Subscription string
-
-// The subscriptions.
-const (
-	SubscriptionNone Subscription = "none"
-	SubscriptionTo   Subscription = "to"   // we see the user
-	SubscriptionFrom Subscription = "from" // the user sees us
-	SubscriptionBoth Subscription = "both"
-)
-
-// To reports whether we may see the user's presence.
-func (s Subscription) To() bool { return s == SubscriptionTo || s == SubscriptionBoth }
-
-// From reports whether the user may see ours.
-func (s Subscription) From() bool { return s == SubscriptionFrom || s == SubscriptionBoth }
-
-// subscription returns the subscription with its two directions set.
-func subscription(to, from bool) Subscription {
-	switch {
-	case to && from:
-		return SubscriptionBoth
-	case to:
-		return SubscriptionTo
-	case from:
-		return SubscriptionFrom
-	}
-	return SubscriptionNone
-}
-
 // subscriptionAnswer goes to the bare JID, as RFC 6121 §3.1.2 asks.
 func (s *received) subscriptionAnswer(typ string) envelope {
 	return envelope{XMLName: s.name, Type: typ, ID: s.id, From: s.to, To: s.from.bare}.local()

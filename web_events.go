@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -101,85 +99,4 @@ func await(channels ...any) int {
 	}
 	first, _, _ := reflect.Select(cases)
 	return first
-}
-
-const (
-	maxStreams     = 50000 // open ones
-	maxStreamsEach = 100   // of one address, behind which there may be an office
-)
-
-// Streams counts the open event streams, so that nobody takes them all.
-type streams struct {
-	mu    sync.Mutex
-	total int
-	by    map[netip.Prefix]int
-}
-
-func newStreams() *streams { return &streams{by: make(map[netip.Prefix]int)} }
-
-// open returns how many streams are open.
-func (s *streams) open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.total
-}
-
-// enter counts a stream in, and returns what counts it out, or the status of a refusal. Who is not told apart has no limit of
-// their own.
-func (s *streams) enter(client netip.Addr) (leave func(), status int) {
-	from := household(client)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.total >= maxStreams:
-		return nil, http.StatusServiceUnavailable
-	case from.IsValid() && s.by[from] >= maxStreamsEach:
-		return nil, http.StatusTooManyRequests
-	}
-	s.total++
-	if from.IsValid() {
-		s.by[from]++
-	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.total--
-		if s.by[from] <= 1 {
-			delete(s.by, from)
-		} else {
-			s.by[from]--
-		}
-	}, http.StatusOK
-}
-
-// client returns from where a request comes, the zero address for this machine. What X-Forwarded-For says is believed of the
-// proxies that the operator has named, and of nobody else.
-func (w *website) client(r *http.Request) netip.Addr {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
-	address := remote.Addr().Unmap()
-	if err == nil && !w.isProxy(address) {
-		return notLocal(address)
-	}
-	forwarded := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for _, hop := range slices.Backward(forwarded) {
-		next, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil || len(w.proxies) == 0 {
-			break
-		}
-		if address = next.Unmap(); !w.isProxy(address) {
-			break
-		}
-	}
-	return notLocal(address)
-}
-
-func (w *website) isProxy(address netip.Addr) bool {
-	return slices.ContainsFunc(w.proxies, func(p netip.Prefix) bool { return p.Contains(address) })
-}
-
-func notLocal(address netip.Addr) netip.Addr {
-	if address.IsLoopback() {
-		return netip.Addr{}
-	}
-	return address
 }
