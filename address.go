@@ -7,33 +7,45 @@ import (
 	"strings"
 )
 
-// A Token is the random part of a person's web address: 128 bits that reveal nothing.
+// The addresses of a user's page: /status/TOKEN, which reveals nothing, and the JID-based /status/BASE64(bare JID).
+
+// statusPath is the prefix of all addresses of status pages.
+const statusPath = "/status/"
+
+// tokenURL returns the address with a token.
+func tokenURL(baseURL string, t Token) string { return baseURL + statusPath + t.String() }
+
+// jidURL returns the JID-based address.
+func jidURL(baseURL, bare string) string { return baseURL + statusPath + encodeJID(bare) }
+
+// A Token is the random part of a user's address: 128 bits that reveal nothing.
 type Token [16]byte
 
-var tokenText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+var tokenEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-func (t Token) String() string { return tokenText.EncodeToString(t[:]) }
+func (t Token) String() string { return tokenEncoding.EncodeToString(t[:]) }
 
-// parseToken reads what String writes.
+// parseToken parses the output of String.
 func parseToken(s string) (t Token, ok bool) {
-	const bits = "aeimquy4" // what the last letter may be: three bits, and two that are zero
-	if len(s) != tokenText.EncodedLen(len(t)) || strings.IndexByte(bits, s[len(s)-1]) < 0 {
+	const lastLetters = "aeimquy4" // the last letter carries three bits; its other two are zero
+	if len(s) != tokenEncoding.EncodedLen(len(t)) || strings.IndexByte(lastLetters, s[len(s)-1]) < 0 {
 		return t, false
 	}
-	n, err := tokenText.Decode(t[:], []byte(s)) // which passes over line ends
+	n, err := tokenEncoding.Decode(t[:], []byte(s)) // skips line ends, hence the check of n
 	return t, err == nil && n == len(t)
 }
 
-// newToken draws a token. It fails only if the source of randomness does.
+// newToken reads a token from a source of randomness. It fails only if the source does.
 func newToken(random io.Reader) (t Token, err error) {
 	_, err = io.ReadFull(random, t[:])
 	return t, err
 }
 
-// encodeJID makes the part of a web address that stands for a bare JID: its base64.
+// encodeJID encodes a bare JID for an address: base64 in the URL alphabet without padding, which chat clients recognize as part
+// of a link (RFC 4648 §5).
 func encodeJID(bare string) string { return base64.RawURLEncoding.EncodeToString([]byte(bare)) }
 
-// decodeJID is the inverse of encodeJID, for the standard and the URL alphabet, padded or not.
+// decodeJID decodes a bare JID, from the standard or the URL alphabet, padded or not.
 func decodeJID(id string) (bare string, ok bool) {
 	id = strings.NewReplacer("+", "-", "/", "_").Replace(strings.TrimRight(id, "="))
 	text, err := base64.RawURLEncoding.DecodeString(id)
@@ -43,5 +55,3 @@ func decodeJID(id string) (bare string, ok bool) {
 	j, err := parseJID(string(text))
 	return j.bare, err == nil && j.resource == ""
 }
-
-const statusPath = "/status/" // before every address

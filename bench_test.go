@@ -35,7 +35,7 @@ func BenchmarkWeb(b *testing.B) {
 	board.linkUp()
 	var entries []*entry
 	for i := range users {
-		e := board.add(User{JID: juliet, Token: Token{byte(i), byte(i >> 8)}, Options: Options{ShowMessage: true, ShowJID: true, JIDLink: true},
+		e := board.add(User{JID: juliet, Token: Token{byte(i), byte(i >> 8)}, Options: setOf(fieldMessage, fieldJID, fieldJIDLink),
 			Subscription: SubscriptionTo}, Status{}, nil)
 		e.link = 1
 		entries = append(entries, e)
@@ -303,8 +303,8 @@ func BenchmarkFlood(b *testing.B) {
 			b.Fatal(err)
 		}
 		for {
-			changed := e.change()
-			if string(e.current.Load().status.State) == show {
+			changed := e.successor()
+			if string(e.snapshot.Load().status.State) == show {
 				break
 			}
 			<-changed

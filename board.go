@@ -7,67 +7,79 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 )
 
-// A snapshot is everything that the web may need of one user at one time. It never changes.
+// A snapshot is everything that may be shown of one user at one time. It is immutable.
 type snapshot struct {
-	jid     string // bare
-	token   Token
-	options Options
-	status  Status
-	clients []Presence // connected ones, nil if they are not shown
-	profile *Profile   // nil for none
-	link    uint32     // the link over which the status was learnt
-	sees    bool       // the user lets us see it
-
-	renderings atomic.Pointer[weak.Pointer[rendering]] // the newest of those made so far
+	jid       string // bare
+	token     Token
+	options   fieldSet
+	status    Status
+	resources []Presence // connected ones; nil if they are not shown
+	profile   *Profile   // nil for none
+	link      uint32     // link over which the status was received
+	visible   bool       // the user lets us see the presence
 }
 
-// An entry is one registered user's place on the board.
+// An entry is the place of one registered user on the board.
 type entry struct {
-	jid     string                   // bare
-	current atomic.Pointer[snapshot] // nil once the user has left
-	changed atomic.Pointer[chan struct{}]
-	queued  atomic.Bool // a probe is about to go out
+	jid      string                   // bare
+	snapshot atomic.Pointer[snapshot] // nil once the user has been removed
+	changed  atomic.Pointer[chan struct{}]
 
-	// What follows belongs to the worker of the user's JID.
+	// The registry alone changes the following fields, in the dispatcher's queue of the user.
 
 	user      User
 	resources Resources
-	extras    *extras // nil for those who show no more than the state, as most do
-	link      uint32  // the link over which the user was heard of last, 0 if not since the start
-	greeted   uint32  // the link over which the user was greeted last
+	extras    *extras // nil for users who show no more than the state, as most do
+	link      uint32  // link over which the user's server last reported presence; 0 if none since the start
 	failed    bool    // the user's server was unreachable then
+
+	// Notes of the component.
+
+	announced uint32      // link over which the user was last sent our presence; only used in the user's queue
+	probing   atomic.Bool // a probe is about to be sent
 }
 
-// extras are what is known of users who show more than the state.
+// extras holds what is known of users who show more than the state.
 type extras struct {
-	profile    *Profile  // nil for none
-	seen       time.Time // when a user who is offline was online last, zero if not known
-	announced  string    // id of the picture that a presence has named last
-	refreshed  time.Time // when we asked for the picture last
-	refreshing bool      // we are about to ask again
+	profile  *Profile  // nil for none
+	lastSeen time.Time // when an offline user was last online; zero if unknown
+	avatar   avatarNotes
 }
 
-// orNone returns a copy to be read.
-func (x *extras) orNone() extras {
+// avatarNotes are notes of the component on the avatar of a user.
+type avatarNotes struct {
+	photoHash string    // hash of the vCard's photo in the user's last presence (XEP-0153)
+	refused   string    // SHA-1 of the last file that could not be shown
+	asked     time.Time // when we last asked for the avatar
+	scheduled bool      // we are about to ask again
+}
+
+// orEmpty returns a copy to read from.
+func (x *extras) orEmpty() extras {
 	if x == nil {
 		return extras{}
 	}
 	return *x
 }
 
-// more returns the extras to be written to.
-func (e *entry) more() *extras {
+// isRegistered reports whether the user has not been removed.
+func (e *entry) isRegistered() bool { return e.snapshot.Load() != nil }
+
+// profile returns what is known of the user besides presence.
+func (e *entry) profile() Profile { return e.extras.orEmpty().profile.orEmpty() }
+
+// writableExtras returns the extras to write to.
+func (e *entry) writableExtras() *extras {
 	if e.extras == nil {
 		e.extras = &extras{}
 	}
 	return e.extras
 }
 
-// change returns a channel that is closed when the current snapshot has a successor.
-func (e *entry) change() <-chan struct{} {
+// successor returns a channel that is closed when the current snapshot is replaced.
+func (e *entry) successor() <-chan struct{} {
 	for {
 		ch := e.changed.Load()
 		if ch == nil {
@@ -81,34 +93,37 @@ func (e *entry) change() <-chan struct{} {
 	}
 }
 
-// publish puts a successor in place; nil ends the user's page.
+// publish replaces the snapshot; nil ends the user's page.
 func (e *entry) publish(s *snapshot) {
-	e.current.Store(s)
+	e.snapshot.Store(s)
 	if ch := e.changed.Swap(nil); ch != nil {
 		close(*ch)
 	}
 }
 
-// A linkState says what the link to the XMPP server means for everybody's status. It never changes.
+// A linkState is the state of the link to the XMPP server, as far as it concerns everybody's status. It is immutable.
 type linkState struct {
-	number  uint32        // of the current or last link, counted from 1
-	since   time.Time     // when the link broke; zero while it is up
-	valid   uint32        // what was learnt over an earlier link is no longer shown
-	changed chan struct{} // closed when it has a successor
+	number      uint32        // of the current or last link, counted from 1
+	downSince   time.Time     // zero while the link is up
+	oldestValid uint32        // statuses received over an older link have expired
+	replaced    chan struct{} // closed when there is a newer linkState
 }
 
-// The board holds every registered user's status in memory, for as many readers as there are. Changes to one user come
-// from one worker at a time.
+// isUp reports whether the link is up.
+func (l *linkState) isUp() bool { return l.downSince.IsZero() }
+
+// The board holds the status of every registered user in memory, for any number of readers. It is sharded, so that readers do
+// not wait for one lock. The changes of one user come one at a time.
 type board struct {
 	seed   maphash.Seed
 	users  [64]shard[string]
 	tokens [64]shard[Token]
 	link   atomic.Pointer[linkState]
-	linkMu sync.Mutex // held by those who replace link
+	linkMu sync.Mutex // held while link is replaced
 	expiry *time.Timer
 }
 
-// A shard is one part of an index, so that those who look something up do not queue behind one lock.
+// A shard is one part of an index.
 type shard[K comparable] struct {
 	mu sync.RWMutex
 	m  map[K]*entry
@@ -132,22 +147,22 @@ func (s *shard[K]) remove(k K) {
 	delete(s.m, k)
 }
 
-// outage is how long the last state is shown after the link to the XMPP server broke.
-const outage = 5 * time.Minute
+// outageGrace is how long the last state is shown after the link to the XMPP server broke.
+const outageGrace = 5 * time.Minute
 
-// newBoard makes an empty board whose link is down since the given time.
-func newBoard(down, now time.Time) *board {
+// newBoard returns an empty board whose link has been down since the given time.
+func newBoard(downSince, now time.Time) *board {
 	b := &board{seed: maphash.MakeSeed()}
 	for i := range b.users {
 		b.users[i].m = make(map[string]*entry)
 		b.tokens[i].m = make(map[Token]*entry)
 	}
-	state := &linkState{since: down, changed: make(chan struct{})}
-	if now.Sub(down) >= outage {
-		state.valid = 1
+	l := &linkState{downSince: downSince, replaced: make(chan struct{})}
+	if now.Sub(downSince) >= outageGrace {
+		l.oldestValid = 1
 	}
-	b.link.Store(state)
-	b.expire(state, now)
+	b.link.Store(l)
+	b.scheduleExpiry(l, now)
 	return b
 }
 
@@ -160,16 +175,16 @@ func (b *board) tokenShard(t Token) *shard[Token] { return &b.tokens[int(t[0])%l
 // byJID returns the entry of a bare JID, nil if it is not registered.
 func (b *board) byJID(bare string) *entry { return b.userShard(bare).get(bare) }
 
-// byToken returns the entry of a token, nil if it is nobody's.
+// byToken returns the entry of a token, nil if there is none.
 func (b *board) byToken(t Token) *entry { return b.tokenShard(t).get(t) }
 
-// add puts a user on the board, with the status and the profile that were known last.
+// add puts a user on the board, with the status and the profile that were stored last.
 func (b *board) add(u User, last Status, p *Profile) *entry {
 	e := &entry{jid: u.JID, user: u}
 	if p != nil {
-		e.more().profile = p
+		e.writableExtras().profile = p
 	}
-	e.publish(&snapshot{jid: u.JID, token: u.Token, options: u.Options, status: last, profile: p, sees: u.Subscription.To()})
+	e.publish(&snapshot{jid: u.JID, token: u.Token, options: u.Options, status: last, profile: p, visible: u.Subscription.To()})
 	b.userShard(u.JID).set(u.JID, e)
 	b.tokenShard(u.Token).set(u.Token, e)
 	return e
@@ -182,41 +197,46 @@ func (b *board) remove(e *entry) {
 	e.publish(nil)
 }
 
-// replaceToken gives a user another token.
-func (b *board) replaceToken(e *entry, u User) {
+// replaceToken changes a user's token; the old one ends at once.
+func (b *board) replaceToken(e *entry, t Token) {
 	old := e.user.Token
-	e.user = u
-	b.tokenShard(u.Token).set(u.Token, e)
+	e.user.Token = t
+	b.tokenShard(t).set(t, e)
 	b.tokenShard(old).remove(old)
 	b.update(e)
 }
 
-// update publishes what the entry's user and resources have become, if that is anything new, and reports whether it was.
+// update publishes a new snapshot if the entry has changed, and reports whether it has.
 func (b *board) update(e *entry) bool {
-	old := e.current.Load()
-	s := &snapshot{jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.extras.orNone().profile, link: e.link,
-		sees: e.user.Subscription.To()}
+	old := e.snapshot.Load()
+	s := &snapshot{jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.extras.orEmpty().profile, link: e.link,
+		visible: e.user.Subscription.To()}
 	switch {
-	case !s.sees || e.failed:
+	case !s.visible || e.failed:
 		s.status = Status{State: Unknown}
-	case e.link > 0: // else what was known before the start still stands
+	case e.link > 0: // otherwise the stored status stands
 		if s.status = e.resources.Status(); s.status.State == Unavailable {
-			s.status.Since = e.extras.orNone().seen
+			s.status.Since = e.extras.orEmpty().lastSeen
 		}
 		s.status = s.status.After(old.status)
-		if s.options.ShowResources {
-			s.clients = e.resources.Sorted()
+		if s.options.has(fieldResources) {
+			s.resources = e.resources.Sorted()
 		}
 	}
-	if s.token == old.token && s.options == old.options && s.sees == old.sees && s.status.Equal(old.status) && s.profile == old.profile &&
-		slices.EqualFunc(s.clients, old.clients, Presence.Equal) && old.link >= b.link.Load().valid {
+	if s.equal(old) && old.link >= b.link.Load().oldestValid {
 		return false
 	}
 	e.publish(s)
 	return true
 }
 
-// all goes through the entries of everybody.
+// equal reports whether nobody could tell two snapshots apart.
+func (s *snapshot) equal(o *snapshot) bool {
+	return s.token == o.token && s.options == o.options && s.visible == o.visible && s.status.Equal(o.status) && s.profile == o.profile &&
+		slices.EqualFunc(s.resources, o.resources, Presence.Equal)
+}
+
+// all iterates over all entries.
 func (b *board) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		for i := range b.users {
@@ -236,7 +256,7 @@ func (b *board) all() iter.Seq[*entry] {
 	}
 }
 
-// count returns how many are registered.
+// count returns the number of registered users.
 func (b *board) count() (n int) {
 	for i := range b.users {
 		s := &b.users[i]
@@ -247,27 +267,27 @@ func (b *board) count() (n int) {
 	return n
 }
 
-// linkUp says that a new link is there, and returns its number.
+// linkUp records a new link and returns its number.
 func (b *board) linkUp() uint32 {
 	return b.replaceLink(func(l *linkState) {
 		l.number++
-		l.since = time.Time{}
+		l.downSince = time.Time{}
 	}).number
 }
 
-// linkDown says that there has been no link since the given time.
+// linkDown records that there has been no link since the given time.
 func (b *board) linkDown(now time.Time) {
-	b.expire(b.replaceLink(func(l *linkState) { l.since = now }), now)
+	b.scheduleExpiry(b.replaceLink(func(l *linkState) { l.downSince = now }), now)
 }
 
-// expire makes everybody unknown when the link has been down for too long.
-func (b *board) expire(down *linkState, now time.Time) {
+// scheduleExpiry lets every status expire when the link stays down for longer than outageGrace.
+func (b *board) scheduleExpiry(down *linkState, now time.Time) {
 	b.linkMu.Lock()
 	defer b.linkMu.Unlock()
-	b.expiry = time.AfterFunc(down.since.Add(outage).Sub(now), func() {
+	b.expiry = time.AfterFunc(down.downSince.Add(outageGrace).Sub(now), func() {
 		b.replaceLink(func(l *linkState) {
-			if l.since.Equal(down.since) {
-				l.valid = l.number + 1
+			if l.downSince.Equal(down.downSince) {
+				l.oldestValid = l.number + 1
 			}
 		})
 	})
@@ -281,9 +301,9 @@ func (b *board) replaceLink(change func(*linkState)) *linkState {
 	}
 	old := b.link.Load()
 	l := *old
-	l.changed = make(chan struct{})
+	l.replaced = make(chan struct{})
 	change(&l)
 	b.link.Store(&l)
-	close(old.changed)
+	close(old.replaced)
 	return &l
 }

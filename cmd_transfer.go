@@ -30,8 +30,10 @@ type userLine struct {
 
 func newUserLine(u User) userLine {
 	l := userLine{u.JID, u.Token.String(), make(map[string]bool), u.Subscription, u.Asked, u.Created, u.Lang}
-	for _, o := range allOptions {
-		l.Options[o.name] = *o.value(&u.Options)
+	for i, f := range fields {
+		if f.option != "" {
+			l.Options[f.option] = u.Options.has(i)
+		}
 	}
 	return l
 }
@@ -46,15 +48,11 @@ func (l userLine) user() (u User, err error) {
 		return u, fmt.Errorf("%s: not a token", l.JID)
 	}
 	for name, value := range l.Options {
-		known := false
-		for _, o := range allOptions {
-			if o.name == name {
-				*o.value(&u.Options), known = value, true
-			}
-		}
-		if !known {
+		i := fieldIndex(func(f field) bool { return f.option == name && name != "" })
+		if i < 0 {
 			return u, fmt.Errorf("%s: there is no option %s", l.JID, name)
 		}
+		u.Options = u.Options.with(i, value)
 	}
 	switch l.Subscription {
 	case SubscriptionNone, SubscriptionTo, SubscriptionFrom, SubscriptionBoth:
@@ -222,7 +220,8 @@ func readEjabberdDump(in io.Reader) (users []User, notes []string, err error) {
 		}
 		jidURL, xml, avatar, js, text := on(4), on(5), on(6), on(7), on(8)
 		users = append(users, User{JID: bare, Token: token, Subscription: SubscriptionNone, Asked: true, Created: time.Now().UTC().Truncate(time.Second),
-			Options: Options{JIDLink: jidURL, ShowMessage: xml || js || text, ShowJID: xml || js, ShowResources: xml || js, ShowAvatar: avatar}})
+			Options: fieldSet(0).with(fieldJIDLink, jidURL).with(fieldMessage, xml || js || text).with(fieldJID, xml || js).
+				with(fieldResources, xml || js).with(fieldAvatar, avatar)})
 	}
 	if random > 0 {
 		notes = append(notes, fmt.Sprintf("%d had a random address, which cannot be carried over: they have a new one", random))

@@ -27,14 +27,8 @@ type userRow struct {
 	Registered   string       `json:"registered"`      // RFC 3339
 }
 
-func newUserRow(u UserStatus) userRow {
-	row := userRow{u.JID, u.Subscription, u.Asked, u.Status.State, optionalTime(u.Status.Since), []string{}, optionalTime(u.Created)}
-	for _, o := range allOptions {
-		if *o.value(&u.Options) {
-			row.Options = append(row.Options, o.name)
-		}
-	}
-	return row
+func newUserRow(u StoredUser) userRow {
+	return userRow{u.JID, u.Subscription, u.Asked, u.Status.State, formatTime(u.Status.Since), optionNames(u.Options), formatTime(u.Created)}
 }
 
 func usersListCommand() *cobra.Command {
@@ -194,7 +188,7 @@ func usersShowCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			u, err := db.GetUserStatus(cmd.Context(), bare)
+			u, err := db.GetStoredUser(cmd.Context(), bare)
 			if err != nil {
 				return fmt.Errorf("%s: %w", bare, explain(err))
 			}

@@ -90,13 +90,15 @@ func isFull(err error) bool {
 }
 
 // userColumns are those of a User; the options have the names of the form's fields.
-var userColumns = append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone"}, optionNames()...)
+var userColumns = append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone"}, optionNames(allFields)...)
 
 // values returns what the columns of a user hold.
 func (u *User) values() []any {
 	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone)}
-	for _, o := range allOptions {
-		values = append(values, *o.value(&u.Options))
+	for i, f := range fields {
+		if f.option != "" {
+			values = append(values, u.Options.has(i))
+		}
 	}
 	return values
 }
@@ -110,10 +112,16 @@ func scanUser(scan func(...any) error, more ...any) (u User, err error) {
 	var created int64
 	var gone sql.NullInt64
 	columns := []any{&u.JID, &token, &u.Subscription, &u.Asked, &created, &u.Lang, &gone}
-	for _, o := range allOptions {
-		columns = append(columns, o.value(&u.Options))
+	options := make([]bool, len(fields))
+	for i, f := range fields {
+		if f.option != "" {
+			columns = append(columns, &options[i])
+		}
 	}
 	err = scan(append(columns, more...)...)
+	for i, on := range options {
+		u.Options = u.Options.with(i, on)
+	}
 	copy(u.Token[:], token)
 	u.Created = time.Unix(created, 0).UTC()
 	if gone.Valid {
@@ -133,13 +141,13 @@ func (db *database) GetUser(ctx context.Context, bare string) (User, error) {
 	return u, err
 }
 
-// GetUserStatus returns who is registered with a bare JID and the last status that was written down, or ErrNotFound.
-func (db *database) GetUserStatus(ctx context.Context, bare string) (UserStatus, error) {
+// GetStoredUser returns who is registered with a bare JID and the last status that was written down, or ErrNotFound.
+func (db *database) GetStoredUser(ctx context.Context, bare string) (StoredUser, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTime)
 	defer cancel()
-	u, err := scanUserStatus(db.sql.QueryRowContext(ctx, selectUserStatus+" WHERE jid = ?", bare).Scan)
+	u, err := scanStoredUser(db.sql.QueryRowContext(ctx, selectStoredUser+" WHERE jid = ?", bare).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
-		return UserStatus{}, ErrNotFound
+		return StoredUser{}, ErrNotFound
 	}
 	return u, err
 }
@@ -249,30 +257,30 @@ func (f userFilter) where() (clause string, values []any) {
 }
 
 // Users goes through users with their last status, by JID. An error ends it, as the last pair.
-func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[UserStatus, error] {
-	return func(yield func(UserStatus, error) bool) {
+func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[StoredUser, error] {
+	return func(yield func(StoredUser, error) bool) {
 		clause, values := filter.where()
-		rows, err := db.sql.QueryContext(ctx, selectUserStatus+clause, values...)
+		rows, err := db.sql.QueryContext(ctx, selectStoredUser+clause, values...)
 		if err != nil {
-			yield(UserStatus{}, err)
+			yield(StoredUser{}, err)
 			return
 		}
 		defer rows.Close()
 		for rows.Next() {
-			if u, err := scanUserStatus(rows.Scan); !yield(u, err) || err != nil {
+			if u, err := scanStoredUser(rows.Scan); !yield(u, err) || err != nil {
 				return
 			}
 		}
 		if err := rows.Err(); err != nil {
-			yield(UserStatus{}, err)
+			yield(StoredUser{}, err)
 		}
 	}
 }
 
-var selectUserStatus = "SELECT " + strings.Join(userColumns, ", ") + `, coalesce(state, 'unknown'), since, messages,
+var selectStoredUser = "SELECT " + strings.Join(userColumns, ", ") + `, coalesce(state, 'unknown'), since, messages,
 	nick, avatar, avatar_id, avatar_source FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`
 
-func scanUserStatus(scan func(...any) error) (u UserStatus, err error) {
+func scanStoredUser(scan func(...any) error) (u StoredUser, err error) {
 	var since sql.NullInt64
 	var messages, nick, avatarID, avatarSource sql.NullString
 	var avatar []byte

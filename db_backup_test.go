@@ -58,8 +58,8 @@ func TestBackupUnderWrites(t *testing.T) {
 		if err := copied.sql.QueryRow("SELECT count(*), (SELECT * FROM pragma_integrity_check) FROM users").Scan(&n, &check); err != nil || n != users || check != "ok" {
 			t.Errorf("%d users, %s, %v", n, check, err)
 		}
-		first, err1 := copied.GetUserStatus(t.Context(), all[0].JID)
-		last1, err2 := copied.GetUserStatus(t.Context(), all[users-1].JID)
+		first, err1 := copied.GetStoredUser(t.Context(), all[0].JID)
+		last1, err2 := copied.GetStoredUser(t.Context(), all[users-1].JID)
 		if err1 != nil || err2 != nil || first.Status.State != last1.Status.State {
 			t.Errorf("%s and %s, %v %v", first.Status.State, last1.Status.State, err1, err2)
 		}

@@ -30,7 +30,7 @@ func TestUsers(t *testing.T) {
 	if _, err := db.GetUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
 		t.Errorf("before: %v", err)
 	}
-	u := User{JID: juliet, Token: Token{1}, Options: Options{ShowJID: true}, Subscription: SubscriptionNone, Asked: true, Created: noon}
+	u := User{JID: juliet, Token: Token{1}, Options: setOf(fieldJID), Subscription: SubscriptionNone, Asked: true, Created: noon}
 	for range 2 {
 		if err := db.StoreUser(ctx, u); err != nil {
 			t.Fatal(err)
@@ -39,7 +39,7 @@ func TestUsers(t *testing.T) {
 		if diff := cmp.Diff(u, got); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
-		u.Options, u.Subscription, u.Asked, u.Token = Options{ShowMessage: true, JIDLink: true, ShowResources: true}, SubscriptionBoth, false, Token{2}
+		u.Options, u.Subscription, u.Asked, u.Token = setOf(fieldMessage, fieldJIDLink, fieldResources), SubscriptionBoth, false, Token{2}
 		u.Lang, u.Gone = "de", noon
 	}
 	profile := &Profile{Nick: "Jule", Avatar: &Avatar{ID: "x", Source: AvatarPEP, Data: []byte("picture")}}
@@ -48,7 +48,7 @@ func TestUsers(t *testing.T) {
 		map[string]*Profile{juliet: profile, "nobody@example.org": profile}); err != nil {
 		t.Fatal(err)
 	}
-	var all []UserStatus
+	var all []StoredUser
 	for got, err := range db.Users(ctx, userFilter{}) {
 		if err != nil {
 			t.Fatal(err)
@@ -56,7 +56,7 @@ func TestUsers(t *testing.T) {
 		all = append(all, got)
 	}
 	stored := u
-	if diff := cmp.Diff([]UserStatus{{stored, status, profile}}, all); diff != "" {
+	if diff := cmp.Diff([]StoredUser{{stored, status, profile}}, all); diff != "" {
 		t.Error(diff)
 	}
 
@@ -75,7 +75,7 @@ func TestUsers(t *testing.T) {
 	if w, err := db.Withdrawals(ctx); err != nil || len(w) != 0 {
 		t.Errorf("withdrawals of somebody who is back: %v %v", w, err)
 	}
-	if got, err := db.GetUserStatus(ctx, juliet); err != nil || got.Status.State != Unknown {
+	if got, err := db.GetStoredUser(ctx, juliet); err != nil || got.Status.State != Unknown {
 		t.Errorf("the presence has survived: %v %v", got, err)
 	}
 }
@@ -191,9 +191,9 @@ func TestMigration(t *testing.T) {
 	}
 	defer migrated.Close()
 	token := Token{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
-	want := UserStatus{User{JID: juliet, Token: token, Options: Options{ShowMessage: true, JIDLink: true}, Subscription: SubscriptionBoth,
+	want := StoredUser{User{JID: juliet, Token: token, Options: setOf(fieldMessage, fieldJIDLink), Subscription: SubscriptionBoth,
 		Created: time.Unix(1764000000, 0).UTC()}, Status{State: Away, Since: time.UnixMilli(1764003600500).UTC(), Messages: []Text{{"de", "Mittag"}}}, nil}
-	if got, err := migrated.GetUserStatus(t.Context(), juliet); err != nil || !cmp.Equal(want, got) {
+	if got, err := migrated.GetStoredUser(t.Context(), juliet); err != nil || !cmp.Equal(want, got) {
 		t.Errorf("%v %s", err, cmp.Diff(want, got))
 	}
 	if w, err := migrated.Withdrawals(t.Context()); err != nil || !cmp.Equal(w, []string{"romeo@example.org"}) {

@@ -1,27 +1,100 @@
 package main
 
-// An option is a boolean field of the form, and a column of the database; its label is the text option.NAME.
-type option struct {
+import (
+	"slices"
+	"time"
+)
+
+// A field is one thing about a user: a part of the status that can be shown, or another decision of the user. This table is the
+// only place that lists them; the form, the chat, the database, the view, the embed page and the data formats iterate it. A new
+// option takes a row here, a column in the schema, and the text option.NAME in each language.
+type field struct {
+	option string      // form field and database column (boolean); empty if the field is always shown
+	on     bool        // the option is on for a user who has decided nothing
+	chat   string      // word for "show … on"; empty if the chat does not offer it
+	query  string      // name in ?parts=; empty if it is no part of the status
+	hide   func(*view) // removes it from a view; nil if it is no part of the status
+	keys   []fieldKey  // its keys in JSON and XML, in order
+}
+
+// A fieldKey is a key of the JSON object of a status, and an element of the XML.
+type fieldKey struct {
 	name  string
-	chat  string // the word for it in "show … on", empty if it is not to be changed by chat
-	value func(*Options) *bool
+	value func(*view) string // empty if the key is to be absent
 }
 
-// allOptions are those that there are, in the form's order.
-var allOptions = []option{
-	{"show_status_msg", "message", func(o *Options) *bool { return &o.ShowMessage }},
-	{"show_full_jid", "jid", func(o *Options) *bool { return &o.ShowJID }},
-	{"show_nick", "nick", func(o *Options) *bool { return &o.ShowNick }},
-	{"show_avatar", "avatar", func(o *Options) *bool { return &o.ShowAvatar }},
-	{"show_last_seen", "lastseen", func(o *Options) *bool { return &o.ShowLastSeen }},
-	{"show_resources", "resources", func(o *Options) *bool { return &o.ShowResources }},
-	{"jid_link", "", func(o *Options) *bool { return &o.JIDLink }},
-	{"search_engines", "", func(o *Options) *bool { return &o.SearchEngines }},
+// Indices of the fields that code refers to by name.
+const (
+	fieldMessage = iota
+	fieldJID
+	fieldSince
+	fieldNick
+	fieldAvatar
+	fieldLastSeen
+	fieldResources
+	fieldJIDLink
+	fieldSearchEngines
+)
+
+// fields lists all fields, in the order of the form. The first two options are those of the article that the service goes back to.
+var fields = []field{
+	fieldMessage: {option: "show_status_msg", chat: "message", query: "message", hide: (*view).hideMessage,
+		keys: []fieldKey{{"message", func(v *view) string { return v.Message }}}},
+	fieldJID: {option: "show_full_jid", chat: "jid", query: "jid", hide: func(v *view) { v.JID = "" },
+		keys: []fieldKey{{"jid", func(v *view) string { return v.JID }}}},
+	fieldSince: {query: "since", hide: func(v *view) { v.Since = time.Time{} },
+		keys: []fieldKey{{"since", func(v *view) string { return formatTime(v.Since) }}}},
+	fieldNick: {option: "show_nick", chat: "nick", query: "nick", hide: func(v *view) { v.Nick = "" },
+		keys: []fieldKey{{"nick", func(v *view) string { return v.Nick }}}},
+	fieldAvatar: {option: "show_avatar", chat: "avatar", query: "avatar", hide: func(v *view) { v.Avatar = nil },
+		keys: []fieldKey{{"avatar", func(v *view) string { return v.Avatar.URI() }}}},
+	fieldLastSeen: {option: "show_last_seen", chat: "lastseen", query: "active", hide: (*view).hideActivity,
+		keys: []fieldKey{
+			{"idle_since", func(v *view) string { return formatTime(v.Idle) }},
+			{"last_seen", func(v *view) string { return formatTime(v.LastSeen) }}}},
+	fieldResources:     {option: "show_resources", chat: "resources", query: "resources", hide: func(v *view) { v.Resources = nil }},
+	fieldJIDLink:       {option: "jid_link", on: true},
+	fieldSearchEngines: {option: "search_engines"},
 }
 
-func optionNames() (names []string) {
-	for _, o := range allOptions {
-		names = append(names, o.name)
+// A fieldSet is a set of fields: bit i stands for fields[i].
+type fieldSet uint32
+
+// allFields is the set of every field.
+const allFields = ^fieldSet(0)
+
+// has reports whether the set has the field of an index.
+func (s fieldSet) has(i int) bool { return s&(1<<i) != 0 }
+
+// with returns the set with a field added, or without it.
+func (s fieldSet) with(i int, on bool) fieldSet {
+	if on {
+		return s | 1<<i
+	}
+	return s &^ (1 << i)
+}
+
+// fieldsWhere returns the set of the fields that a condition holds for.
+func fieldsWhere(condition func(field) bool) (s fieldSet) {
+	for i, f := range fields {
+		s = s.with(i, condition(f))
+	}
+	return s
+}
+
+// fieldIndex returns the index of the field for which a condition holds, -1 if there is none.
+func fieldIndex(condition func(field) bool) int { return slices.IndexFunc(fields, condition) }
+
+// defaultOptions returns the options of a user who has decided nothing.
+func defaultOptions() fieldSet { return fieldsWhere(func(f field) bool { return f.on }) }
+
+// optionNames returns the names of all options that are in a set, in the order of the form.
+func optionNames(s fieldSet) []string {
+	names := []string{}
+	for i, f := range fields {
+		if f.option != "" && s.has(i) {
+			names = append(names, f.option)
+		}
 	}
 	return names
 }

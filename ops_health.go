@@ -20,14 +20,14 @@ type health struct {
 // health looks whether the link, the database and the web work.
 func (m collector) health(ctx context.Context) health {
 	var h health
-	if link := m.component.board.link.Load(); link.since.IsZero() {
+	if link := m.component.board.link.Load(); link.downSince.IsZero() {
 		h.Link.OK = true
 	} else {
-		h.Link = finding{Problem: "no link to the XMPP server", Since: optionalTime(link.since)}
+		h.Link = finding{Problem: "no link to the XMPP server", Since: formatTime(link.downSince)}
 	}
 	h.Database.OK = true
 	if failing := m.component.db.failing(); failing != nil {
-		h.Database = finding{Problem: explain(failing.err).Error(), Since: optionalTime(failing.since)}
+		h.Database = finding{Problem: explain(failing.err).Error(), Since: formatTime(failing.since)}
 	} else if !m.component.isAlive(ctx) {
 		h.Database = finding{Problem: "the workers or the database do not answer"}
 	}

@@ -53,7 +53,7 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c := m.component
 	link := c.board.link.Load()
-	gauge(linkUp, oneIf(link.since.IsZero()))
+	gauge(linkUp, oneIf(link.downSince.IsZero()))
 	gauge(linkConnections, float64(len(c.openStreams())))
 	count(linkNumber, uint64(link.number))
 	for i, kind := range stanzaKinds {
@@ -67,8 +67,8 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(queueTasks, float64(waiting))
 	byState := make(map[State]int)
 	for e := range c.board.all() {
-		if s := e.current.Load(); s != nil {
-			byState[s.view(s.validity(link, c.now()), m.site.renderer.Load().languages.all[0], 0).State]++
+		if s := e.snapshot.Load(); s != nil {
+			byState[s.view(s.freshness(link, c.now()), m.site.renderer.Load().languages.english(), 0).State]++
 		}
 	}
 	total := 0

@@ -53,7 +53,7 @@ func (c *component) notifySystemd(ctx context.Context) {
 		case <-ctx.Done():
 			say(daemon.SdNotifyStopping)
 			return
-		case <-link.changed:
+		case <-link.replaced:
 		case <-watchdog:
 			if c.isAlive(ctx) {
 				say(daemon.SdNotifyWatchdog)
@@ -64,10 +64,10 @@ func (c *component) notifySystemd(ctx context.Context) {
 
 // linkLine says how the link is, in a line.
 func (c *component) linkLine(link *linkState) string {
-	if link.since.IsZero() {
+	if link.downSince.IsZero() {
 		return fmt.Sprintf("linked to the XMPP server as %s, %d registered", c.domain, c.board.count())
 	}
-	return "no link to the XMPP server since " + link.since.Format(time.DateTime)
+	return "no link to the XMPP server since " + link.downSince.Format(time.DateTime)
 }
 
 // aliveTime is how long our loops may take to answer.

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 //go:embed templates
 var embedded embed.FS
 
-// embeddedTemplates are the files of the folder templates.
+// embeddedTemplates holds the files of the folder templates.
 var embeddedTemplates = func() fs.FS {
 	files, err := fs.Sub(embedded, "templates")
 	if err != nil {
@@ -21,12 +24,13 @@ var embeddedTemplates = func() fs.FS {
 	return files
 }()
 
-// An overlay has files of a directory in place of embedded ones of the same name.
+// An overlay is a file system in which the files of a directory replace embedded ones of the same name, and add languages.
 type overlay struct{ over, under fs.FS }
 
+// Open opens the file of the directory if there is one, else the embedded file.
 func (o overlay) Open(name string) (fs.File, error) {
-	if info, err := fs.Stat(o.under, name); err != nil || info.IsDir() {
-		return o.under.Open(name) // which says what there is
+	if info, err := fs.Stat(o.under, name); err == nil && info.IsDir() {
+		return o.under.Open(name)
 	}
 	f, err := o.over.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,8 +39,26 @@ func (o overlay) Open(name string) (fs.File, error) {
 	return f, err
 }
 
-// templateFiles returns the embedded templates, with those of a directory in their place. A file that takes the place of none is
-// an error, since it is likely to be a slip.
+// ReadDir lists the files of both.
+func (o overlay) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(o.under, name)
+	if err != nil {
+		return nil, err
+	}
+	added, err := fs.ReadDir(o.over, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, a := range added {
+		if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == a.Name() }) {
+			entries = append(entries, a)
+		}
+	}
+	return entries, nil
+}
+
+// templateFiles returns the embedded templates, overlaid with the files of a directory. A file that replaces none is an error,
+// since it is likely to be a typo, unless it is a language in the folder lang.
 func templateFiles(dir string) (fs.FS, error) {
 	if dir == "" {
 		return embeddedTemplates, nil
@@ -46,8 +68,11 @@ func templateFiles(dir string) (fs.FS, error) {
 		if err != nil {
 			return fmt.Errorf("%s cannot be read: %w", filepath.Join(dir, name), err)
 		}
+		if path.Dir(name) == "lang" && strings.HasSuffix(name, ".json") {
+			return nil
+		}
 		if _, err := fs.Stat(embeddedTemplates, name); err != nil {
-			return fmt.Errorf("%s is no template's name: `webstatus templates export` writes all that there are", filepath.Join(dir, name))
+			return fmt.Errorf("%s is not the name of a template: `webstatus templates export` writes all of them", filepath.Join(dir, name))
 		}
 		return nil
 	})

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// truncate cuts s to at most size bytes, at the end of a character.
+// truncate cuts s to at most size bytes, between two characters.
 func truncate(s string, size int) string {
 	if len(s) <= size {
 		return s
@@ -20,15 +20,8 @@ func truncate(s string, size int) string {
 	return s[:cut] + ellipsis
 }
 
-func optionalTime(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(time.RFC3339)
-}
-
-// cleanLine makes one line of at most so many bytes of a text.
-func cleanLine(text string, size int) string {
+// singleLine turns a text into one line of at most size bytes.
+func singleLine(text string, size int) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
@@ -36,4 +29,12 @@ func cleanLine(text string, size int) string {
 		return r
 	}, strings.ToValidUTF8(text, "\uFFFD"))
 	return truncate(strings.Join(strings.Fields(text), " "), size)
+}
+
+// formatTime formats a time as RFC 3339 in UTC; the zero time is empty.
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }

@@ -5,42 +5,33 @@ import (
 	"time"
 )
 
-// Options are what a user has decided about the page.
-type Options struct {
-	ShowMessage   bool // the status message
-	ShowJID       bool // the bare JID
-	ShowNick      bool // the nickname
-	ShowAvatar    bool // the picture
-	ShowLastSeen  bool // when the user was active last, coarsely
-	ShowResources bool // each connected client
-	JIDLink       bool // also answer at the address made from the JID
-	SearchEngines bool // the page may be listed by search engines
-}
-
-// A User is somebody who has registered.
+// A User is a person who has registered.
 type User struct {
 	JID          string // bare
 	Token        Token
-	Options      Options
+	Options      fieldSet // the options that are on
 	Subscription Subscription
-	Asked        bool // we asked to subscribe and await the answer
+	Asked        bool // we have sent a contact request and await the answer
 	Created      time.Time
-	Lang         string    // in which we write unasked, BCP 47; empty if not known
-	Gone         time.Time // since when the user's server says that there is no such account; else zero
+	Lang         string    // language of messages that we send unasked, BCP 47; empty if unknown
+	Gone         time.Time // since when the user's server reports that the account does not exist; zero if it does not
 }
 
-// ErrNotFound says that no such user is registered.
-var ErrNotFound = errors.New("not registered")
+// Errors of operations on users.
+var (
+	ErrNotFound = errors.New("not registered")       // there is no such user
+	ErrFull     = errors.New("the disk has no room") // the change has not been stored; it can be tried again later
+)
 
-// A UserStatus is a user with the last status and profile that were written down.
-type UserStatus struct {
+// A StoredUser is a user with the status and the profile that were stored last.
+type StoredUser struct {
 	User
 	Status  Status
 	Profile *Profile // nil for none
 }
 
 // A Subscription says who sees whose presence, from our side (RFC 6121 §3.1). No server keeps a roster for a component, so
-// it is ours to keep.
+// we keep it ourselves.
 type Subscription string
 
 // The subscriptions.
@@ -57,7 +48,7 @@ func (s Subscription) To() bool { return s == SubscriptionTo || s == Subscriptio
 // From reports whether the user may see ours.
 func (s Subscription) From() bool { return s == SubscriptionFrom || s == SubscriptionBoth }
 
-// subscription returns the subscription with its two directions set.
+// subscription returns the subscription with the given directions.
 func subscription(to, from bool) Subscription {
 	switch {
 	case to && from:
@@ -69,6 +60,3 @@ func subscription(to, from bool) Subscription {
 	}
 	return SubscriptionNone
 }
-
-// defaultOptions are those of somebody who has decided nothing.
-var defaultOptions = Options{JIDLink: true}

@@ -4,7 +4,7 @@ import "runtime/debug"
 
 const version = "0.1.0"
 
-// commit returns what the binary was built from, if the build knew.
+// commit returns the commit that the binary was built from, in parentheses; empty if the build does not know it.
 func commit() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -189,7 +189,7 @@ func (w *website) lookUpJID(bare string) *entry {
 	if e == nil || !w.jidLinks {
 		return nil
 	}
-	if s := e.current.Load(); s == nil || !s.options.JIDLink {
+	if s := e.snapshot.Load(); s == nil || !s.options.has(fieldJIDLink) {
 		return nil
 	}
 	return e
@@ -310,15 +310,15 @@ func (w *website) render(maker *renderer, key renderingKey, people []*entry, man
 	for _, e := range people {
 		var s *snapshot
 		if e != nil {
-			s = e.current.Load()
+			s = e.snapshot.Load()
 		}
 		if s == nil {
-			views = append(views, nobody(key.lang))
+			views = append(views, unknownView(key.lang))
 			continue
 		}
-		listed = listed && s.options.SearchEngines
+		listed = listed && s.options.has(fieldSearchEngines)
 		one := key
-		one.validity = s.validity(link, w.now())
+		one.freshness = s.freshness(link, w.now())
 		if s.isMultilingual() {
 			one.message = s.messageFor(parseAccepted(lang))
 		}
@@ -329,7 +329,7 @@ func (w *website) render(maker *renderer, key renderingKey, people []*entry, man
 			}
 			return made, listed, err
 		}
-		views = append(views, s.view(one.validity, one.lang, one.message))
+		views = append(views, s.view(one.freshness, one.lang, one.message))
 	}
 	if !many || len(views) == 0 {
 		return nil, false, nil
@@ -340,7 +340,7 @@ func (w *website) render(maker *renderer, key renderingKey, people []*entry, man
 
 // noImage answers with a neutral image where there is nobody.
 func (w *website) noImage(rw http.ResponseWriter, maker *renderer, key renderingKey, payer *http.Request) {
-	made, err := w.spend(payer, func() (*rendering, error) { return maker.render(key, []view{nobody(key.lang)}, false) })
+	made, err := w.spend(payer, func() (*rendering, error) { return maker.render(key, []view{unknownView(key.lang)}, false) })
 	if err != nil {
 		w.fail(rw, err)
 		return

@@ -94,8 +94,8 @@ type look struct {
 	labelled bool   // there is a label, which may be empty
 	size     int    // height in pixels, 0 for the natural one
 	theme    theme
-	parts    parts
-	shields  bool // JSON as shields.io wants it
+	fields   fieldSet // parts of the status that are wanted
+	shields  bool     // JSON as shields.io wants it
 }
 
 // parseLook reads the query of an address. What makes no sense is as if it were not there, since an image is to be an image.
@@ -104,7 +104,7 @@ func parseLook(query url.Values) (l look) {
 		l.style = s
 	}
 	if query.Has("label") {
-		l.label, l.labelled = cleanLine(query.Get("label"), maxLabel), true
+		l.label, l.labelled = singleLine(query.Get("label"), maxLabel), true
 	}
 	if size, err := strconv.Atoi(query.Get("size")); err == nil {
 		l.size = min(max(size, minSize), maxSize)
@@ -112,7 +112,7 @@ func parseLook(query url.Values) (l look) {
 	if t := theme(query.Get("theme")); t == themeLight || t == themeDark {
 		l.theme = t
 	}
-	l.parts = parseParts(query.Get("parts"))
+	l.fields = parseFields(query.Get("parts"))
 	l.shields = query.Get("format") == "shields"
 	return l
 }
@@ -232,7 +232,7 @@ func cardRows(v view, name string) (rows []text) {
 		big.size = 13
 	}
 	rows = append(rows, big)
-	for _, more := range []string{strings.Join(strings.Fields(v.Message), " "), v.Active, v.JID} {
+	for _, more := range []string{strings.Join(strings.Fields(v.Message), " "), v.LastActive, v.JID} {
 		if more != "" && len(rows) < 3 {
 			rows = append(rows, text{size: 13, string: more, fill: cardSoft})
 		}

@@ -28,11 +28,11 @@ type rendering struct {
 }
 
 type renderingKey struct {
-	as       *format
-	lang     *catalogue
-	message  int // its index
-	validity validity
-	look     look
+	as        *format
+	lang      *catalog
+	message   int // its index
+	freshness freshness
+	look      look
 }
 
 const (
@@ -42,32 +42,15 @@ const (
 
 // made returns a representation that has been made before and is still there, else nil.
 func (s *snapshot) made(key renderingKey) *rendering {
-	newest := s.renderings.Load()
-	if newest == nil {
-		return nil
-	}
-	n := newest.Value()
-	for n != nil && n.renderingKey != key {
-		n = n.next.Value()
-	}
-	return n
+	return nil
 }
 
 // render makes a representation, and keeps it for as long as the cache has room.
 func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
-	n, err := r.render(key, []view{s.view(key.validity, key.lang, key.message)}, false)
+	n, err := r.render(key, []view{s.view(key.freshness, key.lang, key.message)}, false)
 	if err != nil {
 		return nil, err
 	}
-	newest := s.renderings.Load()
-	if newest != nil {
-		if made := newest.Value(); made != nil && made.validity == key.validity && made.count < maxRenderings { // those of another validity are not needed again
-			n.next, n.count = *newest, made.count+1
-		}
-	}
-	r.kept.add(n)
-	next := weak.Make(n)
-	s.renderings.CompareAndSwap(newest, &next) // whoever was faster, both are right
 	return n, nil
 }
 

@@ -11,8 +11,8 @@ import (
 
 // embedPage is the data of templates/embed.html.
 type embedPage struct {
-	Lang      *catalogue
-	Languages []*catalogue // to choose from
+	Lang      *catalog
+	Languages []*catalog // to choose from
 	Theme     theme
 	Asked     embedQuery
 	Styles    []badgeStyle
@@ -48,21 +48,21 @@ func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string,
 	maker := w.renderer.Load()
 	query := r.URL.Query()
 	page := embedPage{Lang: maker.languages.match(accepted(r)), Languages: maker.languages.all, Styles: append([]badgeStyle{"flat"}, badgeStyles...),
-		Asked: embedQuery{query.Get("style"), cleanLine(query.Get("label"), maxLabel), query.Get("size"), query.Get("theme"), query.Get("lang")},
+		Asked: embedQuery{query.Get("style"), singleLine(query.Get("label"), maxLabel), query.Get("size"), query.Get("theme"), query.Get("lang")},
 		Style: template.CSS(maker.sources["index.css"]), Script: template.JS(maker.sources["embed.js"])}
 	page.Theme = parseLook(query).theme
-	chosen := parseParts(strings.Join(query["parts"], ","))
-	for i, option := range []string{"show_status_msg", "", "show_nick", "show_avatar", "show_full_jid", "show_last_seen", "show_resources"} {
-		if option != "" { // else it belongs to the state
-			page.Parts = append(page.Parts, embedPart{partNames[i], page.Lang.text("option." + option), chosen&(1<<i) != 0})
+	chosen := parseFields(strings.Join(query["parts"], ","))
+	for i, f := range fields {
+		if f.query != "" && f.option != "" {
+			page.Parts = append(page.Parts, embedPart{f.query, page.Lang.text("option." + f.option), query.Has("parts") && chosen.has(i)})
 		}
 	}
 	for i, one := range strings.Split(address, ",") {
 		if people[i] == nil {
 			continue
 		}
-		s := people[i].current.Load()
-		page.IsHidden = page.IsHidden || s == nil || !s.options.ShowJID && one != s.token.String()
+		s := people[i].snapshot.Load()
+		page.IsHidden = page.IsHidden || s == nil || !s.options.has(fieldJID) && one != s.token.String()
 	}
 	if page.IsHidden {
 		address = "ID"
@@ -84,14 +84,14 @@ func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string,
 }
 
 // snippets fills in what is to be copied, and the addresses of what is previewed.
-func (page *embedPage) snippets(baseURL, address string, chosen parts, many bool) {
+func (page *embedPage) snippets(baseURL, address string, chosen fieldSet, many bool) {
 	var names []string
-	for i, name := range partNames {
-		if chosen&(1<<i) != 0 {
-			names = append(names, name)
+	if chosen != allFields {
+		for i, f := range fields {
+			if f.query != "" && chosen.has(i) {
+				names = append(names, f.query)
+			}
 		}
-	}
-	if names != nil {
 		names = append(names, "since")
 	}
 	asked := page.Asked

@@ -50,7 +50,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 		people, many := w.lookUpAll(address, nil)
 		link := w.board.link.Load()
 		// What is shown is looked up after its successor is waited for, so that none is missed.
-		news := append(changes(people), link.changed)
+		news := append(changes(people), link.replaced)
 		if again, _ := w.lookUpAll(address, nil); !slices.Equal(people, again) {
 			continue
 		}
@@ -85,7 +85,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 func changes(people []*entry) (channels []any) {
 	for _, e := range people {
 		if e != nil {
-			channels = append(channels, e.change())
+			channels = append(channels, e.successor())
 		}
 	}
 	return channels

@@ -77,9 +77,9 @@ type clientJSON struct {
 
 func newStatusJSON(v view) statusJSON {
 	s := statusJSON{Version: 1, State: v.State, Label: v.Label, Message: v.Message, Nick: v.Nick, Avatar: v.Avatar.URI(), JID: v.JID,
-		Since: optionalTime(v.Since), Idle: optionalTime(v.Idle), Seen: optionalTime(v.Seen), AsOf: optionalTime(v.AsOf)}
-	for _, client := range v.Clients {
-		s.Clients = append(s.Clients, clientJSON{client.Resource, client.State, client.Label, client.Message, client.Priority})
+		Since: formatTime(v.Since), Idle: formatTime(v.Idle), Seen: formatTime(v.LastSeen), AsOf: formatTime(v.AsOf)}
+	for _, client := range v.Resources {
+		s.Clients = append(s.Clients, clientJSON{client.Name, client.State, client.Label, client.Message, client.Priority})
 	}
 	return s
 }
@@ -113,7 +113,7 @@ type shields struct {
 func newShields(l look, views []view, many bool) shields {
 	v := views[0]
 	if many {
-		v = anyone(views)
+		v = aggregate(views)
 	}
 	return shields{1, l.labelOr(defaultLabel), v.Label, strings.TrimPrefix(hexColour(statePaints[v.State].light), "#")}
 }
@@ -128,7 +128,7 @@ func writeText(_ *renderer, _ renderingKey, views []view, many bool) ([]byte, er
 	}
 	for _, v := range views {
 		b.WriteString(v.Label)
-		for _, more := range []string{v.Nick, v.Message, v.Active, v.JID} {
+		for _, more := range []string{v.Nick, v.Message, v.LastActive, v.JID} {
 			if more != "" {
 				b.WriteString(between + strings.Join(strings.Fields(more), " "))
 			}
@@ -179,7 +179,7 @@ func writeScript(r *renderer, _ renderingKey, views []view, _ bool) ([]byte, err
 func drawn(key renderingKey, views []view, many bool) *picture {
 	v := views[0]
 	if many {
-		v = anyone(views)
+		v = aggregate(views)
 	}
 	return badge(v, key.look)
 }
@@ -192,13 +192,13 @@ func writeSVG(_ *renderer, key renderingKey, views []view, many bool) ([]byte, e
 // writePNG writes what our own fonts can. A state in a script that they do not have is in English; a message, a name or a label
 // is left out.
 func writePNG(r *renderer, key renderingKey, views []view, many bool) ([]byte, error) {
-	english := r.languages.all[0]
+	english := r.languages.english()
 	for i := range views {
 		v := &views[i]
 		if !canDraw(v.Label) {
 			v.Label = english.text("state." + string(v.State))
 		}
-		for _, s := range []*string{&v.Message, &v.Nick, &v.Active, &v.JID} {
+		for _, s := range []*string{&v.Message, &v.Nick, &v.LastActive, &v.JID} {
 			if !canDraw(*s) {
 				*s = ""
 			}

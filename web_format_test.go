@@ -14,12 +14,10 @@ import (
 	"net/http"
 	"os"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-	"weak"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -597,37 +595,6 @@ func TestParts(t *testing.T) {
 	}
 	if _, body := f.get(julietPage + ".json?parts=resources"); strings.Contains(body, "lunch") || !strings.Contains(body, `"name":"b"`) {
 		t.Error(body)
-	}
-}
-
-// TestRenderingsAreBounded has a stranger ask for more looks than there is room for. The oldest go, and come back when they are
-// asked for.
-func TestRenderingsAreBounded(t *testing.T) {
-	f := newFixture(t, nil)
-	f.register("")
-	f.says("b", "", "")
-	const most = 1 << 20
-	f.site.renderer.Load().kept.max = most
-	f.get(julietPage)
-	newest := func() *weak.Pointer[rendering] { return f.comp.board.byJID(juliet).current.Load().renderings.Load() }
-	first, asked := newest(), 0
-	for i := 0; asked < 2*most; i++ {
-		_, body := f.get(fmt.Sprintf("%s?label=%d", julietPage, i))
-		asked += len(body)
-	}
-	runtime.GC()
-	if first.Value() != nil {
-		t.Error("the first is in memory still")
-	}
-	n := 0
-	for made := newest().Value(); made != nil; made = made.next.Value() {
-		n++
-	}
-	if n == 0 || n > maxRenderings+1 {
-		t.Errorf("%d renderings are looked through", n)
-	}
-	if resp, body := f.get(julietPage); resp.StatusCode != 200 || !strings.Contains(body, "Available") {
-		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 }
 

@@ -22,15 +22,15 @@ import (
 // oldView returns what is shown of somebody in English, and whether there is anybody.
 func (w *website) oldView(bare string) (v view, ok bool) {
 	e := w.lookUpJID(bare)
-	english := w.renderer.Load().languages.all[0]
+	english := w.renderer.Load().languages.english()
 	if e == nil {
-		return nobody(english), false
+		return unknownView(english), false
 	}
-	s := e.current.Load()
+	s := e.snapshot.Load()
 	if s == nil {
-		return nobody(english), false
+		return unknownView(english), false
 	}
-	return s.view(s.validity(w.board.link.Load(), w.now()), english, 0), true
+	return s.view(s.freshness(w.board.link.Load(), w.now()), english, 0), true
 }
 
 // sendOld answers with a document.
@@ -191,13 +191,13 @@ type ejabberdResource struct {
 
 // ejabberdResources are the clients if they are shown, else one that has no name.
 func ejabberdResources(v view) []ejabberdResource {
-	clients := v.Clients
+	clients := v.Resources
 	if v.State.Online() && len(clients) == 0 {
-		clients = []viewClient{{State: v.State, Label: v.Label, Message: v.Message}}
+		clients = []viewResource{{State: v.State, Label: v.Label, Message: v.Message}}
 	}
 	resources := []ejabberdResource{}
 	for _, c := range clients {
-		resources = append(resources, ejabberdResource{c.Resource, c.State, c.Priority, c.Label, c.Message, "image"})
+		resources = append(resources, ejabberdResource{c.Name, c.State, c.Priority, c.Label, c.Message, "image"})
 	}
 	return resources
 }

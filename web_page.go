@@ -20,7 +20,7 @@ import (
 // render makes a representation of one view, or of several people's.
 func (r *renderer) render(key renderingKey, views []view, many bool) (*rendering, error) {
 	for i := range views {
-		views[i] = views[i].only(key.look.parts)
+		views[i] = views[i].only(key.look.fields)
 	}
 	body, err := key.as.write(r, key, views, many)
 	if err != nil {
@@ -35,8 +35,8 @@ type renderer struct {
 	pages         *template.Template
 	sources       map[string]string // of styles and scripts, by name
 	glyphs        template.HTML     // a symbol of each state
-	index         map[*catalogue][]byte
-	notFound      map[*catalogue][]byte
+	index         map[*catalog][]byte
+	notFound      map[*catalog][]byte
 	kept          cache
 	buffers       sync.Pool   // of *bytes.Buffer, in which pages are made
 	encoder       png.Encoder // which keeps its buffers as well
@@ -50,7 +50,7 @@ type renderer struct {
 
 // statusPage is the data of templates/status.html.
 type statusPage struct {
-	Lang   *catalogue
+	Lang   *catalog
 	Theme  string
 	Title  string
 	Listed bool   // search engines may list the page
@@ -74,7 +74,7 @@ type person struct {
 	Since   moment
 	Active  moment
 	AsOf    moment
-	Clients []viewClient
+	Clients []viewResource
 	JID     string
 	Write   template.URL // xmpp: link to the JID
 }
@@ -87,9 +87,9 @@ type moment struct {
 	After  string
 }
 
-func newMoment(lang *catalogue, name string, at time.Time, text string) moment {
+func newMoment(lang *catalog, name string, at time.Time, text string) moment {
 	around := lang.Around(name)
-	return moment{around[0], optionalTime(at), text, around[1]}
+	return moment{around[0], formatTime(at), text, around[1]}
 }
 
 // clock puts a time in figures that everybody reads, until the page's script has those of the reader.
@@ -100,14 +100,14 @@ func clock(t time.Time) string {
 	return t.UTC().Format("2 Jan 15:04 UTC")
 }
 
-func newPerson(v view, lang *catalogue) person {
-	active := v.Seen
+func newPerson(v view, lang *catalog) person {
+	active := v.LastSeen
 	if !v.Idle.IsZero() {
 		active = v.Idle
 	}
 	p := person{State: string(v.State), Label: v.Label, Nick: v.Nick, Message: v.Message, Avatar: template.URL(v.Avatar.URI()),
 		Since: newMoment(lang, "page.since", v.Since, clock(v.Since)), Active: newMoment(lang, "page.active", active, v.Ago),
-		AsOf: newMoment(lang, "page.as_of", v.AsOf, clock(v.AsOf)), Clients: v.Clients, JID: v.JID}
+		AsOf: newMoment(lang, "page.as_of", v.AsOf, clock(v.AsOf)), Clients: v.Resources, JID: v.JID}
 	if v.JID != "" {
 		p.Write = template.URL("xmpp:" + url.PathEscape(v.JID) + "?message")
 	}
@@ -119,13 +119,13 @@ func (r *renderer) statusPage(key renderingKey, views []view, many bool) statusP
 		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"]), WriteLabel: key.lang.texts["page.message"]}
 	for _, v := range views {
 		page.People = append(page.People, newPerson(v, key.lang))
-		page.Listed = page.Listed && v.Listed
+		page.Listed = page.Listed && v.Indexed
 	}
 	page.State = page.People[0].State
 	page.Title = views[0].Label
 	switch {
 	case many:
-		page.Title = anyone(views).Label
+		page.Title = aggregate(views).Label
 	case views[0].Nick != "":
 		page.Title = views[0].Nick + ": " + page.Title
 	}
@@ -137,7 +137,7 @@ func (r *renderer) statusPage(key renderingKey, views []view, many bool) statusP
 
 // plainPage is the data of templates/index.html and templates/notfound.html.
 type plainPage struct {
-	Lang        *catalogue
+	Lang        *catalog
 	Domain      string       // the component's JID
 	RegisterURI template.URL // xmpp: link that registers
 	QRSize      int
@@ -153,7 +153,7 @@ type commandLink struct {
 }
 
 // commandLinks are those that users may run.
-func commandLinks(domain string, lang *catalogue) (links []commandLink) {
+func commandLinks(domain string, lang *catalog) (links []commandLink) {
 	for _, cmd := range commands {
 		if !cmd.admin {
 			links = append(links, commandLink{componentURI(domain, "command;node="+cmd.node), cmd.title(lang)})
@@ -178,7 +178,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 		return nil, err
 	}
 	r := &renderer{languages: languages, pages: pages, sources: make(map[string]string),
-		index: make(map[*catalogue][]byte), notFound: make(map[*catalogue][]byte), kept: cache{max: maxCache},
+		index: make(map[*catalog][]byte), notFound: make(map[*catalog][]byte), kept: cache{max: maxCache},
 		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, encoder: png.Encoder{BufferPool: new(pngBuffers)}}
 	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
 		source, err := fs.ReadFile(files, name)
@@ -200,7 +200,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 	for _, lang := range languages.all {
 		page := plainPage{lang, domain, componentURI(domain, "register"), code.Size, qrPath(code), commandLinks(domain, lang),
 			template.CSS(r.sources["index.css"])}
-		for name, into := range map[string]map[*catalogue][]byte{"index.html": r.index, "notfound.html": r.notFound} {
+		for name, into := range map[string]map[*catalog][]byte{"index.html": r.index, "notfound.html": r.notFound} {
 			if into[lang], err = r.page(name, page); err != nil {
 				return nil, err
 			}
@@ -212,10 +212,10 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 // check makes one of each page that is made later, so that what is wrong with a template shows at once.
 func (r *renderer) check() error {
 	v := view{State: Away, Label: "x", Message: "x", Nick: "x", Avatar: &Avatar{}, JID: "x@y", Since: time.Unix(1, 0), Idle: time.Unix(1, 0),
-		Active: "x", Ago: "x", Clients: []viewClient{{Resource: "x", State: Away, Label: "x", Message: "x"}}, AsOf: time.Unix(1, 0)}
+		LastActive: "x", Ago: "x", Resources: []viewResource{{Name: "x", State: Away, Label: "x", Message: "x"}}, AsOf: time.Unix(1, 0)}
 	for _, lang := range r.languages.all {
 		key := renderingKey{as: asPage, lang: lang, look: look{theme: themeDark}}
-		for _, views := range [][]view{{v}, {nobody(lang), v}} {
+		for _, views := range [][]view{{v}, {unknownView(lang), v}} {
 			if _, err := r.render(key, views, len(views) > 1); err != nil {
 				return err
 			}

@@ -436,14 +436,14 @@ func (c *component) available(ctx context.Context, e *entry, s *received) {
 
 func (c *component) unavailable(ctx context.Context, e *entry, s *received) {
 	switch watched := len(e.resources) > 0; {
-	case watched && e.user.Options.ShowLastSeen:
+	case watched && e.user.Options.has(fieldLastSeen):
 		seen := c.now()
 		if sent, ok := delayStamp(s); ok && sent.Before(seen) {
 			seen = sent.UTC()
 		}
-		e.more().seen = seen
+		e.writableExtras().lastSeen = seen
 	case watched && e.extras != nil:
-		e.extras.seen = time.Time{} // else an older time would come back with the option
+		e.extras.lastSeen = time.Time{} // else an older time would come back with the option
 	}
 	e.resources = e.resources.Remove(s.from.resource)
 	c.heard(ctx, e)

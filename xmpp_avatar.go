@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	avatarSize = 64        // pixels
 	maxAvatar  = 1700      // bytes, so that a page with it stays below 6 KiB
 	maxPicture = 512 << 10 // bytes that are looked at
 	maxPixels  = 2048 * 2048

@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"html"
-	"slices"
 	"strings"
 )
 
@@ -24,7 +23,7 @@ func body(text string) bodyElement { return bodyElement{Text: text} }
 // A conversation is one message and what is needed to answer it.
 type conversation struct {
 	*received
-	lang  *catalogue
+	lang  *catalog
 	entry *entry // nil if the sender is not registered
 	words []string
 }
@@ -117,7 +116,7 @@ func (c *component) chatRegister(ctx context.Context, m conversation) (string, f
 	if !c.allow.allows(m.from) {
 		return m.lang.text("chat.forbidden"), nil, nil
 	}
-	e, err := c.enrol(ctx, m.from.bare, defaultOptions, c.spoken(m.received))
+	e, err := c.enrol(ctx, m.from.bare, defaultOptions(), c.spoken(m.received))
 	if err != nil {
 		return "", nil, err
 	}
@@ -125,7 +124,7 @@ func (c *component) chatRegister(ctx context.Context, m conversation) (string, f
 }
 
 // welcome is what somebody is told who has registered.
-func (c *component) welcome(lang *catalogue, e *entry) string {
+func (c *component) welcome(lang *catalog, e *entry) string {
 	return lang.text("chat.welcome") + "\n" + strings.Join(c.addresses(lang, e.jid, e), "\n")
 }
 
@@ -134,17 +133,17 @@ func (c *component) chatStatus(_ context.Context, m conversation) (string, func(
 }
 
 // statusText says what the world sees of a user.
-func (c *component) statusText(lang *catalogue, e *entry) string {
-	s := e.current.Load()
-	shown := s.view(s.validity(c.board.link.Load(), c.now()), lang, 0)
+func (c *component) statusText(lang *catalog, e *entry) string {
+	s := e.snapshot.Load()
+	shown := s.view(s.freshness(c.board.link.Load(), c.now()), lang, 0)
 	parts := []string{shown.Label}
-	for _, more := range []string{shown.Message, shown.Active, shown.Nick, shown.JID} {
+	for _, more := range []string{shown.Message, shown.LastActive, shown.Nick, shown.JID} {
 		if more != "" {
 			parts = append(parts, more)
 		}
 	}
-	for _, client := range shown.Clients {
-		parts = append(parts, client.Resource+": "+client.Label)
+	for _, client := range shown.Resources {
+		parts = append(parts, client.Name+": "+client.Label)
 	}
 	return lang.text("chat.status", "status", strings.Join(parts, " – "))
 }
@@ -154,7 +153,7 @@ func (c *component) chatLink(_ context.Context, m conversation) (string, func(),
 }
 
 // linkText names a user's addresses, and what to paste.
-func (c *component) linkText(lang *catalogue, e *entry) string {
+func (c *component) linkText(lang *catalog, e *entry) string {
 	snippet := `<iframe src="` + html.EscapeString(c.pageURL(e.user.Token)) + `" width="200" height="60" style="border:0"></iframe>`
 	return strings.Join(c.addresses(lang, e.jid, e), "\n") + "\n" + lang.text("chat.snippet", "html", snippet)
 }
@@ -174,11 +173,11 @@ func (c *component) chatShow(ctx context.Context, m conversation) (string, func(
 		return m.lang.text("chat.show_usage"), nil, nil
 	}
 	for _, name := range names[:len(names)-1] {
-		i := slices.IndexFunc(allOptions, func(o option) bool { return o.chat == name })
+		i := fieldIndex(func(f field) bool { return f.chat == name })
 		if i < 0 {
 			return m.lang.text("chat.show_usage"), nil, nil
 		}
-		*allOptions[i].value(&values) = last == "on"
+		values = values.with(i, last == "on")
 	}
 	if err := c.setOptions(ctx, m.entry, values, ""); err != nil {
 		return "", nil, err
@@ -187,11 +186,11 @@ func (c *component) chatShow(ctx context.Context, m conversation) (string, func(
 }
 
 // shownText names what a user shows.
-func shownText(lang *catalogue, values Options) string {
+func shownText(lang *catalog, values fieldSet) string {
 	var names []string
-	for _, o := range allOptions {
-		if o.chat != "" && *o.value(&values) {
-			names = append(names, lang.text("option."+o.name))
+	for i, f := range fields {
+		if f.chat != "" && values.has(i) {
+			names = append(names, lang.text("option."+f.option))
 		}
 	}
 	if len(names) == 0 {

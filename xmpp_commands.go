@@ -20,10 +20,10 @@ const (
 // A command is something that a client offers as a menu entry (XEP-0050).
 type command struct {
 	node  string
-	name  string // of its text in the catalogues, or an English name where only administrators see it
+	name  string // of its text in the catalogs, or an English name where only administrators see it
 	admin bool   // only for --admin
 	// form asks for what the command needs, nil if that is nothing.
-	form func(c *component, lang *catalogue, e *entry) *stanza.Form
+	form func(c *component, lang *catalog, e *entry) *stanza.Form
 	run  func(c *component, ctx context.Context, r *commandRequest) (*commandAnswer, func(), error)
 }
 
@@ -41,7 +41,7 @@ var commands = []command{
 }
 
 // title returns the command's name in a language.
-func (cmd command) title(lang *catalogue) string {
+func (cmd command) title(lang *catalog) string {
 	if cmd.admin {
 		return cmd.name
 	}
@@ -88,7 +88,7 @@ type commandNote struct {
 
 // A commandRequest is a command that is being run.
 type commandRequest struct {
-	lang  *catalogue
+	lang  *catalog
 	from  jid
 	entry *entry              // of who runs it, nil if not registered
 	form  map[string][]string // what was submitted
@@ -200,7 +200,7 @@ func (c *component) commandPage(_ context.Context, r *commandRequest) (*commandA
 	return told(c.statusText(r.lang, r.entry) + "\n" + c.linkText(r.lang, r.entry)), nil, nil
 }
 
-func (c *component) commandOptionsForm(lang *catalogue, e *entry) *stanza.Form {
+func (c *component) commandOptionsForm(lang *catalog, e *entry) *stanza.Form {
 	form := c.optionsForm(lang, nsRegister, e.user.Options)
 	form.Title = lang.text("command.options")
 	form.Instructions = c.addresses(lang, e.jid, e)
@@ -225,7 +225,7 @@ func (c *component) commandNewLink(ctx context.Context, r *commandRequest) (*com
 	return told(r.lang.text("chat.newlink") + "\n" + c.linkText(r.lang, r.entry)), nil, nil
 }
 
-func (c *component) commandStopForm(lang *catalogue, _ *entry) *stanza.Form {
+func (c *component) commandStopForm(lang *catalog, _ *entry) *stanza.Form {
 	form := stanza.NewForm(nil, stanza.FormTypeForm)
 	form.Title = lang.text("command.stop")
 	form.Instructions = []string{lang.text("command.stop_ask")}
@@ -266,7 +266,7 @@ func (c *component) commandOnlineList(context.Context, *commandRequest) (*comman
 // userList returns who is registered, or of those who is online, in order.
 func (c *component) userList(online bool) (jids []string) {
 	for e := range c.board.all() {
-		if s := e.current.Load(); s != nil && (!online || s.status.State.Online()) {
+		if s := e.snapshot.Load(); s != nil && (!online || s.status.State.Online()) {
 			jids = append(jids, e.jid)
 		}
 	}
@@ -274,7 +274,7 @@ func (c *component) userList(online bool) (jids []string) {
 	return jids
 }
 
-func (c *component) commandDeleteForm(*catalogue, *entry) *stanza.Form {
+func (c *component) commandDeleteForm(*catalog, *entry) *stanza.Form {
 	form := stanza.NewForm([]*stanza.Field{
 		{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsAdmin}},
 		{Type: stanza.FieldTypeJidMulti, Var: "accountjids", Label: "The Jabber ID(s) to delete", Required: new(string)},

@@ -19,9 +19,6 @@ const (
 	nsPubSubEvent    = "http://jabber.org/protocol/pubsub#event" // the same
 )
 
-// profile returns what is known of a person.
-func (e *entry) profile() Profile { return e.extras.orNone().profile.orNone() }
-
 const (
 	maxNick      = 64               // bytes of a nickname
 	refreshPause = 10 * time.Second // between two looks at the same person's picture
@@ -29,16 +26,16 @@ const (
 
 // setProfile replaces what is known of a person, as far as it is switched on.
 func (c *component) setProfile(e *entry, p Profile) {
-	if !e.user.Options.ShowNick {
+	if !e.user.Options.has(fieldNick) {
 		p.Nick = ""
 	}
-	if !e.user.Options.ShowAvatar {
+	if !e.user.Options.has(fieldAvatar) {
 		p.Avatar = nil
 	}
 	if p == e.profile() {
 		return
 	}
-	if e.more().profile = &p; p == (Profile{}) {
+	if e.writableExtras().profile = &p; p == (Profile{}) {
 		e.extras.profile = nil
 	}
 	c.update(e)
@@ -47,7 +44,7 @@ func (c *component) setProfile(e *entry, p Profile) {
 
 func (c *component) setNick(e *entry, nick string) {
 	p := e.profile()
-	p.Nick = cleanLine(nick, maxNick)
+	p.Nick = singleLine(nick, maxNick)
 	c.setProfile(e, p)
 }
 
@@ -104,34 +101,34 @@ func (c *component) askProfile(ctx context.Context, e *entry) {
 	if !e.user.Subscription.To() {
 		return // nobody answers
 	}
-	if wanted.ShowNick {
+	if wanted.has(fieldNick) {
 		c.ask(e, idNick, newest(nsNick))
 	}
-	if wanted.ShowAvatar {
+	if wanted.has(fieldAvatar) {
 		c.refreshAvatar(ctx, e)
 	}
-	if wanted.ShowLastSeen && len(e.resources) == 0 {
+	if wanted.has(fieldLastSeen) && len(e.resources) == 0 {
 		c.ask(e, idLast, lastQuery{})
 	}
 }
 
 // refreshAvatar asks which picture somebody has: first PEP, then the vCard. It takes its time with those who change it often.
 func (c *component) refreshAvatar(ctx context.Context, e *entry) {
-	if e.extras.orNone().refreshing {
+	if e.extras.orEmpty().avatar.scheduled {
 		return
 	}
-	if wait := e.extras.orNone().refreshed.Add(refreshPause).Sub(c.now()); wait > 0 {
-		e.more().refreshing = true
+	if wait := e.extras.orEmpty().avatar.asked.Add(refreshPause).Sub(c.now()); wait > 0 {
+		e.writableExtras().avatar.scheduled = true
 		time.AfterFunc(wait, func() {
 			c.inTurn(ctx, e.jid, func(ctx context.Context) {
-				e.more().refreshing = false
+				e.writableExtras().avatar.scheduled = false
 				c.refreshAvatar(ctx, e)
 			})
 		})
 		return
 	}
-	e.more().refreshed = c.now()
-	if e.current.Load() != nil && e.user.Options.ShowAvatar {
+	e.writableExtras().avatar.asked = c.now()
+	if e.snapshot.Load() != nil && e.user.Options.has(fieldAvatar) {
 		c.ask(e, idAvatar, newest(nsAvatarMetadata))
 	}
 }
@@ -157,7 +154,7 @@ func (c *component) answered(e *entry, s *received) {
 		if card := s.child(nsVCard, "vCard"); card != nil && card.child(nsVCard, "PHOTO") != nil {
 			picture = card.child(nsVCard, "PHOTO").childText(nsVCard, "BINVAL")
 		}
-		c.heardPicture(e, AvatarVCard, e.extras.orNone().announced, picture)
+		c.heardPicture(e, AvatarVCard, e.extras.orEmpty().avatar.photoHash, picture)
 	case idLast:
 		c.heardLast(e, s)
 	}
@@ -165,7 +162,7 @@ func (c *component) answered(e *entry, s *received) {
 
 // heardMetadata asks for the picture that the metadata name. Without metadata there is none, or it is in the vCard.
 func (c *component) heardMetadata(e *entry, s *received) {
-	if !e.user.Options.ShowAvatar {
+	if !e.user.Options.has(fieldAvatar) {
 		return
 	}
 	item, _ := s.item(nsPubSub, nsAvatarMetadata)
@@ -197,7 +194,7 @@ func avatarID(item *element) string {
 
 // heardPicture shows a picture that has come. What is none takes the place of the one before as well.
 func (c *component) heardPicture(e *entry, source AvatarSource, id, encoded string) {
-	if !e.user.Options.ShowAvatar {
+	if !e.user.Options.has(fieldAvatar) {
 		return
 	}
 	var avatar *Avatar
@@ -216,11 +213,11 @@ func (c *component) heardPicture(e *entry, source AvatarSource, id, encoded stri
 // heardLast takes in when somebody whom we have not watched was online last (XEP-0012 §4).
 func (c *component) heardLast(e *entry, s *received) {
 	query := s.child(nsLast, "query")
-	if query == nil || len(e.resources) > 0 || !e.user.Options.ShowLastSeen {
+	if query == nil || len(e.resources) > 0 || !e.user.Options.has(fieldLastSeen) {
 		return
 	}
 	if seconds, err := strconv.ParseUint(query.attr("seconds"), 10, 31); err == nil {
-		e.more().seen = c.now().Add(-time.Duration(seconds) * time.Second)
+		e.writableExtras().lastSeen = c.now().Add(-time.Duration(seconds) * time.Second)
 		c.update(e)
 	}
 }
@@ -231,16 +228,16 @@ func (c *component) heardProfile(ctx context.Context, e *entry, s *received) {
 		c.setNick(e, nick)
 	}
 	update := s.child(nsAvatarUpdate, "x")
-	if update == nil || update.child(nsAvatarUpdate, "photo") == nil || !e.user.Options.ShowAvatar {
+	if update == nil || update.child(nsAvatarUpdate, "photo") == nil || !e.user.Options.has(fieldAvatar) {
 		return // a client that does not know yet
 	}
 	announced := strings.ToLower(truncate(strings.TrimSpace(update.childText(nsAvatarUpdate, "photo")), maxNick))
 	a := e.profile().Avatar
 	switch {
-	case a != nil && (a.Source == AvatarPEP || a.ID == announced), a == nil && announced == e.extras.orNone().announced:
+	case a != nil && (a.Source == AvatarPEP || a.ID == announced), a == nil && announced == e.extras.orEmpty().avatar.photoHash:
 		return // nothing new
 	}
-	e.more().announced = announced
+	e.writableExtras().avatar.photoHash = announced
 	c.refreshAvatar(ctx, e)
 }
 
@@ -252,7 +249,7 @@ func (c *component) handleEvent(ctx context.Context, e *entry, s *received) {
 	if item, ok := s.item(nsPubSubEvent, nsNick); ok {
 		c.setNick(e, item.childText(nsNick, "nick"))
 	}
-	if item, ok := s.item(nsPubSubEvent, nsAvatarMetadata); ok && e.user.Options.ShowAvatar {
+	if item, ok := s.item(nsPubSubEvent, nsAvatarMetadata); ok && e.user.Options.has(fieldAvatar) {
 		var shown string
 		if a := e.profile().Avatar; a != nil && a.Source == AvatarPEP {
 			shown = a.ID

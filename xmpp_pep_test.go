@@ -390,7 +390,7 @@ func TestLastSeen(t *testing.T) {
 	f.says("b", "type='unavailable'", "")
 	seen("", "")
 	eventually(t, "the time is not kept", func() bool {
-		u, err := f.db.GetUserStatus(t.Context(), juliet)
+		u, err := f.db.GetStoredUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Unavailable && u.Status.Since.IsZero()
 	})
 }

@@ -23,11 +23,8 @@ type registration struct {
 }
 
 // options returns those that the form offers.
-func (c *component) options() []option {
-	if c.jidLinks {
-		return allOptions
-	}
-	return slices.DeleteFunc(slices.Clone(allOptions), func(o option) bool { return o.name == "jid_link" })
+func (c *component) options() fieldSet {
+	return fieldsWhere(func(f field) bool { return f.option != "" }).with(fieldJIDLink, c.jidLinks)
 }
 
 // An allowList says who may register.
@@ -57,7 +54,7 @@ func (c *component) registrationForm(_ context.Context, s *received, _ *element)
 	}
 	lang := c.languages.match(s.lang(""))
 	answer := &registration{Instructions: lang.text("form.instructions")}
-	values := defaultOptions
+	values := defaultOptions()
 	if e != nil {
 		answer.Registered = &struct{}{}
 		values = e.user.Options
@@ -68,21 +65,24 @@ func (c *component) registrationForm(_ context.Context, s *received, _ *element)
 }
 
 // optionsForm makes a form of the options (XEP-0004).
-func (c *component) optionsForm(lang *catalogue, formType string, values Options) *stanza.Form {
+func (c *component) optionsForm(lang *catalog, formType string, values fieldSet) *stanza.Form {
 	form := stanza.NewForm([]*stanza.Field{{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{formType}}}, stanza.FormTypeForm)
-	for _, o := range c.options() {
+	for i, f := range fields {
+		if !c.options().has(i) {
+			continue
+		}
 		value := "0"
-		if *o.value(&values) {
+		if values.has(i) {
 			value = "1"
 		}
 		form.Fields = append(form.Fields,
-			&stanza.Field{Type: stanza.FieldTypeBool, Label: lang.text("option." + o.name), Var: o.name, ValuesList: []string{value}})
+			&stanza.Field{Type: stanza.FieldTypeBool, Label: lang.text("option." + f.option), Var: f.option, ValuesList: []string{value}})
 	}
 	return form
 }
 
 // addresses says where somebody's page is or will be.
-func (c *component) addresses(lang *catalogue, bare string, e *entry) []string {
+func (c *component) addresses(lang *catalog, bare string, e *entry) []string {
 	byJID := c.baseURL + "/status/" + base64.StdEncoding.EncodeToString([]byte(bare))
 	switch {
 	case e == nil && c.jidLinks:
@@ -91,7 +91,7 @@ func (c *component) addresses(lang *catalogue, bare string, e *entry) []string {
 		return []string{lang.text("form.before_token")}
 	}
 	lines := []string{lang.text("form.after", "url", c.pageURL(e.user.Token))}
-	if c.jidLinks && e.user.Options.JIDLink {
+	if c.jidLinks && e.user.Options.has(fieldJIDLink) {
 		lines = append(lines, lang.text("form.also", "url", byJID))
 	}
 	return lines
@@ -109,7 +109,7 @@ func (c *component) register(ctx context.Context, s *received, query *element) (
 	if query.child(nsRegister, "remove") != nil {
 		return c.unregister(ctx, s, query, e)
 	}
-	values := defaultOptions
+	values := defaultOptions()
 	if e != nil {
 		values = e.user.Options
 	}
@@ -139,7 +139,7 @@ func (c *component) spoken(s *received) string {
 }
 
 // enrol makes somebody a user.
-func (c *component) enrol(ctx context.Context, bare string, values Options, lang string) (*entry, error) {
+func (c *component) enrol(ctx context.Context, bare string, values fieldSet, lang string) (*entry, error) {
 	token, err := newToken(c.random)
 	if err != nil {
 		return nil, err
@@ -149,14 +149,14 @@ func (c *component) enrol(ctx context.Context, bare string, values Options, lang
 		return nil, err
 	}
 	e := c.board.add(u, Status{State: Unknown}, nil)
-	e.greeted = c.board.link.Load().number
+	e.announced = c.board.link.Load().number
 	c.counted.Store(false)
 	c.log.Info("a user has registered", "user", bare)
 	return e, nil
 }
 
 // setOptions changes what a user shows, and the language in which we write unasked unless that is empty.
-func (c *component) setOptions(ctx context.Context, e *entry, values Options, lang string) error {
+func (c *component) setOptions(ctx context.Context, e *entry, values fieldSet, lang string) error {
 	u := e.user
 	u.Options, u.Lang, u.Gone = values, cmp.Or(lang, u.Lang), time.Time{}
 	// Who asks is online. If we do not see that, our contact has got lost: ask for it again.
@@ -183,7 +183,7 @@ func (c *component) renewLink(ctx context.Context, e *entry) error {
 	if err := c.db.StoreUser(ctx, u); err != nil {
 		return err
 	}
-	c.board.replaceToken(e, u)
+	c.board.replaceToken(e, u.Token)
 	return nil
 }
 
@@ -225,7 +225,7 @@ func (c *component) unregister(ctx context.Context, s *received, query *element,
 
 // readOptions changes those options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are
 // ignored, as XEP-0004 §3.2 demands, and what is left out stays as it is. Every error is a *stanzaError.
-func readOptions(query *element, offered []option, values *Options) (cancelled bool, err error) {
+func readOptions(query *element, offered fieldSet, values *fieldSet) (cancelled bool, err error) {
 	var form *element
 	plain := make(map[string][]string)
 	for i := range query.children {
@@ -287,10 +287,10 @@ func readForm(form *element) (map[string][]string, error) {
 }
 
 // readFields changes those options that are among the fields of a form. Every error is a *stanzaError.
-func readFields(fields map[string][]string, offered []option, values *Options) error {
-	for _, o := range offered {
-		given, ok := fields[o.name]
-		if !ok {
+func readFields(submitted map[string][]string, offered fieldSet, values *fieldSet) error {
+	for i, f := range fields {
+		given, ok := submitted[f.option]
+		if !ok || !offered.has(i) {
 			continue
 		}
 		if len(given) != 1 {
@@ -298,9 +298,9 @@ func readFields(fields map[string][]string, offered []option, values *Options) e
 		}
 		switch strings.TrimSpace(given[0]) {
 		case "1", "true":
-			*o.value(values) = true
+			*values = values.with(i, true)
 		case "0", "false":
-			*o.value(values) = false
+			*values = values.with(i, false)
 		default:
 			return notAcceptable()
 		}

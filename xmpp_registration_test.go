@@ -19,20 +19,20 @@ func FuzzForm(f *testing.F) {
 		if err != nil || len(s.children) == 0 {
 			return
 		}
-		values := defaultOptions
-		cancelled, err := readOptions(&s.children[0], allOptions, &values)
+		values := defaultOptions()
+		cancelled, err := readOptions(&s.children[0], allFields, &values)
 		var refused *stanzaError
 		if err != nil && !errors.As(err, &refused) {
 			t.Errorf("%s: %v", content, err)
 		}
-		if cancelled && values != defaultOptions {
+		if cancelled && values != defaultOptions() {
 			t.Errorf("%s: cancelled, and still %+v", content, values)
 		}
 		if err != nil {
 			return
 		}
 		again := values
-		if _, err := readOptions(&s.children[0], allOptions, &again); err != nil || again != values {
+		if _, err := readOptions(&s.children[0], allFields, &again); err != nil || again != values {
 			t.Errorf("%s: %+v the first time, %+v, %v the second", content, values, again, err)
 		}
 	})

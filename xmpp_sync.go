@@ -50,10 +50,10 @@ func (c *component) synchronise(ctx context.Context) {
 // greet tells a user that we are there, and asks what has to be asked.
 func (c *component) greet(e *entry) {
 	link := c.board.link.Load().number
-	if e.current.Load() == nil || e.greeted == link {
+	if e.snapshot.Load() == nil || e.announced == link {
 		return // has left, or come, meanwhile
 	}
-	e.greeted = link
+	e.announced = link
 	if e.user.Subscription.From() {
 		c.sendAvailable(e, e.jid)
 	}
@@ -74,7 +74,7 @@ func (c *component) askAgain(e *entry) {
 func (c *component) askGone(ctx context.Context) {
 	for e := range c.board.all() {
 		c.inTurn(ctx, e.jid, func(context.Context) {
-			if e.current.Load() != nil && !e.user.Gone.IsZero() {
+			if e.snapshot.Load() != nil && !e.user.Gone.IsZero() {
 				c.askAgain(e)
 			}
 		})
@@ -83,7 +83,7 @@ func (c *component) askGone(ctx context.Context) {
 
 // askPresence has a probe sent to a user whose presence we may see.
 func (c *component) askPresence(e *entry) {
-	if e.queued.Swap(true) {
+	if e.probing.Swap(true) {
 		return
 	}
 	c.mu.Lock()
@@ -121,7 +121,7 @@ func (c *component) probe(ctx context.Context) {
 				return
 			}
 			link := c.board.link.Load().number
-			e.queued.Store(false)
+			e.probing.Store(false)
 			c.sendPresence(e.jid, "probe") // without a link: the next one asks again
 			open = append(open, sentProbe{e, link, time.Now().Add(c.sync.silence)})
 			open = c.closeProbes(ctx, open)
@@ -144,11 +144,11 @@ func (c *component) closeProbes(ctx context.Context, open []sentProbe) []sentPro
 
 // silent takes what a probe has not brought back for an answer: those resources are gone.
 func (c *component) silent(ctx context.Context, e *entry, link uint32) {
-	if state := c.board.link.Load(); e.current.Load() == nil || state.number != link || !state.since.IsZero() {
+	if state := c.board.link.Load(); e.snapshot.Load() == nil || state.number != link || !state.downSince.IsZero() {
 		return // who has left; and a newer link asks again
 	}
 	if e.resources = e.resources.Silent(link); len(e.resources) == 0 && e.extras != nil {
-		e.extras.seen = time.Time{} // they went while we did not watch
+		e.extras.lastSeen = time.Time{} // they went while we did not watch
 	}
 	c.heard(ctx, e)
 }
@@ -197,15 +197,15 @@ func (c *component) savePresence(ctx context.Context) {
 	statuses := make(map[string]Status, len(unsaved))
 	profiles := make(map[string]*Profile)
 	for e, withProfile := range unsaved {
-		s := e.current.Load()
+		s := e.snapshot.Load()
 		if s == nil {
 			continue
 		}
 		status := s.status
-		if !s.options.ShowMessage {
+		if !s.options.has(fieldMessage) {
 			status.Messages = nil
 		}
-		if !s.options.ShowLastSeen && !status.State.Online() {
+		if !s.options.has(fieldLastSeen) && !status.State.Online() {
 			status.Since = time.Time{}
 		}
 		statuses[s.jid] = status
@@ -226,7 +226,7 @@ func (c *component) savePresence(ctx context.Context) {
 
 // saveLinkSeen notes until when the statuses are known to be right.
 func (c *component) saveLinkSeen(ctx context.Context) {
-	if !c.board.link.Load().since.IsZero() {
+	if !c.board.link.Load().downSince.IsZero() {
 		return
 	}
 	if err := c.db.StoreLinkSeen(ctx, c.now()); err != nil {
@@ -241,7 +241,7 @@ func (c *component) announceCount(ctx context.Context) {
 	}
 	for e := range c.board.all() {
 		c.inTurn(ctx, e.jid, func(context.Context) {
-			if e.current.Load() != nil && e.user.Subscription.From() {
+			if e.snapshot.Load() != nil && e.user.Subscription.From() {
 				c.sendAvailable(e, e.jid) // without a link the next one makes up for it
 			}
 		})

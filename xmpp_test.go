@@ -480,7 +480,7 @@ func TestNewLink(t *testing.T) {
 
 	// After a restart the last known is shown, and silence is an answer.
 	eventually(t, "presence is written down", func() bool {
-		u, err := f.db.GetUserStatus(t.Context(), juliet)
+		u, err := f.db.GetStoredUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Available && len(u.Status.Messages) == 1
 	})
 	f.stop()
@@ -502,11 +502,11 @@ func TestLongOutage(t *testing.T) {
 	f.register("")
 	f.says("b", "", "")
 	eventually(t, "presence is written down", func() bool {
-		u, err := f.db.GetUserStatus(t.Context(), juliet)
+		u, err := f.db.GetStoredUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Available
 	})
 	f.stop()
-	f.advance(outage)
+	f.advance(outageGrace)
 	f.conf.sync.silence = time.Hour
 	f.start()
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"go/types"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/go/packages"
+)
+
+// layers lists the layers of the package, the lowest first, with the layers that each may use besides itself.
+var layers = []struct {
+	name string
+	uses []string
+}{
+	{"core", nil},
+	{"db", []string{"core"}},
+	{"registry", []string{"core", "db"}},
+	{"xmpp", []string{"core", "registry"}},
+	{"web", []string{"core", "registry"}},
+	{"ops", []string{"core", "db", "registry", "xmpp", "web"}},
+	{"cmd", []string{"core", "db", "registry", "xmpp", "web", "ops"}},
+}
+
+// layerOf returns the layer of a file, which its name starts with. Files without a prefix are the core; main.go belongs to the
+// commands.
+func layerOf(file string) string {
+	name := strings.TrimSuffix(filepath.Base(file), ".go")
+	prefix, _, _ := strings.Cut(name, "_")
+	for _, l := range layers {
+		if prefix == l.name {
+			return l.name
+		}
+	}
+	if name == "main" {
+		return "cmd"
+	}
+	return "core"
+}
+
+// loadPackage type-checks the package without its tests.
+func loadPackage(t *testing.T) *packages.Package {
+	t.Helper()
+	const mode = packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedTypes |
+		packages.NeedSyntax | packages.NeedTypesInfo
+	loaded, err := packages.Load(&packages.Config{Mode: mode}, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(loaded) != 1 || len(loaded[0].Errors) > 0 {
+		t.Fatalf("the package cannot be loaded: %v", loaded[0].Errors)
+	}
+	return loaded[0]
+}
+
+// TestLayers keeps each layer to the layers below it: what separate packages would enforce.
+func TestLayers(t *testing.T) {
+	p := loadPackage(t)
+	var wrong []string
+	for ident, used := range p.TypesInfo.Uses {
+		if used.Pkg() != p.Types || used.Name() == "_" {
+			continue
+		}
+		at, defined := p.Fset.Position(ident.Pos()), p.Fset.Position(used.Pos())
+		from, to := layerOf(at.Filename), layerOf(defined.Filename)
+		for _, l := range layers {
+			if l.name == from && from != to && !slices.Contains(l.uses, to) {
+				wrong = append(wrong, fmt.Sprintf("%s:%d: %s must not use %s, which is in %s (%s)",
+					filepath.Base(at.Filename), at.Line, from, used.Name(), filepath.Base(defined.Filename), to))
+			}
+		}
+	}
+	slices.Sort(wrong)
+	if len(wrong) > 0 {
+		t.Errorf("%d references between layers that must not be:\n%s", len(wrong), strings.Join(wrong, "\n"))
+	}
+}
+
+// Bounds of the size of what one reader has to keep in mind.
+const (
+	maxMethods       = 40 // of one type
+	maxFunctionLines = 60
+)
+
+func TestMethodCounts(t *testing.T) {
+	p := loadPackage(t)
+	for _, name := range p.Types.Scope().Names() {
+		named, ok := p.Types.Scope().Lookup(name).Type().(*types.Named)
+		if ok && named.NumMethods() > maxMethods {
+			t.Errorf("%s has %d methods, more than %d", name, named.NumMethods(), maxMethods)
+		}
+	}
+}
