@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -54,7 +55,7 @@ func BenchmarkWeb(b *testing.B) {
 		b.Fatal(err)
 	}
 	conf := componentConfig{jidLinks: true, now: time.Now, log: slog.New(slog.DiscardHandler)}
-	site := newWebsite(&component{componentConfig: conf, board: board}, r, websiteConfig{frameAncestors: "*"}, b.Context()).handler()
+	site := newWebsite(&component{service: &service{componentConfig: conf, board: board}}, r, websiteConfig{frameAncestors: "*"}, b.Context()).handler()
 	for _, ext := range []string{"", ".json", ".svg", ".png"} {
 		var paths []string
 		for _, e := range entries {
@@ -182,19 +183,19 @@ func BenchmarkStanzas(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer db.Close()
-	c, err := newComponent(context.Background(), componentConfig{domain: "webstatus.example.org", now: time.Now, log: slog.New(slog.DiscardHandler)}, db)
+	log := slog.New(slog.DiscardHandler)
+	users, err := newRegistry(context.Background(), registryConfig{now: time.Now, log: log}, db)
 	if err != nil {
 		b.Fatal(err)
 	}
+	c := newComponent(componentConfig{domain: "webstatus.example.org", now: time.Now, log: log, syncTimes: defaultSyncTimes}, users)
 	for i := range 1000 {
 		c.board.add(User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionTo}, Status{}, nil)
 	}
 	c.board.linkUp()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for _, w := range c.workers {
-		go c.work(ctx, w)
-	}
+	go c.dispatcher.run(ctx)
 	var tokens, ours time.Duration
 	for b.Loop() {
 		began := time.Now()
@@ -209,7 +210,7 @@ func BenchmarkStanzas(b *testing.B) {
 		tokens += time.Since(began)
 		began = time.Now()
 		readAll(b, input.String(), func(r io.Reader) {
-			f, deliver := newFramer(r, maxStanza), c.deliverTo(ctx)
+			f := newFramer(r, maxStanza)
 			if _, err := f.header(); err != nil {
 				b.Error(err)
 			}
@@ -218,13 +219,9 @@ func BenchmarkStanzas(b *testing.B) {
 				if err != nil {
 					break
 				}
-				deliver(nil, fr)
+				c.deliver(ctx, fr)
 			}
-			for i := range c.workers { // until all has been handled
-				done := make(chan struct{})
-				c.workers[i].queue <- task{do: func(context.Context) { close(done) }}
-				<-done
-			}
+			c.dispatcher.drain(ctx)
 		})
 		ours += time.Since(began)
 	}
@@ -276,13 +273,15 @@ func BenchmarkFlood(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c, err := newComponent(context.Background(), componentConfig{domain: server.domain, languages: languages, secret: server.secret, servers: []string{server.address()},
-		connections: 1, times: defaultLinkTimes, sync: defaultSyncTimes, now: time.Now, log: slog.New(slog.DiscardHandler)}, db)
+	log := slog.New(slog.DiscardHandler)
+	users, err := newRegistry(context.Background(), registryConfig{now: time.Now, random: rand.Reader, log: log}, db)
 	if err != nil {
 		b.Fatal(err)
 	}
+	c := newComponent(componentConfig{domain: server.domain, languages: languages, secret: server.secret, servers: []string{server.address()},
+		connections: 1, linkTimes: defaultLinkTimes, syncTimes: defaultSyncTimes, now: time.Now, log: log}, users)
 	u := User{JID: juliet, Token: Token{1}, Subscription: SubscriptionTo}
-	if err := db.StoreUser(context.Background(), u); err != nil {
+	if err := db.InsertUser(context.Background(), u); err != nil {
 		b.Fatal(err)
 	}
 	e := c.board.add(u, Status{}, nil)
@@ -361,7 +360,7 @@ func BenchmarkStart(b *testing.B) {
 	for i := range 1000 {
 		users = append(users, User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionBoth, Created: noon})
 	}
-	if _, _, err := db.AddUsers(b.Context(), users); err != nil {
+	if _, _, err := db.InsertUsers(b.Context(), users); err != nil {
 		b.Fatal(err)
 	}
 	db.Close()

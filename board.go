@@ -54,6 +54,7 @@ type avatarNotes struct {
 	refused   string    // SHA-1 of the last file that could not be shown
 	asked     time.Time // when we last asked for the avatar
 	scheduled bool      // we are about to ask again
+	decoding  bool      // a picture waits to be decoded
 }
 
 // orEmpty returns a copy to read from.

@@ -51,7 +51,7 @@ func check(ctx context.Context, out io.Writer, conf config, component componentC
 		report("database", err)
 	}
 	for _, server := range component.servers {
-		l := &link{domain: component.domain, secret: component.secret, server: server, tls: component.tls, times: component.times}
+		l := &link{domain: component.domain, secret: component.secret, server: server, tls: component.tls, times: component.linkTimes}
 		s, err := l.open(ctx)
 		var said *streamError
 		switch {

@@ -162,7 +162,7 @@ func (c *config) resolveLink(problems *usageError) (conf componentConfig) {
 	if conf.secret, err = c.secret(); err != nil {
 		problems.add("secret-file", "%v", err)
 	}
-	conf.times = defaultLinkTimes
+	conf.linkTimes = defaultLinkTimes
 	return conf
 }
 
@@ -277,7 +277,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	conf.baseURL = c.resolveBaseURL(problems)
 	c.resolveWebsite(problems)
 	conf.log = c.logger(problems, logTo)
-	conf.sync = defaultSyncTimes
+	conf.syncTimes = defaultSyncTimes
 	return conf, problems.orNil()
 }
 

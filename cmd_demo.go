@@ -103,7 +103,7 @@ server and no configuration is needed. Without --listen a free port is taken if 
 			}
 			return demo(cmd.Context(), cmd.OutOrStdout(), listener, componentConfig{
 				domain: demoDomain, secret: "demo", connections: 1, allow: allowList{"*"}, jidLinks: true,
-				baseURL: strings.TrimRight(conf.baseURL, "/"), times: defaultLinkTimes, sync: defaultSyncTimes, log: log,
+				baseURL: strings.TrimRight(conf.baseURL, "/"), linkTimes: defaultLinkTimes, syncTimes: defaultSyncTimes, log: log,
 			})
 		}),
 	}

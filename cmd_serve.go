@@ -103,11 +103,15 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 	if err != nil {
 		return err
 	}
-	conf.now, conf.random, conf.languages = time.Now, rand.Reader, r.languages
-	c, err := newComponent(ctx, conf, db)
+	users, err := newRegistry(ctx, registryConfig{now: time.Now, random: rand.Reader, log: conf.log}, db)
 	if err != nil {
 		return err
 	}
+	conf.now, conf.languages = time.Now, r.languages
+	if conf.avatar, err = serviceAvatar(); err != nil {
+		return err
+	}
+	c := newComponent(conf, users)
 	debug.FreeOSMemory() // what the start has taken and will not take again
 	conf.log.Info("serving", "version", version, "listen", doors.web.Addr().String(), "base_url", conf.baseURL)
 	// The component takes its leave when the last request has been answered.
@@ -119,7 +123,7 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 		defer leave()
 		handler := site.handler()
 		if doors.metrics != nil {
-			handler = c.counters.count(handler)
+			handler = site.count(handler)
 		}
 		if around != nil {
 			handler = around(handler)
@@ -127,8 +131,8 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 		return serveWeb(ctx, doors.web, doors.tls, handler, conf.log)
 	})
 	g.Go(func() error { return c.run(linked) })
-	g.Go(func() error { c.notifySystemd(ctx); return nil })
-	g.Go(func() error { return serveBeside(ctx, doors.metrics, collector{c, site}.handler()) })
+	g.Go(func() error { notifySystemd(ctx, c); return nil })
+	g.Go(func() error { return serveBeside(ctx, doors.metrics, collector{c, site, db}.handler()) })
 	g.Go(func() error { return serveBeside(ctx, doors.redirect, doors.redirection) })
 	err = g.Wait()
 	conf.log.Info("stopped")

@@ -145,7 +145,7 @@ func importUsers(ctx context.Context, path, from string, in io.Reader, out io.Wr
 		return err
 	}
 	defer db.Close()
-	registered, kept, err := db.AddUsers(ctx, users)
+	registered, kept, err := db.InsertUsers(ctx, users)
 	if err != nil {
 		return fmt.Errorf("nothing has been imported: %w", explain(err))
 	}

@@ -188,7 +188,7 @@ func usersShowCommand() *cobra.Command {
 				return err
 			}
 			defer db.Close()
-			u, err := db.GetStoredUser(cmd.Context(), bare)
+			u, err := db.GetUser(cmd.Context(), bare)
 			if err != nil {
 				return fmt.Errorf("%s: %w", bare, explain(err))
 			}

@@ -11,18 +11,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// queryTime is how long any one query may take.
-const queryTime = 30 * time.Second
+// queryTimeout is the longest that a single query may take.
+const queryTimeout = 30 * time.Second
 
-// A database is the SQLite file. It has one connection, so that whatever changes it goes in turn.
+// A database is the SQLite file. It has one connection, so that all changes are serialized.
 type database struct {
-	sql    *sql.DB
-	failed atomic.Pointer[dbFailure] // nil while all is well
-	times  histogram                 // of transactions
+	sql        *sql.DB
+	statements statements
+	failure    atomic.Pointer[dbFailure] // nil while transactions succeed
+	durations  prometheus.Histogram      // of transactions, in seconds
 }
 
 // A dbFailure says since when no transaction has succeeded.
@@ -31,69 +33,105 @@ type dbFailure struct {
 	since time.Time
 }
 
-// failing returns since when, and why, nothing can be written; nil if the last transaction succeeded.
-func (db *database) failing() *dbFailure { return db.failed.Load() }
+func newDatabase(pool *sql.DB) *database {
+	return &database{sql: pool, statements: newStatements(), durations: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "webstatus_database_transaction_seconds", Help: "Duration of database transactions.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}})}
+}
+
+// failing returns why nothing can be written, and since when; nil if the last transaction succeeded.
+func (db *database) failing() *dbFailure { return db.failure.Load() }
 
 func (db *database) Close() error { return db.sql.Close() }
 
-// write runs f in a transaction, which is on the disk when write returns without an error.
+// write runs f in a transaction, which is on the disk when write returns nil. Errors are explained.
 func (db *database) write(ctx context.Context, f func(*sql.Tx) error) error {
 	began := time.Now()
-	err := db.transact(ctx, f)
-	db.times.add(time.Since(began))
-	switch before := db.failed.Load(); {
+	err := explain(db.transact(ctx, f))
+	db.durations.Observe(time.Since(began).Seconds())
+	switch before := db.failure.Load(); {
 	case err == nil || errors.Is(err, ErrNotFound):
-		db.failed.Store(nil)
+		db.failure.Store(nil)
 	case before == nil:
-		db.failed.Store(&dbFailure{err, began})
+		db.failure.Store(&dbFailure{err, began})
 	}
 	return err
 }
 
 func (db *database) transact(ctx context.Context, f func(*sql.Tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	tx, err := db.sql.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // after a commit it does nothing
+	defer tx.Rollback() // a no-op after Commit
 	if err := f(tx); err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// explain puts SQLite's errors in an operator's words.
+// read runs f with a deadline. Errors are explained.
+func (db *database) read(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	return explain(f(ctx))
+}
+
+// An explainedError is an error of SQLite in an operator's words.
+type explainedError struct {
+	advice string
+	kind   error // ErrFull or errReadOnly; nil for other errors
+	cause  error
+}
+
+func (e *explainedError) Error() string { return fmt.Sprintf("%s (%v)", e.advice, e.cause) }
+
+func (e *explainedError) Unwrap() []error { return []error{e.kind, e.cause} }
+
+// explain adds to an error of SQLite what the operator can do about it. The text follows the name of the file.
 func explain(err error) error {
 	var e *sqlite.Error
-	if !errors.As(err, &e) {
+	var explained *explainedError
+	if !errors.As(err, &e) || errors.As(err, &explained) {
 		return err
 	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
-		return fmt.Errorf("%w (%w)", errReadOnly, err)
+		return &explainedError{errReadOnly.Error(), errReadOnly, err}
 	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
-		return fmt.Errorf("is damaged: restore a backup (%w)", err)
+		return &explainedError{"is damaged: restore a backup", nil, err}
 	case sqlite3.SQLITE_BUSY:
-		return fmt.Errorf("is held by another process: stop that one first (%w)", err)
+		return &explainedError{"is locked by another process: stop that one first", nil, err}
 	case sqlite3.SQLITE_FULL:
-		return fmt.Errorf("cannot grow: make room on its disk (%w)", err)
+		return &explainedError{"cannot grow: free space on its disk", ErrFull, err}
 	}
-	return fmt.Errorf("failed: %w", err)
+	return &explainedError{"failed", nil, err}
 }
 
-// isFull reports whether the disk has no room left.
-func isFull(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
+// statements holds the SQL that depends on the table of fields.
+type statements struct{ insertUser, updateUser, selectUsers string }
+
+func newStatements() statements {
+	columns := append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone"}, optionNames(allFields)...)
+	list := strings.Join(columns, ", ")
+	var changes []string
+	for i, column := range columns {
+		if column != "jid" && column != "created" {
+			changes = append(changes, fmt.Sprintf("%s = ?%d", column, i+1))
+		}
+	}
+	return statements{
+		insertUser: "INSERT INTO users (" + list + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")",
+		updateUser: "UPDATE users SET " + strings.Join(changes, ", ") + " WHERE jid = ?1",
+		selectUsers: "SELECT " + list + `, coalesce(state, 'unknown'), since, messages, nick, avatar, avatar_id, avatar_source
+			FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`,
+	}
 }
 
-// userColumns are those of a User; the options have the names of the form's fields.
-var userColumns = append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone"}, optionNames(allFields)...)
-
-// values returns what the columns of a user hold.
-func (u *User) values() []any {
+// userValues returns the values of a user's columns, in the order of the statements.
+func userValues(u User) []any {
 	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone)}
 	for i, f := range fields {
 		if f.option != "" {
@@ -107,10 +145,12 @@ func optionalUnix(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
 }
 
-func scanUser(scan func(...any) error, more ...any) (u User, err error) {
-	var token []byte
+// scanUser scans a row of selectUsers.
+func scanUser(scan func(...any) error) (u StoredUser, err error) {
+	var token, avatar []byte
 	var created int64
-	var gone sql.NullInt64
+	var gone, since sql.NullInt64
+	var messages, nick, avatarID, avatarSource sql.NullString
 	columns := []any{&u.JID, &token, &u.Subscription, &u.Asked, &created, &u.Lang, &gone}
 	options := make([]bool, len(fields))
 	for i, f := range fields {
@@ -118,174 +158,17 @@ func scanUser(scan func(...any) error, more ...any) (u User, err error) {
 			columns = append(columns, &options[i])
 		}
 	}
-	err = scan(append(columns, more...)...)
+	columns = append(columns, &u.Status.State, &since, &messages, &nick, &avatar, &avatarID, &avatarSource)
+	if err := scan(columns...); err != nil {
+		return u, err
+	}
+	copy(u.Token[:], token)
 	for i, on := range options {
 		u.Options = u.Options.with(i, on)
 	}
-	copy(u.Token[:], token)
 	u.Created = time.Unix(created, 0).UTC()
 	if gone.Valid {
 		u.Gone = time.Unix(gone.Int64, 0).UTC()
-	}
-	return u, err
-}
-
-// GetUser returns who is registered with a bare JID, or ErrNotFound.
-func (db *database) GetUser(ctx context.Context, bare string) (User, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	u, err := scanUser(db.sql.QueryRowContext(ctx, "SELECT "+strings.Join(userColumns, ", ")+" FROM users WHERE jid = ?", bare).Scan)
-	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, ErrNotFound
-	}
-	return u, err
-}
-
-// GetStoredUser returns who is registered with a bare JID and the last status that was written down, or ErrNotFound.
-func (db *database) GetStoredUser(ctx context.Context, bare string) (StoredUser, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	u, err := scanStoredUser(db.sql.QueryRowContext(ctx, selectStoredUser+" WHERE jid = ?", bare).Scan)
-	if errors.Is(err, sql.ErrNoRows) {
-		return StoredUser{}, ErrNotFound
-	}
-	return u, err
-}
-
-// StoreUser registers a user, or changes one. It is on the disk when it returns without an error.
-func (db *database) StoreUser(ctx context.Context, u User) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec(upsertUser, u.values()...)
-		if err == nil {
-			_, err = tx.Exec("DELETE FROM withdrawals WHERE jid = ?", u.JID)
-		}
-		return err
-	})
-}
-
-var insertUser = "INSERT INTO users (" + strings.Join(userColumns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(userColumns)-1) + ")"
-
-var upsertUser = func() string {
-	var changes []string
-	for _, column := range userColumns {
-		if column != "jid" && column != "created" {
-			changes = append(changes, column+" = excluded."+column)
-		}
-	}
-	return insertUser + " ON CONFLICT (jid) DO UPDATE SET " + strings.Join(changes, ", ")
-}()
-
-// DeleteUser removes a user and all that is known of them, and notes that the contact is to be withdrawn. It returns
-// ErrNotFound if there is no such user.
-func (db *database) DeleteUser(ctx context.Context, bare string) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		result, err := tx.Exec("DELETE FROM users WHERE jid = ?", bare)
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, ErrNotFound)
-		}
-		_, err = tx.Exec("INSERT OR IGNORE INTO withdrawals (jid) VALUES (?)", bare)
-		return err
-	})
-}
-
-// Withdrawals returns the bare JIDs of those who have left and whose contact is still to be withdrawn.
-func (db *database) Withdrawals(ctx context.Context) (jids []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	rows, err := db.sql.QueryContext(ctx, "SELECT jid FROM withdrawals")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var bare string
-		if err := rows.Scan(&bare); err != nil {
-			return nil, err
-		}
-		jids = append(jids, bare)
-	}
-	return jids, rows.Err()
-}
-
-// Withdrawn forgets a withdrawal that has been made.
-func (db *database) Withdrawn(ctx context.Context, bare string) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("DELETE FROM withdrawals WHERE jid = ?", bare)
-		return err
-	})
-}
-
-// Changes returns a number that differs from the one before when another process has written to the file.
-func (db *database) Changes(ctx context.Context) (n int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	err = db.sql.QueryRowContext(ctx, "PRAGMA data_version").Scan(&n)
-	return n, err
-}
-
-// A userFilter says which users are wanted; the zero one all of them.
-type userFilter struct {
-	match  string  // part of the JID, empty for any
-	states []State // last known, none for any
-	after  string  // only those behind this JID, in the order of the list
-	limit  int     // at most so many, 0 for all
-}
-
-// where makes the rest of a query.
-func (f userFilter) where() (clause string, values []any) {
-	conditions := []string{"jid > ?"}
-	values = append(values, f.after)
-	if f.match != "" {
-		conditions = append(conditions, "instr(jid, ?) > 0")
-		values = append(values, f.match)
-	}
-	if len(f.states) > 0 {
-		conditions = append(conditions, "coalesce(state, 'unknown') IN (?"+strings.Repeat(", ?", len(f.states)-1)+")")
-		for _, s := range f.states {
-			values = append(values, s)
-		}
-	}
-	clause = " WHERE " + strings.Join(conditions, " AND ") + " ORDER BY jid"
-	if f.limit > 0 {
-		clause += " LIMIT ?"
-		values = append(values, f.limit)
-	}
-	return clause, values
-}
-
-// Users goes through users with their last status, by JID. An error ends it, as the last pair.
-func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[StoredUser, error] {
-	return func(yield func(StoredUser, error) bool) {
-		clause, values := filter.where()
-		rows, err := db.sql.QueryContext(ctx, selectStoredUser+clause, values...)
-		if err != nil {
-			yield(StoredUser{}, err)
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			if u, err := scanStoredUser(rows.Scan); !yield(u, err) || err != nil {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(StoredUser{}, err)
-		}
-	}
-}
-
-var selectStoredUser = "SELECT " + strings.Join(userColumns, ", ") + `, coalesce(state, 'unknown'), since, messages,
-	nick, avatar, avatar_id, avatar_source FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`
-
-func scanStoredUser(scan func(...any) error) (u StoredUser, err error) {
-	var since sql.NullInt64
-	var messages, nick, avatarID, avatarSource sql.NullString
-	var avatar []byte
-	if u.User, err = scanUser(scan, &u.Status.State, &since, &messages, &nick, &avatar, &avatarID, &avatarSource); err != nil {
-		return u, err
 	}
 	if since.Valid {
 		u.Status.Since = time.UnixMilli(since.Int64).UTC()
@@ -302,26 +185,187 @@ func scanStoredUser(scan func(...any) error) (u StoredUser, err error) {
 	return u, err
 }
 
-// StorePresence writes down statuses and profiles of several users at once, by bare JID. Those who have left meanwhile are
-// passed over.
-func (db *database) StorePresence(ctx context.Context, statuses map[string]Status, profiles map[string]*Profile) error {
+// GetUser returns the user with a bare JID, or ErrNotFound.
+func (db *database) GetUser(ctx context.Context, bare string) (u StoredUser, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		u, err = scanUser(db.sql.QueryRowContext(ctx, db.statements.selectUsers+" WHERE jid = ?", bare).Scan)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNotFound
+		}
+		return err
+	})
+	return u, err
+}
+
+// A userFilter selects users; the zero one selects all.
+type userFilter struct {
+	match  string  // part of the JID; empty for any
+	states []State // last known state; empty for any
+	after  string  // only JIDs that sort after this one
+	limit  int     // maximum number of users; 0 for all
+}
+
+// clauses returns the clauses that follow FROM, and their values.
+func (f userFilter) clauses() (text string, values []any) {
+	conditions := []string{"jid > ?"}
+	values = append(values, f.after)
+	if f.match != "" {
+		conditions = append(conditions, "instr(jid, ?) > 0")
+		values = append(values, f.match)
+	}
+	if len(f.states) > 0 {
+		conditions = append(conditions, "coalesce(state, 'unknown') IN (?"+strings.Repeat(", ?", len(f.states)-1)+")")
+		for _, s := range f.states {
+			values = append(values, s)
+		}
+	}
+	text = " WHERE " + strings.Join(conditions, " AND ") + " ORDER BY jid"
+	if f.limit > 0 {
+		text += " LIMIT ?"
+		values = append(values, f.limit)
+	}
+	return text, values
+}
+
+// Users iterates over users, sorted by JID. An error ends it, as the last pair.
+func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[StoredUser, error] {
+	return func(yield func(StoredUser, error) bool) {
+		clauses, values := filter.clauses()
+		rows, err := db.sql.QueryContext(ctx, db.statements.selectUsers+clauses, values...)
+		if err != nil {
+			yield(StoredUser{}, explain(err))
+			return
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if u, err := scanUser(rows.Scan); !yield(u, explain(err)) || err != nil {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(StoredUser{}, explain(err))
+		}
+	}
+}
+
+// InsertUser registers a user, and cancels a withdrawal that has not been carried out.
+func (db *database) InsertUser(ctx context.Context, u User) error {
 	return db.write(ctx, func(tx *sql.Tx) error {
-		insert, err := tx.Prepare(`INSERT INTO presence (jid, state, since, messages)
-			SELECT jid, ?2, ?3, ?4 FROM users WHERE jid = ?1
-			ON CONFLICT (jid) DO UPDATE SET state = excluded.state, since = excluded.since, messages = excluded.messages`)
+		if _, err := tx.Exec(db.statements.insertUser, userValues(u)...); err != nil {
+			return err
+		}
+		return execute(tx, "DELETE FROM withdrawals WHERE jid = ?", u.JID)
+	})
+}
+
+// InsertUsers registers several users, all of them or none. It returns how many it has registered, and the JIDs of those who
+// were registered already; these stay as they are.
+func (db *database) InsertUsers(ctx context.Context, users []User) (inserted int, existing []string, err error) {
+	err = db.write(ctx, func(tx *sql.Tx) error {
+		for _, u := range users {
+			switch err := mustAffect(tx.Exec(db.statements.insertUser+" ON CONFLICT (jid) DO NOTHING", userValues(u)...)); {
+			case err == nil:
+				inserted++
+			case errors.Is(err, ErrNotFound):
+				existing = append(existing, u.JID)
+			default:
+				return fmt.Errorf("%s: %w", u.JID, err)
+			}
+		}
+		return nil
+	})
+	return inserted, existing, err
+}
+
+// UpdateUser stores the columns of a user. It returns ErrNotFound if the user has been removed meanwhile.
+func (db *database) UpdateUser(ctx context.Context, u User) error {
+	return db.write(ctx, func(tx *sql.Tx) error { return db.updateUser(tx, u) })
+}
+
+// UpdateOptions stores a user's options, and with them the status and the profile that the options allow to keep, so that nothing
+// that was switched off outlives a crash. It returns ErrNotFound if the user has been removed meanwhile.
+func (db *database) UpdateOptions(ctx context.Context, u StoredUser) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		if err := db.updateUser(tx, u.User); err != nil {
+			return err
+		}
+		if err := storeStatuses(tx, map[string]Status{u.JID: u.Status}); err != nil {
+			return err
+		}
+		return storeProfile(tx, u.JID, u.Profile)
+	})
+}
+
+func (db *database) updateUser(tx *sql.Tx, u User) error {
+	return mustAffect(tx.Exec(db.statements.updateUser, userValues(u)...))
+}
+
+// execute runs a statement whose result does not matter.
+func execute(tx *sql.Tx, statement string, values ...any) error {
+	_, err := tx.Exec(statement, values...)
+	return err
+}
+
+// mustAffect returns ErrNotFound if a statement has changed no row.
+func mustAffect(result sql.Result, err error) error {
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, ErrNotFound)
+	}
+	return nil
+}
+
+// DeleteUser removes a user and everything known of them, and records that the contact is still to be withdrawn. It returns
+// ErrNotFound if there is no such user.
+func (db *database) DeleteUser(ctx context.Context, bare string) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		if err := mustAffect(tx.Exec("DELETE FROM users WHERE jid = ?", bare)); err != nil {
+			return err
+		}
+		return execute(tx, "INSERT OR IGNORE INTO withdrawals (jid) VALUES (?)", bare)
+	})
+}
+
+// Withdrawals returns the bare JIDs of removed users whose contact is still to be withdrawn.
+func (db *database) Withdrawals(ctx context.Context) (jids []string, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		rows, err := db.sql.QueryContext(ctx, "SELECT jid FROM withdrawals")
 		if err != nil {
 			return err
 		}
-		defer insert.Close()
-		for bare, s := range statuses {
-			messages, err := json.Marshal(s.Messages)
-			if err != nil {
+		defer rows.Close()
+		for rows.Next() {
+			var bare string
+			if err := rows.Scan(&bare); err != nil {
 				return err
 			}
-			since := sql.NullInt64{Int64: s.Since.UnixMilli(), Valid: !s.Since.IsZero()}
-			if _, err := insert.Exec(bare, s.State, since, string(messages)); err != nil {
-				return err
-			}
+			jids = append(jids, bare)
+		}
+		return rows.Err()
+	})
+	return jids, err
+}
+
+// DeleteWithdrawal forgets a withdrawal that has been carried out.
+func (db *database) DeleteWithdrawal(ctx context.Context, bare string) error {
+	return db.write(ctx, func(tx *sql.Tx) error { return execute(tx, "DELETE FROM withdrawals WHERE jid = ?", bare) })
+}
+
+// DataVersion returns a number that changes whenever another process writes to the file.
+func (db *database) DataVersion(ctx context.Context) (n int64, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		return db.sql.QueryRowContext(ctx, "PRAGMA data_version").Scan(&n)
+	})
+	return n, err
+}
+
+// StorePresence stores the statuses and profiles of several users, by bare JID. Users who have been removed are skipped.
+func (db *database) StorePresence(ctx context.Context, statuses map[string]Status, profiles map[string]*Profile) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		if err := storeStatuses(tx, statuses); err != nil {
+			return err
 		}
 		for bare, p := range profiles {
 			if err := storeProfile(tx, bare, p); err != nil {
@@ -332,59 +376,59 @@ func (db *database) StorePresence(ctx context.Context, statuses map[string]Statu
 	})
 }
 
-// storeProfile writes down a user's profile, nil for none.
+func storeStatuses(tx *sql.Tx, statuses map[string]Status) error {
+	insert, err := tx.Prepare(`INSERT INTO presence (jid, state, since, messages)
+		SELECT jid, ?2, ?3, ?4 FROM users WHERE jid = ?1
+		ON CONFLICT (jid) DO UPDATE SET state = excluded.state, since = excluded.since, messages = excluded.messages`)
+	if err != nil {
+		return err
+	}
+	defer insert.Close()
+	for bare, s := range statuses {
+		messages, err := json.Marshal(s.Messages)
+		if err != nil {
+			return err
+		}
+		since := sql.NullInt64{Int64: s.Since.UnixMilli(), Valid: !s.Since.IsZero()}
+		if _, err := insert.Exec(bare, s.State, since, string(messages)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// storeProfile stores a user's profile, nil for none.
 func storeProfile(tx *sql.Tx, bare string, p *Profile) error {
 	if p == nil {
-		_, err := tx.Exec("DELETE FROM profiles WHERE jid = ?", bare)
-		return err
+		return execute(tx, "DELETE FROM profiles WHERE jid = ?", bare)
 	}
 	avatar := p.Avatar
 	if avatar == nil {
 		avatar = &Avatar{Data: []byte{}}
 	}
-	_, err := tx.Exec(`INSERT OR REPLACE INTO profiles (jid, nick, avatar, avatar_id, avatar_source)
+	return execute(tx, `INSERT OR REPLACE INTO profiles (jid, nick, avatar, avatar_id, avatar_source)
 		SELECT jid, ?2, ?3, ?4, ?5 FROM users WHERE jid = ?1`, bare, p.Nick, avatar.Data, avatar.ID, avatar.Source)
-	return err
 }
 
-// LinkSeen returns when the link to the XMPP server was last known to be up, the zero time if it never was.
-func (db *database) LinkSeen(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, queryTime)
-	defer cancel()
-	var seen int64
-	err := db.sql.QueryRowContext(ctx, "SELECT seen FROM link").Scan(&seen)
-	if errors.Is(err, sql.ErrNoRows) {
-		return time.Time{}, nil
-	}
-	return time.Unix(seen, 0).UTC(), err
-}
-
-// StoreLinkSeen notes that the link to the XMPP server was up at that time.
-func (db *database) StoreLinkSeen(ctx context.Context, at time.Time) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.Exec("INSERT INTO link (id, seen) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", at.Unix())
+// LinkSeen returns when the link to the XMPP server was last known to be up; the zero time if it never was.
+func (db *database) LinkSeen(ctx context.Context) (seen time.Time, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		var unix int64
+		err := db.sql.QueryRowContext(ctx, "SELECT seen FROM link").Scan(&unix)
+		if err == nil {
+			seen = time.Unix(unix, 0).UTC()
+		}
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
 		return err
 	})
+	return seen, err
 }
 
-// AddUsers registers several users, all of them or none, and returns how many, and who was registered already.
-func (db *database) AddUsers(ctx context.Context, users []User) (registered int, kept []string, err error) {
-	err = db.write(ctx, func(tx *sql.Tx) error {
-		for _, u := range users {
-			result, err := tx.Exec(insertUser+" ON CONFLICT (jid) DO NOTHING", u.values()...)
-			if err != nil {
-				return fmt.Errorf("%s: %w", u.JID, err)
-			}
-			n, err := result.RowsAffected()
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				kept = append(kept, u.JID)
-			}
-			registered += int(n)
-		}
-		return nil
+// StoreLinkSeen records that the link to the XMPP server was up at a time.
+func (db *database) StoreLinkSeen(ctx context.Context, at time.Time) error {
+	return db.write(ctx, func(tx *sql.Tx) error {
+		return execute(tx, "INSERT INTO link (id, seen) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", at.Unix())
 	})
-	return registered, kept, err
 }

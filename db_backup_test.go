@@ -9,13 +9,13 @@ import (
 
 // TestBackupUnderWrites copies a database while others write to it: each copy is whole, and of one moment.
 func TestBackupUnderWrites(t *testing.T) {
-	db, path := newDatabase(t)
+	db, path := openTestDatabase(t)
 	const users = 3000 // several steps' worth of pages
 	var all []User
 	for i := range users {
 		all = append(all, User{JID: fmt.Sprintf("u%04d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionNone, Created: noon})
 	}
-	if _, _, err := db.AddUsers(t.Context(), all); err != nil {
+	if _, _, err := db.InsertUsers(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -58,8 +58,8 @@ func TestBackupUnderWrites(t *testing.T) {
 		if err := copied.sql.QueryRow("SELECT count(*), (SELECT * FROM pragma_integrity_check) FROM users").Scan(&n, &check); err != nil || n != users || check != "ok" {
 			t.Errorf("%d users, %s, %v", n, check, err)
 		}
-		first, err1 := copied.GetStoredUser(t.Context(), all[0].JID)
-		last1, err2 := copied.GetStoredUser(t.Context(), all[users-1].JID)
+		first, err1 := copied.GetUser(t.Context(), all[0].JID)
+		last1, err2 := copied.GetUser(t.Context(), all[users-1].JID)
 		if err1 != nil || err2 != nil || first.Status.State != last1.Status.State {
 			t.Errorf("%s and %s, %v %v", first.Status.State, last1.Status.State, err1, err2)
 		}

@@ -93,7 +93,7 @@ func inspectDatabase(ctx context.Context, path string, create bool) (db *databas
 		return nil, 0, err
 	}
 	pool.SetMaxOpenConns(1)
-	db = &database{sql: pool}
+	db = newDatabase(pool)
 	if version, err = db.version(ctx); err == nil && create {
 		// It writes, and so tells a file that cannot be written before anything depends on it.
 		_, err = pool.ExecContext(ctx, "PRAGMA journal_mode = WAL; PRAGMA user_version = "+fmt.Sprint(version))

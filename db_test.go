@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func newDatabase(t *testing.T) (*database, string) {
+func openTestDatabase(t *testing.T) (*database, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "webstatus.db")
 	db, err := openDatabase(t.Context(), path, true)
@@ -25,18 +25,21 @@ func newDatabase(t *testing.T) (*database, string) {
 }
 
 func TestUsers(t *testing.T) {
-	db, _ := newDatabase(t)
+	db, _ := openTestDatabase(t)
 	ctx := t.Context()
 	if _, err := db.GetUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
 		t.Errorf("before: %v", err)
 	}
 	u := User{JID: juliet, Token: Token{1}, Options: setOf(fieldJID), Subscription: SubscriptionNone, Asked: true, Created: noon}
-	for range 2 {
-		if err := db.StoreUser(ctx, u); err != nil {
+	if err := db.UpdateUser(ctx, u); !errors.Is(err, ErrNotFound) {
+		t.Errorf("update before: %v", err)
+	}
+	for _, store := range []func(context.Context, User) error{db.InsertUser, db.UpdateUser} {
+		if err := store(ctx, u); err != nil {
 			t.Fatal(err)
 		}
 		got, err := db.GetUser(ctx, juliet)
-		if diff := cmp.Diff(u, got); err != nil || diff != "" {
+		if diff := cmp.Diff(u, got.User); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
 		}
 		u.Options, u.Subscription, u.Asked, u.Token = setOf(fieldMessage, fieldJIDLink, fieldResources), SubscriptionBoth, false, Token{2}
@@ -69,13 +72,13 @@ func TestUsers(t *testing.T) {
 	if w, err := db.Withdrawals(ctx); err != nil || !cmp.Equal(w, []string{juliet}) {
 		t.Errorf("withdrawals: %v %v", w, err)
 	}
-	if err := db.StoreUser(ctx, u); err != nil {
+	if err := db.InsertUser(ctx, u); err != nil {
 		t.Fatal(err)
 	}
 	if w, err := db.Withdrawals(ctx); err != nil || len(w) != 0 {
 		t.Errorf("withdrawals of somebody who is back: %v %v", w, err)
 	}
-	if got, err := db.GetStoredUser(ctx, juliet); err != nil || got.Status.State != Unknown {
+	if got, err := db.GetUser(ctx, juliet); err != nil || got.Status.State != Unknown {
 		t.Errorf("the presence has survived: %v %v", got, err)
 	}
 }
@@ -193,7 +196,7 @@ func TestMigration(t *testing.T) {
 	token := Token{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	want := StoredUser{User{JID: juliet, Token: token, Options: setOf(fieldMessage, fieldJIDLink), Subscription: SubscriptionBoth,
 		Created: time.Unix(1764000000, 0).UTC()}, Status{State: Away, Since: time.UnixMilli(1764003600500).UTC(), Messages: []Text{{"de", "Mittag"}}}, nil}
-	if got, err := migrated.GetStoredUser(t.Context(), juliet); err != nil || !cmp.Equal(want, got) {
+	if got, err := migrated.GetUser(t.Context(), juliet); err != nil || !cmp.Equal(want, got) {
 		t.Errorf("%v %s", err, cmp.Diff(want, got))
 	}
 	if w, err := migrated.Withdrawals(t.Context()); err != nil || !cmp.Equal(w, []string{"romeo@example.org"}) {
@@ -202,7 +205,7 @@ func TestMigration(t *testing.T) {
 	if seen, err := migrated.LinkSeen(t.Context()); err != nil || seen.Unix() != 1764003700 {
 		t.Errorf("link seen: %v %v", seen, err)
 	}
-	fresh, _ := newDatabase(t)
+	fresh, _ := openTestDatabase(t)
 	if diff := cmp.Diff(schemaOf(t, fresh), schemaOf(t, migrated)); diff != "" {
 		t.Errorf("not what a new file has: %s", diff)
 	}
@@ -227,7 +230,7 @@ func schemaOf(t *testing.T, db *database) (statements []string) {
 
 // TestDurable looks at the settings on which it rests that what was confirmed survives a loss of power.
 func TestDurable(t *testing.T) {
-	db, _ := newDatabase(t)
+	db, _ := openTestDatabase(t)
 	var journal string
 	var synchronous int
 	if err := db.sql.QueryRow("SELECT journal_mode, synchronous FROM pragma_journal_mode, pragma_synchronous").Scan(&journal, &synchronous); err != nil {

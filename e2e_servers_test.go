@@ -157,8 +157,8 @@ type server struct {
 	large         bool // lets stanzas through that are very deep, or have a megabyte
 }
 
-// accounts are those of every server; the password is the name after "pass-".
-var accounts = []string{"user1", "user2", "user3", "user4", "stranger"}
+// testAccounts are those of every server; the password is the name after "pass-".
+var testAccounts = []string{"user1", "user2", "user3", "user4", "stranger"}
 
 const prosodyConfig = `
 run_as_root = {{.Root}}
@@ -229,8 +229,8 @@ func newServer(t testing.TB, name string, more ...string) *server {
 		s.large = true
 		program := need(t, "prosody")
 		config := s.configure(t, prosodyConfig+strings.Join(more, "\n"), "prosody.cfg.lua")
-		for _, user := range accounts {
-			dir := filepath.Join(s.dir, "data", "localhost", "accounts")
+		for _, user := range testAccounts {
+			dir := filepath.Join(s.dir, "data", "localhost", "testAccounts")
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -262,7 +262,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 func (s *server) runEjabberd(t testing.TB, erl, libraries, config string) *process {
 	t.Helper()
 	var register strings.Builder
-	for _, user := range accounts {
+	for _, user := range testAccounts {
 		fmt.Fprintf(&register, `ejabberd_auth:try_register(<<"%s">>,<<"localhost">>,<<"pass-%s">>),`, user, user)
 	}
 	ready := filepath.Join(s.dir, "ready")

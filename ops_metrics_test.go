@@ -16,7 +16,7 @@ func TestMetrics(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "<show>away</show>")
-	counting := httptest.NewServer(f.comp.counters.count(f.site.handler()))
+	counting := httptest.NewServer(f.site.count(f.site.handler()))
 	defer counting.Close()
 	for _, path := range []string{julietPage, julietPage + ".json", "/status/nobody.svg", "/", "/x", "/presence/juliet/example.org/text"} {
 		resp, err := http.Get(counting.URL + path)
@@ -25,7 +25,7 @@ func TestMetrics(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
-	eyes := httptest.NewServer(collector{f.comp, f.site}.handler())
+	eyes := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
 	defer eyes.Close()
 	get := func(path string) (int, string) {
 		t.Helper()
@@ -85,7 +85,7 @@ func TestAlerts(t *testing.T) {
 		t.Errorf("%v %s", err, out)
 	}
 	f := newFixture(t, nil)
-	eyes := httptest.NewServer(collector{f.comp, f.site}.handler())
+	eyes := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
 	defer eyes.Close()
 	_, known := fetch(t, eyes.URL+"/metrics")
 	for _, file := range []string{"dist/alerts.yml", "dist/grafana.json"} {

@@ -35,65 +35,39 @@ func handedListener() (net.Listener, error) {
 	return nil, fmt.Errorf("systemd has handed over %d sockets: one is wanted, for the web server", len(listeners))
 }
 
-// notifySystemd says that we are ready, how the link is, and that we are alive, until ctx is done (sd_notify(3)). Without a
-// systemd that listens nothing is said.
-func (c *component) notifySystemd(ctx context.Context) {
+// notifySystemd tells systemd that we are ready, the state of the link, and that stanzas are handled, until ctx is done (sd_notify(3)).
+// It does nothing if systemd does not listen.
+func notifySystemd(ctx context.Context, c *component) {
 	var watchdog <-chan time.Time
 	if period, err := daemon.SdWatchdogEnabled(false); err == nil && period > 0 {
 		ticker := time.NewTicker(period / 2)
 		defer ticker.Stop()
 		watchdog = ticker.C
 	}
-	say := func(state string) { daemon.SdNotify(false, state) } // who does not listen need not hear it
-	say(daemon.SdNotifyReady)
+	notify := func(state string) { daemon.SdNotify(false, state) } // an error means that nobody listens
+	notify(daemon.SdNotifyReady)
 	for {
 		link := c.board.link.Load()
-		say("STATUS=" + c.linkLine(link))
+		notify("STATUS=" + statusLine(c, link))
 		select {
 		case <-ctx.Done():
-			say(daemon.SdNotifyStopping)
+			notify(daemon.SdNotifyStopping)
 			return
 		case <-link.replaced:
 		case <-watchdog:
 			if c.isAlive(ctx) {
-				say(daemon.SdNotifyWatchdog)
+				notify(daemon.SdNotifyWatchdog)
 			}
 		}
 	}
 }
 
-// linkLine says how the link is, in a line.
-func (c *component) linkLine(link *linkState) string {
-	if link.downSince.IsZero() {
+// statusLine describes the state of the link.
+func statusLine(c *component, link *linkState) string {
+	if link.isUp() {
 		return fmt.Sprintf("linked to the XMPP server as %s, %d registered", c.domain, c.board.count())
 	}
 	return "no link to the XMPP server since " + link.downSince.Format(time.DateTime)
-}
-
-// aliveTime is how long our loops may take to answer.
-const aliveTime = 5 * time.Second
-
-// isAlive reports whether all loops still turn: every worker does what it is given, and the database answers.
-func (c *component) isAlive(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, aliveTime)
-	defer cancel()
-	done := make(chan struct{}, len(c.workers))
-	for _, w := range c.workers {
-		select {
-		case w.queue <- task{do: func(context.Context) { done <- struct{}{} }}:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	for range c.workers {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	_, err := c.db.Changes(ctx)
-	return err == nil
 }
 
 // standardError returns where errors and the log go.

@@ -43,7 +43,7 @@ func golden(t *testing.T, name, got string) {
 
 // TestLinkDown has the page say that what it shows is the last known.
 func TestLinkDown(t *testing.T) {
-	f := newFixture(t, func(c *componentConfig) { c.times.retry = time.Hour; c.times.most = time.Hour })
+	f := newFixture(t, func(c *componentConfig) { c.linkTimes.retry = time.Hour; c.linkTimes.most = time.Hour })
 	f.register("")
 	f.says("b", "", "")
 	f.stream.Close()

@@ -7,301 +7,237 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"hash/maphash"
-	"io"
+	"html"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 )
 
-// componentConfig is what a component needs to know. All of it is required but tls.
+// A componentConfig is the configuration of a component. All fields are required unless their comment says otherwise.
 type componentConfig struct {
 	domain      string // our JID
 	secret      string
 	servers     []string      // host:port of the component listeners
 	connections int           // to each server
-	tls         *tls.Config   // nil for none
-	languages   *languages    // in which we answer
-	allow       allowList     // who may register
-	baseURL     string        // of the web server, without a slash at the end
-	jidLinks    bool          // whether addresses made from the JID are answered
-	admins      []string      // bare JIDs that may run the administration commands
-	contacts    []string      // addresses, as URIs, at which the operator is to be reached
-	expire      time.Duration // for which an account has to be gone before its user is removed; 0 for ever
-	hideOS      bool          // whether the operating system is kept from those who ask for our version
-	times       linkTimes
-	sync        syncTimes
+	tls         *tls.Config   // nil for plain TCP
+	languages   *languages    // of our messages
+	allow       allowList     // of people who may register
+	baseURL     string        // of the web server, without a trailing slash
+	jidLinks    bool          // JID-based URLs are answered
+	admins      []string      // bare JIDs that may run the administration commands; may be empty
+	contacts    []string      // URIs of the operator; may be empty
+	avatar      []byte        // our own, PNG
+	expire      time.Duration // time after which a user is removed whose account is gone; 0 for never
+	hideOS      bool          // do not tell the operating system
+	linkTimes   linkTimes
+	syncTimes   syncTimes
 	now         func() time.Time
-	random      io.Reader // for tokens
 	log         *slog.Logger
 }
 
-// A component is our side of XEP-0114: it takes what the server sends, keeps the board and the database in step with it, and
-// answers.
-type component struct {
+// A service is what all handlers of stanzas share.
+type service struct {
 	componentConfig
-	db    *database
-	board *board
-
-	seed     maphash.Seed
-	workers  []*worker
-	room     *semaphore.Weighted // bytes that may wait in all queues
-	granted  map[string]request
-	started  time.Time
-	self     *identity
-	linked   chan struct{} // a link has come up
-	asking   chan struct{} // probes has grown
-	left     chan struct{} // a user has been removed by another
-	avatars  avatarEncoder
-	counters counters
-	counted  atomic.Bool // the number of users in our presence is right
-
-	mu      sync.Mutex
-	streams []*stream       // open ones
-	probes  []*entry        // to be sent
-	unsaved map[*entry]bool // whose status is to be written down; true if the profile is as well
+	registry   *registry
+	board      *board
+	links      *links
+	dispatcher *dispatcher
 }
 
-const (
-	workerCount = 16
-	queueLength = 256      // tasks that wait for one worker
-	queueRoom   = 32 << 20 // bytes that wait for all of them
-)
-
-// A worker does what concerns its share of people, one thing after the other.
-type worker struct {
-	queue    chan task
-	visitors visitors
-	decoder  decoder
+// A component is our side of XEP-0114. It reads what the server sends and hands each stanza to its handler, which calls the
+// registry and answers. It also keeps the board in step with the server: see xmpp_sync.go.
+type component struct {
+	*service
+	contacts *contacts
+	senders  *senders
+	prober   *prober
+	iqs      map[string]iqHandler // by type, namespace and name
+	chat     *chat
+	decoders sync.Pool
+	received stanzaCounts
+	linked   chan struct{} // there is a new link
+	removed  chan struct{} // an administrator has removed users
 }
 
-// A task is for one worker: a stanza, or something else to be done in turn with the stanzas of the same person.
-type task struct {
-	data   []byte
-	stream *stream
-	do     func(context.Context)
+// newComponent returns a component that serves the users of a registry.
+func newComponent(conf componentConfig, r *registry) *component {
+	s := &service{componentConfig: conf, registry: r, board: r.board, links: newLinks(conf.domain, conf.log), dispatcher: newDispatcher()}
+	c := &component{service: s, senders: newSenders(), decoders: sync.Pool{New: func() any { return new(decoder) }},
+		linked: make(chan struct{}, 1), removed: make(chan struct{}, 1)}
+	c.prober = newProber(s, c.probeTimeout)
+	pep := newPEP(s)
+	ourselves := newIdentity(conf)
+	c.contacts = &contacts{service: s, prober: c.prober, pep: pep, identity: ourselves}
+	accounts := &accounts{service: s, contacts: c.contacts}
+	c.chat = &chat{service: s, accounts: accounts}
+	commands := &commands{service: s, accounts: accounts, removed: c.removed}
+	disco := &disco{service: s, identity: ourselves, commands: commands, started: conf.now()}
+	c.iqs = map[string]iqHandler{
+		"get " + nsDiscoInfo + " query":  disco.info,
+		"get " + nsDiscoItem + " query":  disco.items,
+		"get " + nsPing + " ping":        disco.ping,
+		"get " + nsVersion + " query":    disco.version,
+		"get " + nsLast + " query":       disco.uptime,
+		"get " + nsVCard + " vCard":      disco.vCard,
+		"set " + nsVCard + " vCard":      disco.setVCard,
+		"get " + nsRegister + " query":   accounts.form,
+		"set " + nsRegister + " query":   accounts.submit,
+		"set " + nsCommands + " command": commands.execute,
+	}
+	return c
 }
 
-// newComponent makes a component, with everybody who is registered on its board.
-func newComponent(ctx context.Context, conf componentConfig, db *database) (*component, error) {
-	seen, err := db.LinkSeen(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading the database: %w", explain(err))
-	}
-	if seen.IsZero() {
-		seen = conf.now()
-	}
-	c := &component{
-		componentConfig: conf,
-		db:              db,
-		board:           newBoard(seen, conf.now()),
-		seed:            maphash.MakeSeed(),
-		room:            semaphore.NewWeighted(queueRoom),
-		linked:          make(chan struct{}, 1),
-		asking:          make(chan struct{}, 1),
-		left:            make(chan struct{}, 1),
-		started:         conf.now(),
-		unsaved:         make(map[*entry]bool),
-	}
-	c.granted = c.requests()
-	c.counted.Store(true)
-	if c.self, err = newIdentity(conf); err != nil {
-		return nil, err
-	}
-	for u, err := range db.Users(ctx, userFilter{}) {
-		if err != nil {
-			return nil, fmt.Errorf("reading the database: %w", explain(err))
-		}
-		c.board.add(u.User, u.Status, u.Profile)
-	}
-	for range workerCount {
-		c.workers = append(c.workers, &worker{queue: make(chan task, queueLength), visitors: make(visitors)})
-	}
-	return c, nil
-}
-
-// run keeps the links up and does the work, until ctx is done; then it takes leave of those who see us.
+// run keeps the links up and handles stanzas until ctx is done, and then shuts down in order.
 func (c *component) run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, work := errgroup.WithContext(work)
-	for _, w := range c.workers {
-		g.Go(func() error { c.work(work, w); return nil })
-	}
+	g.Go(func() error { c.dispatcher.run(work); return nil })
 	for _, server := range c.servers {
 		for range c.connections {
-			l := &link{domain: c.domain, secret: c.secret, server: server, tls: c.tls, times: c.times, log: c.log,
-				opened: c.opened, closed: c.closed, deliver: c.deliverTo(work)}
+			l := &link{domain: c.domain, secret: c.secret, server: server, tls: c.tls, times: c.linkTimes, log: c.log,
+				opened: c.opened, closed: c.closed, deliver: func(f frame) { c.deliver(work, f) }}
 			g.Go(func() error { l.run(work); return nil })
 		}
 	}
-	g.Go(func() error { c.synchronise(work); return nil })
-	g.Go(func() error { c.probe(work); return nil })
-	g.Go(func() error { c.keepDatabase(work); return nil })
+	g.Go(func() error { c.contacts.pep.avatars.run(work); return nil })
+	g.Go(func() error { c.resyncLoop(work); return nil })
+	g.Go(func() error { c.prober.run(work); return nil })
+	g.Go(func() error { c.maintain(work); return nil })
 	<-ctx.Done()
-	c.takeLeave(work)
+	c.shutdown(work)
 	stop()
 	return g.Wait()
 }
 
-// opened notes a new stream: whatever was known may have changed while there was none.
+// opened records a new stream. Everything may have changed while there was none, so it starts a resync.
 func (c *component) opened(s *stream) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.streams = append(c.streams, s)
+	c.links.add(s)
 	c.board.linkUp()
-	wake(c.linked)
+	notify(c.linked)
 }
 
 func (c *component) closed(s *stream) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.streams = slices.DeleteFunc(c.streams, func(o *stream) bool { return o == s })
-	if len(c.streams) == 0 {
+	if c.links.remove(s) {
 		c.board.linkDown(c.now())
 	}
 }
 
-// wake tells a loop that there is something to do, unless it has been told already.
-func wake(ch chan<- struct{}) {
+// notify tells a loop that there is something to do, unless it has been told already.
+func notify(ch chan<- struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
 	}
 }
 
-var errNoLink = errors.New("no link to the XMPP server")
-
-// send queues a stanza for the XMPP server. What is for one person goes the same way, in order, as long as the links last.
-func (c *component) send(e envelope) error {
-	s := c.streamFor(e.To)
-	if s == nil {
-		return errNoLink
+// deliver queues a stanza for its sender. It reads no more of it than that takes.
+func (c *component) deliver(ctx context.Context, f frame) {
+	from, err := parseJID(html.UnescapeString(string(attribute(f.data, "from"))))
+	if err != nil {
+		c.received.add(elementName(f.data)) // there is nobody to answer
+		return
 	}
-	if c.log.Enabled(context.Background(), slog.LevelDebug) {
-		c.log.Debug("sent", "stanza", e.XMLName.Local, "type", e.Type, "id", e.ID, "to", e.To)
-	}
-	c.counters.sent[stanzaKind(e.XMLName.Local)].Add(1)
-	return s.write(e.encode())
-}
-
-func (c *component) streamFor(to string) *stream {
-	bare, _, _ := strings.Cut(to, "/")
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.streams) == 0 {
-		return nil
-	}
-	return c.streams[maphash.String(c.seed, bare)%uint64(len(c.streams))]
-}
-
-// sendPresence sends a presence of ours. When there is no link it is not sent; the next link makes up for it.
-func (c *component) sendPresence(to, typ string) error {
-	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: typ, From: c.domain, To: to})
-}
-
-// deliverTo returns the function that a link hands its elements to. It waits while the sender's queue, or the room for all
-// of them, is full.
-func (c *component) deliverTo(ctx context.Context) func(*stream, frame) {
-	return func(s *stream, f frame) {
-		from, _, _ := bytes.Cut(attribute(f.data, "from"), []byte("/"))
-		if c.room.Acquire(ctx, int64(len(f.data))) != nil {
-			return // we are stopping
-		}
-		t := task{data: bytes.Clone(f.data), stream: s}
-		select {
-		case c.workers[maphash.Bytes(c.seed, from)%workerCount].queue <- t:
-		case <-ctx.Done():
-		}
+	data := bytes.Clone(f.data)
+	t := task{weight: int64(len(data)), run: func(ctx context.Context) { c.handle(ctx, data) }, resource: from.resource,
+		priority: queuePriority(elementName(data), string(attribute(data, "type")))}
+	if !c.dispatcher.enqueue(ctx, from.bare, t) {
+		c.refuseUnread(data)
 	}
 }
 
-// inTurn does something in turn with the stanzas of a person.
-func (c *component) inTurn(ctx context.Context, bare string, do func(context.Context)) {
-	select {
-	case c.workers[maphash.String(c.seed, bare)%workerCount].queue <- task{do: do}:
-	case <-ctx.Done():
+// queuePriority says what happens to a stanza when its sender's queue is full. What changes a subscription is never lost.
+func queuePriority(name, typ string) taskPriority {
+	switch {
+	case name == "presence" && (typ == "" || typ == "unavailable"):
+		return taskPresence
+	case name == "presence" && (typ == "probe" || typ == "error"), typ == "error", name == "iq" && typ == "result":
+		return taskDropped
+	case name == "presence":
+		return taskKept
+	}
+	return taskRefused
+}
+
+// refuseUnread answers a stanza that has no place in its sender's queue, without reading more than its start tag.
+func (c *component) refuseUnread(data []byte) {
+	d := c.decoders.Get().(*decoder)
+	defer c.decoders.Put(d)
+	s := d.startTag(data)
+	c.received.add(s.name.Local)
+	if isOurs(s, c.domain) {
+		c.links.sendNow(s.reply("error", resourceConstraint()))
 	}
 }
 
-func (c *component) work(ctx context.Context, w *worker) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case t := <-w.queue:
-			if t.do != nil {
-				t.do(ctx)
-				continue
-			}
-			c.handle(ctx, w, t.data)
-			c.room.Release(int64(len(t.data)))
-		}
-	}
-}
-
-// handle does what a stanza asks for. One that makes no sense gets an error where an answer is due.
-func (c *component) handle(ctx context.Context, w *worker, data []byte) {
-	s, err := w.decoder.decode(data)
-	c.counters.received[stanzaKind(s.name.Local)].Add(1)
+// handle handles a stanza, in the queue of its sender. One that is malformed gets an error where an answer is due.
+func (c *component) handle(ctx context.Context, data []byte) {
+	d := c.decoders.Get().(*decoder)
+	s, err := d.decode(data)
+	c.decoders.Put(d)
+	c.received.add(s.name.Local)
 	if c.log.Enabled(ctx, slog.LevelDebug) {
 		c.log.Debug("received", "stanza", s.name.Local, "type", s.typ, "id", s.id, "from", s.from.String(), "error", err)
 	}
-	switch {
-	case s.from.bare == "", s.name.Space != nsComponent, !c.isOurs(s):
-		return // nobody to answer, or nothing for us
-	case err != nil:
-		if s.name.Local == "iq" && (s.typ == "get" || s.typ == "set") {
+	if s.from.bare == "" || s.name.Space != nsComponent || !isOurs(s, c.domain) {
+		return
+	}
+	if err != nil {
+		if s.isRequest() {
 			c.refuse(s, badRequest())
 		}
-	case s.from.bare == c.domain:
-		c.heardOurselves(s)
-	case !c.admit(w, s):
+		return
+	}
+	if s.from.bare == c.domain {
+		c.links.onSelfPing(s.id)
+		return
+	}
+	sender, ok := c.admit(s)
+	if !ok {
 		if s.name.Local != "presence" {
 			c.refuse(s, resourceConstraint())
 		}
-	case s.name.Local == "iq":
-		c.handleIQ(ctx, s)
-	case s.name.Local == "presence":
-		c.handlePresence(ctx, s)
-	case s.name.Local == "message":
-		c.handleMessage(ctx, s)
+		return
+	}
+	switch s.name.Local {
+	case "iq":
+		c.handleIQ(ctx, s, sender)
+	case "presence":
+		c.contacts.handle(ctx, s)
+	case "message":
+		c.handleMessage(ctx, s, sender)
 	}
 }
 
-// admit reports whether somebody may ask for something now. Presence as such is not asked for, and neither is an end.
-func (c *component) admit(w *worker, s *received) bool {
+// admit applies the sender's rate limit to a stanza that asks for something, and returns what is remembered of the sender; nil if
+// the stanza asks for nothing. Presence is not limited, and neither are changes of a user's subscription.
+func (c *component) admit(s *received) (sender *sender, ok bool) {
 	switch {
-	case s.name.Local == "iq" && (s.typ == "get" || s.typ == "set"):
-	case s.name.Local == "presence" && (s.typ == "subscribe" || s.typ == "subscribed" || s.typ == "probe"):
+	case s.isRequest():
+	case s.name.Local == "presence" && (s.typ == "probe" || s.typ == "subscribe" && c.board.byJID(s.from.bare) == nil):
 	case s.name.Local == "message" && s.typ != "error" && s.child(nsComponent, "body") != nil:
 	default:
-		return true
+		return nil, true
 	}
 	now := c.now()
-	s.visitor = w.visitors.visit(s.from.bare, now)
-	return s.visitor.bucket.AllowN(now, 1)
+	sender = c.senders.get(s.from.bare, now)
+	return sender, sender.limiter.AllowN(now, 1)
 }
 
-// isOurs reports whether a stanza is for our domain, and sees to it that its addressee, who answers, is one.
-func (c *component) isOurs(s *received) bool {
+// isOurs reports whether a stanza is addressed to our domain. It normalizes the address, from which the answer is sent.
+func isOurs(s *received, domain string) bool {
 	to, err := parseJID(s.to)
 	s.to = to.String()
-	return err == nil && to.domain() == c.domain
+	return err == nil && to.domain() == domain
 }
 
-func (c *component) refuse(s *received, e *stanzaError) {
-	c.send(s.answer("error", e)) // without a link there is nobody to tell
-}
+// refuse answers with an error.
+func (s *service) refuse(r *received, e *stanzaError) { s.links.send(r.reply("error", e)) }
 
-// pingOurselves makes a ping to our own domain (XEP-0199), which the server sends back to us, over one of our streams.
-func pingOurselves(domain string, s *stream) []byte {
+// selfPing returns a ping to our own domain (XEP-0199), which the server sends back to us.
+func selfPing(domain string, s *stream) []byte {
 	return envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: s.pingID(), From: domain, To: domain, Payload: ping{}}.encode()
 }
 
@@ -312,42 +248,23 @@ type ping struct {
 // pingID names the stream in its pings, which may come back over another one.
 func (s *stream) pingID() string { return fmt.Sprintf("ping-%p", s) }
 
-// heardOurselves takes a ping of ours as a sign of life of the stream that it went out on.
-func (c *component) heardOurselves(s *received) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, o := range c.streams {
-		if o.pingID() == s.id {
-			o.heard.Store(time.Now().UnixNano())
-		}
-	}
+// A request is an iq of type get or set.
+type request struct {
+	*received
+	query  *element
+	sender *sender
+	lang   *catalog // of the sender
 }
 
-// A request is what somebody asks in an iq. It returns the payload of the answer, and what is to be done once the answer has
-// been sent, if anything; or a *stanzaError.
-type request func(ctx context.Context, s *received, query *element) (payload any, then func(), err error)
+// An iqHandler handles a request. It returns the payload of the result, and a function to run after the result has been sent, if
+// any; or a *stanzaError.
+type iqHandler func(ctx context.Context, r request) (payload any, afterReply func(), err error)
 
-// requests are those that we grant.
-func (c *component) requests() map[string]request {
-	return map[string]request{
-		"get " + nsDiscoInfo + " query":  c.discoInfo,
-		"get " + nsDiscoItem + " query":  c.discoItems,
-		"get " + nsPing + " ping":        c.ping,
-		"get " + nsRegister + " query":   c.registrationForm,
-		"set " + nsRegister + " query":   c.register,
-		"set " + nsCommands + " command": c.command,
-		"get " + nsVersion + " query":    c.version,
-		"get " + nsLast + " query":       c.lastActivity,
-		"get " + nsVCard + " vCard":      c.vCard,
-		"set " + nsVCard + " vCard":      c.setVCard,
-	}
-}
-
-func (c *component) handleIQ(ctx context.Context, s *received) {
+func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	switch {
 	case s.typ == "result" || s.typ == "error":
 		if e := c.board.byJID(s.from.bare); e != nil && s.from.resource == "" && s.to == c.domain {
-			c.answered(e, s)
+			c.contacts.pep.handleAnswer(ctx, e, s)
 		}
 		return
 	case s.typ != "get" && s.typ != "set", len(s.children) != 1:
@@ -358,129 +275,45 @@ func (c *component) handleIQ(ctx context.Context, s *received) {
 		return
 	}
 	query := &s.children[0]
-	grant, ok := c.granted[s.typ+" "+query.name.Space+" "+query.name.Local]
+	handler, ok := c.iqs[s.typ+" "+query.name.Space+" "+query.name.Local]
 	if !ok {
 		c.refuse(s, serviceUnavailable())
 		return
 	}
-	payload, then, err := grant(ctx, s, query)
+	payload, afterReply, err := handler(ctx, request{s, query, sender, c.languages.match(query.lang(s.lang("")))})
+	if err != nil {
+		c.refuse(s, c.requestError(s, err))
+		return
+	}
+	c.links.send(s.reply("result", payload))
+	if afterReply != nil {
+		afterReply()
+	}
+}
+
+// requestError returns the stanza error for a handler's error, and logs what only the operator may know.
+func (s *service) requestError(r *received, err error) *stanzaError {
 	var refused *stanzaError
 	switch {
 	case errors.As(err, &refused):
-		c.refuse(s, refused)
-	case err != nil:
-		c.log.Error("a request failed", "from", s.from.bare, "cause", explain(err))
-		if isFull(err) {
-			c.refuse(s, resourceConstraint())
-		} else {
-			c.refuse(s, internalError())
-		}
-	default:
-		c.send(s.answer("result", payload)) // without a link there is nobody to tell
-		if then != nil {
-			then()
-		}
+		return refused
+	case errors.Is(err, ErrNotFound):
+		return registrationRequired() // removed by another process meanwhile
 	}
+	s.log.Error("request failed", "from", r.from.bare, "cause", err)
+	if errors.Is(err, ErrFull) {
+		return resourceConstraint()
+	}
+	return internalError()
 }
 
-// handlePresence follows the subscriptions and the presence of those who are registered (RFC 6121 §3, §4). Others learn
-// nothing.
-func (c *component) handlePresence(ctx context.Context, s *received) {
-	e := c.board.byJID(s.from.bare)
-	if e == nil || s.to != c.domain {
-		switch s.typ {
-		case "subscribe", "probe":
-			c.send(s.subscriptionAnswer("unsubscribed"))
-		}
+// handleMessage handles PEP events and chat.
+func (c *component) handleMessage(ctx context.Context, s *received, sender *sender) {
+	if s.child(nsPubSubEvent, "event") == nil {
+		c.chat.handle(ctx, s, sender)
 		return
 	}
-	switch s.typ {
-	case "":
-		c.available(ctx, e, s)
-	case "unavailable":
-		c.unavailable(ctx, e, s)
-	case "error":
-		c.unreachable(ctx, e, s)
-	case "subscribe":
-		c.subscribe(ctx, e)
-	case "subscribed":
-		c.subscribed(ctx, e)
-	case "unsubscribe":
-		c.unsubscribe(ctx, e)
-	case "unsubscribed":
-		c.unsubscribed(ctx, e)
-	case "probe":
-		c.probed(e, s)
-	default:
-		c.refuse(s, badRequest())
+	if e := c.board.byJID(s.from.bare); e != nil && s.from.resource == "" && s.to == c.domain {
+		c.contacts.pep.handleEvent(ctx, e, s)
 	}
-}
-
-// local leaves out the namespace that the stream has anyway.
-func (e envelope) local() envelope {
-	e.XMLName.Space = ""
-	return e
-}
-
-func (c *component) available(ctx context.Context, e *entry, s *received) {
-	if !e.user.Subscription.To() {
-		return // directed at us, and not ours to show
-	}
-	p := parsePresence(s, c.now())
-	p.Link = c.board.link.Load().number
-	e.resources = e.resources.Put(p)
-	c.alive(ctx, e)
-	c.heard(ctx, e)
-	c.heardProfile(ctx, e, s)
-}
-
-func (c *component) unavailable(ctx context.Context, e *entry, s *received) {
-	switch watched := len(e.resources) > 0; {
-	case watched && e.user.Options.has(fieldLastSeen):
-		seen := c.now()
-		if sent, ok := delayStamp(s); ok && sent.Before(seen) {
-			seen = sent.UTC()
-		}
-		e.writableExtras().lastSeen = seen
-	case watched && e.extras != nil:
-		e.extras.lastSeen = time.Time{} // else an older time would come back with the option
-	}
-	e.resources = e.resources.Remove(s.from.resource)
-	c.heard(ctx, e)
-}
-
-// unreachable drops what was known of somebody whose server sends back what we sent.
-func (c *component) unreachable(ctx context.Context, e *entry, s *received) {
-	e.resources = e.resources.Remove(s.from.resource)
-	e.link = c.board.link.Load().number
-	e.failed = s.from.resource == ""
-	c.update(e)
-	if e.failed && s.saysGone() {
-		c.gone(ctx, e)
-	}
-}
-
-// heard publishes what has been learnt from a user's server. The first over a link is the time to ask for the rest.
-func (c *component) heard(ctx context.Context, e *entry) {
-	link := c.board.link.Load().number
-	first := e.link != link
-	e.link, e.failed = link, false
-	c.update(e)
-	if first {
-		c.askProfile(ctx, e)
-	}
-}
-
-// update publishes an entry's new status and sees to it that it is written down.
-func (c *component) update(e *entry) {
-	if c.board.update(e) {
-		c.save(e, false)
-	}
-}
-
-// save has an entry's status written down, and the profile if that has changed.
-func (c *component) save(e *entry, profile bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unsaved[e] = c.unsaved[e] || profile
 }

@@ -2,53 +2,90 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"image"
 	"image/color"
-	_ "image/gif" // what people publish
+	_ "image/gif" // a format that people publish
 	"image/jpeg"
 	"image/png"
-	"sync"
 
 	"golang.org/x/image/draw"
-	_ "golang.org/x/image/webp" // the same
+	_ "golang.org/x/image/webp" // a format that people publish
 )
 
+// Bounds of avatars. Decoding takes time and memory in proportion to pixels, and for a progressive JPEG to pixels × scans.
 const (
-	maxAvatar  = 1700      // bytes, so that a page with it stays below 6 KiB
-	maxPicture = 512 << 10 // bytes that are looked at
-	maxPixels  = 2048 * 2048
+	maxAvatar      = 1700        // bytes of an encoded avatar, so that a page with it stays below 6 KiB
+	maxPicture     = 512 << 10   // bytes of a published picture
+	maxPixels      = 2048 * 2048 // of a published picture
+	maxPixelScans  = 100 << 20   // of a published JPEG: about a quarter of a second
+	maxAvatarQueue = 16          // pictures that wait to be decoded
 )
 
-// errPicture says that what somebody has published is no picture that we show.
-var errPicture = errors.New("not a PNG, JPEG, GIF or WebP picture of a fair size")
+// errPicture says that a published picture is not shown.
+var errPicture = errors.New("not a PNG, JPEG, GIF or WebP picture within the bounds")
 
-// An avatarEncoder makes avatars, one at a time, since a picture takes much memory while it is made.
-type avatarEncoder struct{ mu sync.Mutex }
+// An avatarDecoder turns published pictures into avatars, one at a time and not on the dispatcher's workers, because a picture takes
+// much memory and time.
+type avatarDecoder struct{ queue chan avatarJob }
 
-// encode makes an avatar of what somebody has published under an id, which is empty if it is not known. A PEP avatar must
-// have the id that its content has (XEP-0084 §4.2).
-func (enc *avatarEncoder) encode(picture []byte, source AvatarSource, id string) (*Avatar, error) {
+// An avatarJob is a picture to be decoded.
+type avatarJob struct {
+	picture []byte
+	source  AvatarSource
+	id      string // published with the picture; empty if unknown
+	done    func(ctx context.Context, a *Avatar, err error)
+}
+
+func newAvatarDecoder() *avatarDecoder {
+	return &avatarDecoder{queue: make(chan avatarJob, maxAvatarQueue)}
+}
+
+// add queues a picture, and reports whether there was room.
+func (d *avatarDecoder) add(j avatarJob) bool {
+	select {
+	case d.queue <- j:
+		return true
+	default:
+		return false
+	}
+}
+
+// run decodes pictures until ctx is done.
+func (d *avatarDecoder) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case j := <-d.queue:
+			a, err := newAvatar(j.picture, j.source, j.id)
+			j.done(ctx, a, err)
+		}
+	}
+}
+
+// pictureHash returns the SHA-1 of a published picture in hexadecimal, which is its id in XEP-0084 and XEP-0153.
+func pictureHash(picture []byte) string {
 	sum := sha1.Sum(picture)
-	hash := hex.EncodeToString(sum[:])
+	return hex.EncodeToString(sum[:])
+}
+
+// newAvatar returns the avatar of a published picture. A PEP avatar must have the id that its content has (XEP-0084 §4.2).
+func newAvatar(picture []byte, source AvatarSource, id string) (*Avatar, error) {
+	hash := pictureHash(picture)
 	if source == AvatarPEP && id != hash {
-		return nil, fmt.Errorf("%w: its SHA-1 is another than its id", errPicture)
+		return nil, fmt.Errorf("%w: its SHA-1 differs from its id", errPicture)
 	}
 	if id == "" {
 		id = hash
 	}
-	if len(picture) > maxPicture {
-		return nil, errPicture
+	if err := checkPicture(picture); err != nil {
+		return nil, err
 	}
-	size, _, err := image.DecodeConfig(bytes.NewReader(picture))
-	if err != nil || size.Width < 1 || size.Height < 1 || size.Width > maxPixels/size.Height {
-		return nil, errPicture
-	}
-	enc.mu.Lock()
-	defer enc.mu.Unlock()
 	decoded, _, err := image.Decode(bytes.NewReader(picture))
 	if err != nil {
 		return nil, fmt.Errorf("%w (%v)", errPicture, err)
@@ -60,7 +97,26 @@ func (enc *avatarEncoder) encode(picture []byte, source AvatarSource, id string)
 	return &Avatar{ID: id, Source: source, Data: data}, nil
 }
 
-// shrink scales the middle square of a picture.
+// checkPicture refuses a picture that would take too much work to decode.
+func checkPicture(picture []byte) error {
+	if len(picture) > maxPicture {
+		return errPicture
+	}
+	size, format, err := image.DecodeConfig(bytes.NewReader(picture))
+	if err != nil || size.Width < 1 || size.Height < 1 || size.Width > maxPixels/size.Height {
+		return errPicture
+	}
+	if format == "jpeg" {
+		// Each scan starts with the marker SOS. In a scan's data, 0xFF is always followed by another byte (ITU T.81, B.1.1.2).
+		scans := bytes.Count(picture, []byte{0xff, 0xda})
+		if scans > maxPixelScans/max(size.Width*size.Height, 1<<16) {
+			return fmt.Errorf("%w: %d scans", errPicture, scans)
+		}
+	}
+	return nil
+}
+
+// shrink crops a picture to its middle square and scales it.
 func shrink(src image.Image) *image.NRGBA {
 	b := src.Bounds()
 	side := min(b.Dx(), b.Dy())
@@ -70,7 +126,7 @@ func shrink(src image.Image) *image.NRGBA {
 	return dst
 }
 
-// encodeSmall keeps what is transparent unless that takes too much room, and as much detail as there is room for.
+// encodeSmall encodes a picture within maxAvatar bytes. It keeps transparency if that fits, and as much detail as fits.
 func encodeSmall(img *image.NRGBA) ([]byte, error) {
 	var b bytes.Buffer
 	if !img.Opaque() {

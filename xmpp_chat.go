@@ -5,12 +5,13 @@ import (
 	"encoding/xml"
 	"errors"
 	"html"
+	"slices"
 	"strings"
 )
 
-// tell writes to somebody unasked.
-func (c *component) tell(to, lang, text string) {
-	c.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: c.domain, To: to, Lang: lang, Payload: body(text)}) // without a link nobody is told
+// sendChat sends a message that answers no message.
+func (s *service) sendChat(to, lang, text string) {
+	s.links.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: s.domain, To: to, Lang: lang, Payload: bodyElement{Text: text}})
 }
 
 type bodyElement struct {
@@ -18,41 +19,44 @@ type bodyElement struct {
 	Text    string   `xml:",chardata"`
 }
 
-func body(text string) bodyElement { return bodyElement{Text: text} }
+type threadElement struct {
+	XMLName xml.Name `xml:"thread"`
+	Text    string   `xml:",chardata"`
+}
 
-// A conversation is one message and what is needed to answer it.
-type conversation struct {
+// chat answers messages that people write to us.
+type chat struct {
+	*service
+	accounts *accounts
+}
+
+// A chatMessage is a message with what is needed to answer it.
+type chatMessage struct {
 	*received
-	lang  *catalog
-	entry *entry // nil if the sender is not registered
-	words []string
+	sender *sender
+	lang   *catalog // of the sender
+	entry  *entry   // nil if the sender is not registered
+	words  []string // lower case, at least one
 }
 
-// A reply answers what somebody has written. What is to be done once the answer has been sent, it returns as well.
-type reply func(c *component, ctx context.Context, m conversation) (text string, then func(), err error)
-
-// replies are the words that we know. Those that are true are for people who are registered.
-var replies = map[string]struct {
-	registered bool
-	answer     reply
-}{
-	"help":       {false, (*component).chatHelp},
-	"register":   {false, (*component).chatRegister},
-	"status":     {true, (*component).chatStatus},
-	"link":       {true, (*component).chatLink},
-	"newlink":    {true, (*component).chatNewLink},
-	"show":       {true, (*component).chatShow},
-	"unregister": {true, (*component).chatUnregister},
+// A chatWord is a word that we understand. It returns the answer, and a function to run after the answer has been sent, if any.
+type chatWord struct {
+	registered bool // only for registered users
+	answer     func(c *chat, ctx context.Context, m chatMessage) (text string, afterReply func(), err error)
 }
 
-// handleMessage answers what a person writes. Servers, other components and rooms get no answer, nor does what has no text.
-func (c *component) handleMessage(ctx context.Context, s *received) {
-	if s.child(nsPubSubEvent, "event") != nil {
-		if e := c.board.byJID(s.from.bare); e != nil && s.from.resource == "" && s.to == c.domain {
-			c.handleEvent(ctx, e, s)
-		}
-		return
-	}
+var chatWords = map[string]chatWord{
+	"help":       {false, (*chat).help},
+	"register":   {false, (*chat).register},
+	"status":     {true, (*chat).status},
+	"link":       {true, (*chat).link},
+	"newlink":    {true, (*chat).newLink},
+	"show":       {true, (*chat).show},
+	"unregister": {true, (*chat).unregister},
+}
+
+// handle answers a person's message. Servers, components and rooms get no answer, and neither do messages without text.
+func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 	text := s.child(nsComponent, "body")
 	if s.typ != "" && s.typ != "chat" && s.typ != "normal" || text == nil || strings.TrimSpace(text.text) == "" || s.from.local() == "" {
 		return
@@ -61,112 +65,107 @@ func (c *component) handleMessage(ctx context.Context, s *received) {
 		c.refuse(s, itemNotFound())
 		return
 	}
-	m := conversation{received: s, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
-		words: strings.Fields(strings.ToLower(truncate(text.text, maxMessageSize)))}
-	answer, then := c.converse(ctx, m)
+	answer, afterReply := c.answer(ctx, chatMessage{received: s, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
+		words: strings.Fields(strings.ToLower(truncate(text.text, maxMessageSize)))})
 	if answer == "" {
 		return
 	}
-	out := s.answer(s.typ, []any{body(answer)})
+	payload := []any{bodyElement{Text: answer}}
 	if thread := s.child(nsComponent, "thread"); thread != nil {
-		out.Payload = []any{body(answer), threadElement{Text: thread.text}}
+		payload = append(payload, threadElement{Text: thread.text})
 	}
-	out.ID = ""
-	c.send(out) // without a link there is nobody to tell
-	if then != nil {
-		then()
+	reply := s.reply(s.typ, payload)
+	reply.ID = ""
+	c.links.send(reply)
+	if afterReply != nil {
+		afterReply()
 	}
 }
 
-type threadElement struct {
-	XMLName xml.Name `xml:"thread"`
-	Text    string   `xml:",chardata"`
-}
-
-// converse finds the answer to a message; none if there has been enough talk.
-func (c *component) converse(ctx context.Context, m conversation) (answer string, then func()) {
-	r, known := replies[m.words[0]]
+// answer returns the answer to a message, empty for none.
+func (c *chat) answer(ctx context.Context, m chatMessage) (text string, afterReply func()) {
+	word, known := chatWords[m.words[0]]
 	switch {
 	case !known:
 		now := c.now()
-		if now.Sub(m.visitor.confused) < confusion {
+		if now.Sub(m.sender.lastHelpSent) < helpInterval {
 			return "", nil
 		}
-		m.visitor.confused = now
+		m.sender.lastHelpSent = now
 		return m.lang.text("chat.unknown"), nil
-	case r.registered && m.entry == nil:
+	case word.registered && m.entry == nil:
 		return m.lang.text("chat.not_registered"), nil
 	}
-	answer, then, err := r.answer(c, ctx, m)
+	text, afterReply, err := word.answer(c, ctx, m)
+	if errors.Is(err, ErrNotFound) {
+		return m.lang.text("chat.not_registered"), nil // removed by another process meanwhile
+	}
 	if err != nil {
-		c.log.Error("a request failed", "from", m.from.bare, "cause", explain(err))
+		c.log.Error("request failed", "from", m.from.bare, "cause", err)
 		return m.lang.text("chat.failed"), nil
 	}
-	return answer, then
+	return text, afterReply
 }
 
-func (c *component) chatHelp(_ context.Context, m conversation) (string, func(), error) {
-	return m.lang.text("chat.help"), nil, nil
+func (c *chat) help(_ context.Context, m chatMessage) (string, func(), error) {
+	var options []string
+	for _, f := range fields {
+		if f.chat != "" {
+			options = append(options, "show "+f.chat+" on, show "+f.chat+" off – "+m.lang.text("option."+f.option))
+		}
+	}
+	return m.lang.text("chat.help", "options", strings.Join(options, "\n")), nil, nil
 }
 
-func (c *component) chatRegister(ctx context.Context, m conversation) (string, func(), error) {
+func (c *chat) register(ctx context.Context, m chatMessage) (string, func(), error) {
 	if m.entry != nil {
-		return m.lang.text("chat.already") + "\n" + c.linkText(m.lang, m.entry), func() { c.askAll(ctx, m.entry) }, nil
+		return m.lang.text("chat.already") + "\n" + c.accounts.linkText(m.lang, m.entry), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
 	}
 	if !c.allow.allows(m.from) {
 		return m.lang.text("chat.forbidden"), nil, nil
 	}
-	e, err := c.enrol(ctx, m.from.bare, defaultOptions(), c.spoken(m.received))
+	e, err := c.accounts.register(ctx, m.from.bare, defaultOptions(), c.accounts.languageOf(m.received))
 	if err != nil {
 		return "", nil, err
 	}
-	return c.welcome(m.lang, e), func() { c.askAll(ctx, e) }, nil
+	return c.accounts.welcome(m.lang, e), func() { c.accounts.contacts.ask(ctx, e) }, nil
 }
 
-// welcome is what somebody is told who has registered.
-func (c *component) welcome(lang *catalog, e *entry) string {
-	return lang.text("chat.welcome") + "\n" + strings.Join(c.addresses(lang, e.jid, e), "\n")
+func (c *chat) status(_ context.Context, m chatMessage) (string, func(), error) {
+	return c.accounts.status(m.lang, m.entry), nil, nil
 }
 
-func (c *component) chatStatus(_ context.Context, m conversation) (string, func(), error) {
-	return c.statusText(m.lang, m.entry), nil, nil
-}
-
-// statusText says what the world sees of a user.
-func (c *component) statusText(lang *catalog, e *entry) string {
+// status describes what is shown of a user.
+func (a *accounts) status(lang *catalog, e *entry) string {
 	s := e.snapshot.Load()
-	shown := s.view(s.freshness(c.board.link.Load(), c.now()), lang, 0)
-	parts := []string{shown.Label}
-	for _, more := range []string{shown.Message, shown.LastActive, shown.Nick, shown.JID} {
-		if more != "" {
-			parts = append(parts, more)
-		}
+	v := s.view(s.freshness(a.board.link.Load(), a.now()), lang, 0)
+	parts := []string{v.Label, v.Message, v.LastActive, v.Nick, v.JID}
+	for _, r := range v.Resources {
+		parts = append(parts, r.Name+": "+r.Label)
 	}
-	for _, client := range shown.Resources {
-		parts = append(parts, client.Name+": "+client.Label)
-	}
+	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
 	return lang.text("chat.status", "status", strings.Join(parts, " – "))
 }
 
-func (c *component) chatLink(_ context.Context, m conversation) (string, func(), error) {
-	return c.linkText(m.lang, m.entry), nil, nil
+func (c *chat) link(_ context.Context, m chatMessage) (string, func(), error) {
+	return c.accounts.linkText(m.lang, m.entry), nil, nil
 }
 
-// linkText names a user's addresses, and what to paste.
-func (c *component) linkText(lang *catalog, e *entry) string {
-	snippet := `<iframe src="` + html.EscapeString(c.pageURL(e.user.Token)) + `" width="200" height="60" style="border:0"></iframe>`
-	return strings.Join(c.addresses(lang, e.jid, e), "\n") + "\n" + lang.text("chat.snippet", "html", snippet)
+// linkText names a user's addresses, and a snippet of HTML to paste.
+func (a *accounts) linkText(lang *catalog, e *entry) string {
+	snippet := `<iframe src="` + html.EscapeString(tokenURL(a.baseURL, e.user.Token)) + `" width="200" height="60" style="border:0"></iframe>`
+	return strings.Join(a.addresses(lang, e.jid, e), "\n") + "\n" + lang.text("chat.snippet", "html", snippet)
 }
 
-func (c *component) chatNewLink(ctx context.Context, m conversation) (string, func(), error) {
-	if err := c.renewLink(ctx, m.entry); err != nil {
+func (c *chat) newLink(ctx context.Context, m chatMessage) (string, func(), error) {
+	if err := c.registry.RenewToken(ctx, m.entry); err != nil {
 		return "", nil, err
 	}
-	return m.lang.text("chat.newlink") + "\n" + c.linkText(m.lang, m.entry), nil, nil
+	return m.lang.text("chat.newlink") + "\n" + c.accounts.linkText(m.lang, m.entry), nil, nil
 }
 
-// chatShow switches options on or off: "show nick on", or several at once, "show nick avatar on".
-func (c *component) chatShow(ctx context.Context, m conversation) (string, func(), error) {
+// show switches options on or off: "show nick on", or several at once, "show nick avatar on".
+func (c *chat) show(ctx context.Context, m chatMessage) (string, func(), error) {
 	names, last := m.words[1:], m.words[len(m.words)-1]
 	values := m.entry.user.Options
 	if len(names) < 2 || last != "on" && last != "off" {
@@ -179,17 +178,17 @@ func (c *component) chatShow(ctx context.Context, m conversation) (string, func(
 		}
 		values = values.with(i, last == "on")
 	}
-	if err := c.setOptions(ctx, m.entry, values, ""); err != nil {
+	if err := c.registry.SetOptions(ctx, m.entry, values, ""); err != nil {
 		return "", nil, err
 	}
-	return shownText(m.lang, values), func() { c.askAll(ctx, m.entry) }, nil
+	return shownText(m.lang, values), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
 }
 
-// shownText names what a user shows.
-func shownText(lang *catalog, values fieldSet) string {
+// shownText lists the fields that are shown.
+func shownText(lang *catalog, options fieldSet) string {
 	var names []string
 	for i, f := range fields {
-		if f.chat != "" && values.has(i) {
+		if f.chat != "" && options.has(i) {
 			names = append(names, lang.text("option."+f.option))
 		}
 	}
@@ -199,15 +198,15 @@ func shownText(lang *catalog, values fieldSet) string {
 	return lang.text("chat.shown", "options", strings.Join(names, ", "))
 }
 
-// chatUnregister asks once whether that is meant.
-func (c *component) chatUnregister(ctx context.Context, m conversation) (string, func(), error) {
-	if now := c.now(); now.After(m.visitor.leaving) {
-		m.visitor.leaving = now.Add(hesitation)
+// unregister asks for confirmation once.
+func (c *chat) unregister(ctx context.Context, m chatMessage) (string, func(), error) {
+	if now := c.now(); now.After(m.sender.confirmBefore) {
+		m.sender.confirmBefore = now.Add(confirmInterval)
 		return m.lang.text("chat.confirm"), nil, nil
 	}
-	m.visitor.leaving = c.now()
-	if err := c.remove(ctx, m.entry); err != nil && !errors.Is(err, ErrNotFound) {
+	m.sender.confirmBefore = c.now()
+	if err := c.registry.Remove(ctx, m.entry); err != nil {
 		return "", nil, err
 	}
-	return m.lang.text("chat.goodbye"), func() { c.withdraw(ctx, m.from.bare) }, nil
+	return m.lang.text("chat.goodbye"), func() { c.accounts.contacts.withdraw(ctx, m.from.bare) }, nil
 }

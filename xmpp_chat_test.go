@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,12 +112,12 @@ func TestFlood(t *testing.T) {
 	f.settled("romeo@example.org")
 }
 
-func TestVisitorsAreForgotten(t *testing.T) {
-	v := make(visitors)
-	for i := range 3 * maxVisitors {
-		v.visit(strings.Repeat("x", i%7)+time.Duration(i).String(), noon.Add(time.Duration(i)*time.Second))
-		if len(v) > maxVisitors {
-			t.Fatalf("%d visitors are remembered", len(v))
+func TestSendersAreForgotten(t *testing.T) {
+	s := newSenders()
+	for i := range 2 * maxSenders {
+		s.get(strconv.Itoa(i), noon.Add(time.Duration(i)*time.Second))
+		if len(s.by) > maxSenders {
+			t.Fatalf("%d senders are remembered", len(s.by))
 		}
 	}
 }

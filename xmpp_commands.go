@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/xml"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,30 +18,32 @@ const (
 	nsAdmin    = "http://jabber.org/protocol/admin"    // XEP-0133
 )
 
-// A command is something that a client offers as a menu entry (XEP-0050).
+// A command is an entry in the command menu of a client (XEP-0050).
 type command struct {
 	node  string
-	name  string // of its text in the catalogs, or an English name where only administrators see it
+	name  string // name of a text in the catalogs, or an English title if only administrators see it
 	admin bool   // only for --admin
-	// form asks for what the command needs, nil if that is nothing.
-	form func(c *component, lang *catalog, e *entry) *stanza.Form
-	run  func(c *component, ctx context.Context, r *commandRequest) (*commandAnswer, func(), error)
+	// form returns the form that the command asks for first, nil for none. The field is nil if there never is one.
+	form func(c *commands, r *commandRequest) *stanza.Form
+	run  func(c *commands, ctx context.Context, r *commandRequest) (*commandPayload, func(), error)
 }
 
-// commands are those that there are, in the order in which they are listed.
-var commands = []command{
-	{node: "page", name: "command.page", run: (*component).commandPage},
-	{node: "options", name: "command.options", form: (*component).commandOptionsForm, run: (*component).commandOptions},
-	{node: "newlink", name: "command.newlink", run: (*component).commandNewLink},
-	{node: "stop", name: "command.stop", form: (*component).commandStopForm, run: (*component).commandStop},
-	{node: nsAdmin + "#get-registered-users-num", name: "Get Number of Registered Users", admin: true, run: (*component).commandRegisteredNumber},
-	{node: nsAdmin + "#get-online-users-num", name: "Get Number of Online Users", admin: true, run: (*component).commandOnlineNumber},
-	{node: nsAdmin + "#get-registered-users-list", name: "Get List of Registered Users", admin: true, run: (*component).commandRegisteredList},
-	{node: nsAdmin + "#get-online-users-list", name: "Get List of Online Users", admin: true, run: (*component).commandOnlineList},
-	{node: nsAdmin + "#delete-user", name: "Delete User", admin: true, form: (*component).commandDeleteForm, run: (*component).commandDelete},
+// list returns all commands in the order of the menu. (A variable would refer to itself.)
+func (c *commands) list() []command {
+	return []command{
+		{node: "page", name: "command.page", run: (*commands).page},
+		{node: "options", name: "command.options", form: (*commands).optionsForm, run: (*commands).options},
+		{node: "newlink", name: "command.newlink", run: (*commands).newLink},
+		{node: "stop", name: "command.stop", form: (*commands).stopForm, run: (*commands).stop},
+		{node: nsAdmin + "#get-registered-users-num", name: "Get Number of Registered Users", admin: true, run: (*commands).registeredNumber},
+		{node: nsAdmin + "#get-online-users-num", name: "Get Number of Online Users", admin: true, run: (*commands).onlineNumber},
+		{node: nsAdmin + "#get-registered-users-list", name: "Get List of Registered Users", admin: true, form: (*commands).registeredListForm, run: (*commands).registeredList},
+		{node: nsAdmin + "#get-online-users-list", name: "Get List of Online Users", admin: true, form: (*commands).onlineListForm, run: (*commands).onlineList},
+		{node: nsAdmin + "#delete-user", name: "Delete User", admin: true, form: (*commands).deleteForm, run: (*commands).delete},
+	}
 }
 
-// title returns the command's name in a language.
+// title returns the command's title in a language.
 func (cmd command) title(lang *catalog) string {
 	if cmd.admin {
 		return cmd.name
@@ -48,25 +51,33 @@ func (cmd command) title(lang *catalog) string {
 	return lang.text(cmd.name)
 }
 
-// mayRun reports whether somebody may run a command: administrators theirs, and those who are registered the others.
-func (c *component) mayRun(cmd command, bare string) bool {
+// commands runs the ad-hoc commands.
+type commands struct {
+	*service
+	accounts *accounts
+	removed  chan<- struct{} // notified when an administrator has removed users
+}
+
+// find returns the command of a node.
+func (c *commands) find(node string) (command, bool) {
+	list := c.list()
+	i := slices.IndexFunc(list, func(cmd command) bool { return cmd.node == node })
+	if i < 0 {
+		return command{}, false
+	}
+	return list[i], true
+}
+
+// mayRun reports whether a person may run a command: administrators the administration commands, registered users the others.
+func (c *commands) mayRun(cmd command, bare string) bool {
 	if cmd.admin {
 		return slices.Contains(c.admins, bare)
 	}
 	return c.board.byJID(bare) != nil
 }
 
-// commandFor returns the command of a node.
-func commandFor(node string) (command, bool) {
-	i := slices.IndexFunc(commands, func(cmd command) bool { return cmd.node == node })
-	if i < 0 {
-		return command{}, false
-	}
-	return commands[i], true
-}
-
-// A commandAnswer is the state of a command (XEP-0050 §2).
-type commandAnswer struct {
+// A commandPayload is the state of a command (XEP-0050 §2).
+type commandPayload struct {
 	XMLName xml.Name        `xml:"http://jabber.org/protocol/commands command"`
 	Node    string          `xml:"node,attr"`
 	Session string          `xml:"sessionid,attr"`
@@ -88,26 +99,25 @@ type commandNote struct {
 
 // A commandRequest is a command that is being run.
 type commandRequest struct {
-	lang  *catalog
-	from  jid
-	entry *entry              // of who runs it, nil if not registered
-	form  map[string][]string // what was submitted
+	request
+	entry  *entry              // of the sender; nil if not registered
+	fields map[string][]string // of the submitted form
 }
 
 // A session is a command that waits for its form.
 type session struct {
-	node  string
-	until time.Time
+	node     string
+	deadline time.Time
 }
 
 const (
-	sessionTime = 10 * time.Minute // for a form to be filled in
+	sessionTime = 10 * time.Minute // to fill in a form
 	maxSessions = 20               // of one person
 )
 
-// commandError is an error of XEP-0050 §4.5, with its own condition.
+// commandError returns an error with a condition of XEP-0050 §4.5.
 func commandError(code int, typ stanza.ErrorType, condition, specific string) *stanzaError {
-	e := refusal(code, typ, condition)
+	e := newStanzaError(code, typ, condition)
 	e.Specific = &conditionElement{XMLName: xml.Name{Space: nsCommands, Local: specific}}
 	return e
 }
@@ -116,155 +126,221 @@ func badCommand(specific string) *stanzaError {
 	return commandError(400, stanza.ErrorTypeModify, "bad-request", specific)
 }
 
-// command runs a command, or the next step of it.
-func (c *component) command(ctx context.Context, s *received, query *element) (any, func(), error) {
-	cmd, ok := commandFor(query.attr("node"))
+// execute runs a command, or the next step of one.
+func (c *commands) execute(ctx context.Context, r request) (any, func(), error) {
+	cmd, ok := c.find(r.query.attr("node"))
 	if !ok {
 		return nil, nil, itemNotFound()
 	}
-	if !c.mayRun(cmd, s.from.bare) {
+	if !c.mayRun(cmd, r.from.bare) {
 		return nil, nil, forbidden()
 	}
-	r := &commandRequest{lang: c.languages.match(query.lang(s.lang(""))), from: s.from, entry: c.board.byJID(s.from.bare)}
-	id, action := query.attr("sessionid"), query.attr("action")
+	cr := &commandRequest{request: r, entry: c.board.byJID(r.from.bare)}
+	id, action := r.query.attr("sessionid"), r.query.attr("action")
 	switch {
 	case !slices.Contains([]string{"", "execute", "complete", "cancel", "next", "prev"}, action):
 		return nil, nil, badCommand("malformed-action")
 	case action == "next" || action == "prev", id == "" && (action == "complete" || action == "cancel"):
 		return nil, nil, badCommand("bad-action")
-	case id == "" && cmd.form != nil:
-		return c.openSession(s.visitor, cmd, r)
 	case id == "":
-		return c.finish(ctx, cmd, r, rand.Text())
+		return c.begin(ctx, cmd, cr)
 	}
-	open, ok := s.visitor.sessions[id]
+	open, ok := r.sender.sessions[id]
 	if !ok || open.node != cmd.node {
 		return nil, nil, badCommand("bad-sessionid")
 	}
-	if c.now().After(open.until) {
+	if c.now().After(open.deadline) {
 		return nil, nil, commandError(405, stanza.ErrorTypeCancel, "not-allowed", "session-expired")
 	}
 	if action == "cancel" {
-		delete(s.visitor.sessions, id)
-		return &commandAnswer{Node: cmd.node, Session: id, Status: "canceled"}, nil, nil
+		delete(r.sender.sessions, id)
+		return &commandPayload{Node: cmd.node, Session: id, Status: "canceled"}, nil, nil
 	}
-	form := query.child(nsForm, "x")
+	form := r.query.child(nsForm, "x")
 	if form == nil || form.attr("type") != stanza.FormTypeSubmit {
 		return nil, nil, badCommand("bad-payload")
 	}
-	fields, err := readForm(form)
-	if err != nil {
+	var err error
+	if cr.fields, err = readForm(form); err != nil {
 		return nil, nil, badCommand("bad-payload")
 	}
-	r.form = fields
-	answer, then, err := c.finish(ctx, cmd, r, id)
+	payload, afterReply, err := c.complete(ctx, cmd, cr, id)
 	if err == nil {
-		delete(s.visitor.sessions, id)
+		delete(r.sender.sessions, id)
 	}
-	return answer, then, err
+	return payload, afterReply, err
 }
 
-// openSession answers with a command's form.
-func (c *component) openSession(v *visitor, cmd command, r *commandRequest) (any, func(), error) {
-	now := c.now()
-	for id, s := range v.sessions {
-		if now.Sub(s.until) > quiet { // until then it is known that it has expired
-			delete(v.sessions, id)
+// begin answers with the command's form, or runs it if there is none.
+func (c *commands) begin(ctx context.Context, cmd command, r *commandRequest) (any, func(), error) {
+	var form *stanza.Form
+	if cmd.form != nil {
+		form = cmd.form(c, r)
+	}
+	if form == nil {
+		return c.complete(ctx, cmd, r, rand.Text())
+	}
+	id, err := r.sender.openSession(cmd.node, c.now())
+	if err != nil {
+		return nil, nil, err
+	}
+	return &commandPayload{Node: cmd.node, Session: id, Status: "executing", Actions: &commandActions{Execute: "complete"}, Form: form}, nil, nil
+}
+
+// openSession returns the id of a new session. Expired sessions are kept for a while, so that they can be told from unknown ones.
+func (s *sender) openSession(node string, now time.Time) (id string, err error) {
+	for id, open := range s.sessions {
+		if now.Sub(open.deadline) > senderIdleTTL {
+			delete(s.sessions, id)
 		}
 	}
-	if len(v.sessions) >= maxSessions {
-		return nil, nil, resourceConstraint()
+	if len(s.sessions) >= maxSessions {
+		return "", resourceConstraint()
 	}
-	if v.sessions == nil {
-		v.sessions = make(map[string]*session)
+	if s.sessions == nil {
+		s.sessions = make(map[string]*session)
 	}
-	id := rand.Text()
-	v.sessions[id] = &session{cmd.node, now.Add(sessionTime)}
-	return &commandAnswer{Node: cmd.node, Session: id, Status: "executing", Actions: &commandActions{Execute: "complete"},
-		Form: cmd.form(c, r.lang, r.entry)}, nil, nil
+	id = rand.Text()
+	s.sessions[id] = &session{node, now.Add(sessionTime)}
+	return id, nil
 }
 
-func (c *component) finish(ctx context.Context, cmd command, r *commandRequest, id string) (any, func(), error) {
-	answer, then, err := cmd.run(c, ctx, r)
+func (c *commands) complete(ctx context.Context, cmd command, r *commandRequest, id string) (any, func(), error) {
+	payload, afterReply, err := cmd.run(c, ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
-	answer.Node, answer.Session, answer.Status = cmd.node, id, "completed"
-	return answer, then, nil
+	payload.Node, payload.Session, payload.Status = cmd.node, id, "completed"
+	return payload, afterReply, nil
 }
 
-// told is an answer that says something.
-func told(text string) *commandAnswer { return &commandAnswer{Note: &commandNote{"info", text}} }
+// note returns a payload with a text.
+func note(text string) *commandPayload { return &commandPayload{Note: &commandNote{"info", text}} }
 
-func (c *component) commandPage(_ context.Context, r *commandRequest) (*commandAnswer, func(), error) {
-	return told(c.statusText(r.lang, r.entry) + "\n" + c.linkText(r.lang, r.entry)), nil, nil
+func (c *commands) page(_ context.Context, r *commandRequest) (*commandPayload, func(), error) {
+	return note(c.accounts.status(r.lang, r.entry) + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
 }
 
-func (c *component) commandOptionsForm(lang *catalog, e *entry) *stanza.Form {
-	form := c.optionsForm(lang, nsRegister, e.user.Options)
-	form.Title = lang.text("command.options")
-	form.Instructions = c.addresses(lang, e.jid, e)
+func (c *commands) optionsForm(r *commandRequest) *stanza.Form {
+	form := c.accounts.optionsForm(r.lang, r.entry.user.Options)
+	form.Title = r.lang.text("command.options")
+	form.Instructions = c.accounts.addresses(r.lang, r.entry.jid, r.entry)
 	return form
 }
 
-func (c *component) commandOptions(ctx context.Context, r *commandRequest) (*commandAnswer, func(), error) {
+func (c *commands) options(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
 	values := r.entry.user.Options
-	if readFields(r.form, c.options(), &values) != nil {
+	if readFields(r.fields, c.offeredOptions(), &values) != nil {
 		return nil, nil, badCommand("bad-payload")
 	}
-	if err := c.setOptions(ctx, r.entry, values, ""); err != nil {
+	if err := c.registry.SetOptions(ctx, r.entry, values, ""); err != nil {
 		return nil, nil, err
 	}
-	return told(shownText(r.lang, values)), func() { c.askAll(ctx, r.entry) }, nil
+	return note(shownText(r.lang, values)), func() { c.accounts.contacts.ask(ctx, r.entry) }, nil
 }
 
-func (c *component) commandNewLink(ctx context.Context, r *commandRequest) (*commandAnswer, func(), error) {
-	if err := c.renewLink(ctx, r.entry); err != nil {
+func (c *commands) newLink(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
+	if err := c.registry.RenewToken(ctx, r.entry); err != nil {
 		return nil, nil, err
 	}
-	return told(r.lang.text("chat.newlink") + "\n" + c.linkText(r.lang, r.entry)), nil, nil
+	return note(r.lang.text("chat.newlink") + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
 }
 
-func (c *component) commandStopForm(lang *catalog, _ *entry) *stanza.Form {
+func (c *commands) stopForm(r *commandRequest) *stanza.Form {
 	form := stanza.NewForm(nil, stanza.FormTypeForm)
-	form.Title = lang.text("command.stop")
-	form.Instructions = []string{lang.text("command.stop_ask")}
+	form.Title = r.lang.text("command.stop")
+	form.Instructions = []string{r.lang.text("command.stop_ask")}
 	return form
 }
 
-func (c *component) commandStop(ctx context.Context, r *commandRequest) (*commandAnswer, func(), error) {
-	if err := c.remove(ctx, r.entry); err != nil {
+func (c *commands) stop(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
+	if err := c.registry.Remove(ctx, r.entry); err != nil {
 		return nil, nil, err
 	}
-	return told(r.lang.text("chat.goodbye")), func() { c.withdraw(ctx, r.from.bare) }, nil
+	return note(r.lang.text("chat.goodbye")), func() { c.accounts.contacts.withdraw(ctx, r.from.bare) }, nil
 }
 
-// adminResult is the answer to an administrator's question (XEP-0133).
-func adminResult(field, typ string, values ...string) *commandAnswer {
-	return &commandAnswer{Form: stanza.NewForm([]*stanza.Field{
-		{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsAdmin}},
-		{Type: typ, Var: field, ValuesList: values},
-	}, stanza.FormTypeResult)}
+// adminForm returns a form of XEP-0133.
+func adminForm(typ string, fields ...*stanza.Field) *stanza.Form {
+	formType := &stanza.Field{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsAdmin}}
+	return stanza.NewForm(append([]*stanza.Field{formType}, fields...), typ)
 }
 
-func (c *component) commandRegisteredNumber(context.Context, *commandRequest) (*commandAnswer, func(), error) {
-	return adminResult("registeredusersnum", "text-single", strconv.Itoa(len(c.userList(false)))), nil, nil
+// adminNumber returns the result of a command that asks for a number.
+func adminNumber(field string, n int) *commandPayload {
+	return &commandPayload{Form: adminForm(stanza.FormTypeResult, &stanza.Field{Type: "text-single", Var: field, ValuesList: []string{strconv.Itoa(n)}})}
 }
 
-func (c *component) commandOnlineNumber(context.Context, *commandRequest) (*commandAnswer, func(), error) {
-	return adminResult("onlineusersnum", "text-single", strconv.Itoa(len(c.userList(true)))), nil, nil
+func (c *commands) registeredNumber(context.Context, *commandRequest) (*commandPayload, func(), error) {
+	return adminNumber("registeredusersnum", len(c.users(false))), nil, nil
 }
 
-func (c *component) commandRegisteredList(context.Context, *commandRequest) (*commandAnswer, func(), error) {
-	return adminResult("registereduserjids", stanza.FieldTypeJidMulti, c.userList(false)...), nil, nil
+func (c *commands) onlineNumber(context.Context, *commandRequest) (*commandPayload, func(), error) {
+	return adminNumber("onlineusersnum", len(c.users(true))), nil, nil
 }
 
-func (c *component) commandOnlineList(context.Context, *commandRequest) (*commandAnswer, func(), error) {
-	return adminResult("onlineuserjids", stanza.FieldTypeJidMulti, c.userList(true)...), nil, nil
+// Bounds of a list of users in one stanza. A server ends the stream of a component that sends a larger stanza than it accepts.
+const (
+	listWithoutForm = 200       // users who are listed without asking for max_items
+	maxListSize     = 256 << 10 // bytes of JIDs
+)
+
+func (c *commands) registeredListForm(*commandRequest) *stanza.Form {
+	return maxItemsForm("Get List of Registered Users", len(c.users(false)))
 }
 
-// userList returns who is registered, or of those who is online, in order.
-func (c *component) userList(online bool) (jids []string) {
+func (c *commands) onlineListForm(*commandRequest) *stanza.Form {
+	return maxItemsForm("Get List of Online Users", len(c.users(true)))
+}
+
+// maxItemsForm asks how many users to list (XEP-0133 §4.20); nil if there are few.
+func maxItemsForm(title string, users int) *stanza.Form {
+	if users <= listWithoutForm {
+		return nil
+	}
+	maxItems := &stanza.Field{Type: "list-single", Var: "max_items", Label: "Maximum number of items to show"}
+	for _, n := range []string{"25", "50", "75", "100", "150", "200", "none"} {
+		maxItems.Options = append(maxItems.Options, stanza.Option{Label: n, ValuesList: []string{n}})
+	}
+	form := adminForm(stanza.FormTypeForm, maxItems)
+	form.Title = title
+	return form
+}
+
+func (c *commands) registeredList(_ context.Context, r *commandRequest) (*commandPayload, func(), error) {
+	return c.userList("registereduserjids", r, c.users(false))
+}
+
+func (c *commands) onlineList(_ context.Context, r *commandRequest) (*commandPayload, func(), error) {
+	return c.userList("onlineuserjids", r, c.users(true))
+}
+
+// userList returns the result of a command that asks for users, at most as many as max_items says, and no more than fit.
+func (c *commands) userList(field string, r *commandRequest, jids []string) (*commandPayload, func(), error) {
+	all := len(jids)
+	if given := r.fields["max_items"]; len(given) == 1 && given[0] != "none" {
+		n, err := strconv.Atoi(given[0])
+		if err != nil || n < 0 {
+			return nil, nil, badCommand("bad-payload")
+		}
+		jids = jids[:min(n, len(jids))]
+	}
+	size := 0
+	for i, jid := range jids {
+		if size += len(jid); size > maxListSize {
+			jids = jids[:i]
+			break
+		}
+	}
+	payload := &commandPayload{Form: adminForm(stanza.FormTypeResult, &stanza.Field{Type: stanza.FieldTypeJidMulti, Var: field, ValuesList: jids})}
+	if len(jids) < all {
+		payload.Note = &commandNote{"info", fmt.Sprintf("%d of %d users", len(jids), all)}
+	}
+	return payload, nil, nil
+}
+
+// users returns the bare JIDs of all registered users, or of those who are online, sorted.
+func (c *commands) users(online bool) (jids []string) {
 	for e := range c.board.all() {
 		if s := e.snapshot.Load(); s != nil && (!online || s.status.State.Online()) {
 			jids = append(jids, e.jid)
@@ -274,19 +350,17 @@ func (c *component) userList(online bool) (jids []string) {
 	return jids
 }
 
-func (c *component) commandDeleteForm(*catalog, *entry) *stanza.Form {
-	form := stanza.NewForm([]*stanza.Field{
-		{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsAdmin}},
-		{Type: stanza.FieldTypeJidMulti, Var: "accountjids", Label: "The Jabber ID(s) to delete", Required: new(string)},
-	}, stanza.FormTypeForm)
+func (c *commands) deleteForm(*commandRequest) *stanza.Form {
+	form := adminForm(stanza.FormTypeForm,
+		&stanza.Field{Type: stanza.FieldTypeJidMulti, Var: "accountjids", Label: "The Jabber ID(s) to delete", Required: new(string)})
 	form.Title = "Delete User"
 	return form
 }
 
-// commandDelete removes users as if they had unregistered. Their own workers take them off the board.
-func (c *component) commandDelete(ctx context.Context, r *commandRequest) (*commandAnswer, func(), error) {
+// delete removes users as if they had unregistered. Their own queues take them off the board.
+func (c *commands) delete(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
 	var removed []string
-	for _, s := range r.form["accountjids"] {
+	for _, s := range r.fields["accountjids"] {
 		j, err := parseJID(strings.TrimSpace(s))
 		if err != nil || c.board.byJID(j.bare) == nil {
 			return nil, nil, itemNotFound()
@@ -297,9 +371,9 @@ func (c *component) commandDelete(ctx context.Context, r *commandRequest) (*comm
 		return nil, nil, badCommand("bad-payload")
 	}
 	for _, bare := range removed {
-		if err := c.db.DeleteUser(ctx, bare); err != nil {
+		if err := c.registry.Delete(ctx, bare); err != nil {
 			return nil, nil, err
 		}
 	}
-	return told("Removed: " + strings.Join(removed, ", ")), func() { wake(c.left) }, nil
+	return note("Removed: " + strings.Join(removed, ", ")), func() { notify(c.removed) }, nil
 }

@@ -79,7 +79,7 @@ func TestCommands(t *testing.T) {
 		f.ask(juliet, "set", commandXML("options", "", ""))
 	}
 	f.asks(juliet, "set", commandXML("options", "", ""), `<resource-constraint`)
-	f.advance(2 * quiet)
+	f.advance(2 * senderIdleTTL)
 
 	f.asks(juliet, "set", commandXML("newlink", "", ""), `status='completed'`, Token{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}.String())
 	f.asks(juliet, "set", commandXML(nsAdmin+"#get-registered-users-num", "", ""), `<forbidden`)

@@ -2,103 +2,240 @@ package main
 
 import (
 	"context"
+	"encoding/xml"
+	"errors"
+	"strconv"
 	"time"
 )
 
-// subscriptionAnswer goes to the bare JID, as RFC 6121 §3.1.2 asks.
-func (s *received) subscriptionAnswer(typ string) envelope {
-	return envelope{XMLName: s.name, Type: typ, ID: s.id, From: s.to, To: s.from.bare}.local()
+// contacts handles the presence of registered users and the subscriptions between them and us (RFC 6121 §3, §4), and sends ours.
+type contacts struct {
+	*service
+	prober   *prober
+	pep      *pep
+	identity *identity
 }
 
-// subscribe grants what a user asks for, and answers with our presence.
-func (c *component) subscribe(ctx context.Context, e *entry) {
-	if c.storeSubscription(ctx, e, e.user.Subscription.To(), true, e.user.Asked) != nil {
-		return // the user's server repeats the request
+// handle handles a presence stanza. People who are not registered learn nothing.
+func (c *contacts) handle(ctx context.Context, s *received) {
+	e := c.board.byJID(s.from.bare)
+	if e == nil || s.to != c.domain {
+		switch s.typ {
+		case "subscribe", "probe":
+			c.links.send(s.subscriptionReply("unsubscribed"))
+		}
+		return
 	}
-	c.alive(ctx, e)
-	c.sendPresence(e.jid, "subscribed")
-	c.sendAvailable(e, e.jid)
-}
-
-// subscribed says that we may see the user from now on. Not every server sends the presence unasked.
-func (c *component) subscribed(ctx context.Context, e *entry) {
-	c.storeSubscription(ctx, e, true, e.user.Subscription.From(), false) // if that fails, we ask again after a restart
-	c.alive(ctx, e)
-	c.update(e)
-	c.askPresence(e)
-	c.askProfile(ctx, e)
-}
-
-func (c *component) unsubscribe(ctx context.Context, e *entry) {
-	if c.storeSubscription(ctx, e, e.user.Subscription.To(), false, e.user.Asked) == nil {
-		c.sendPresence(e.jid, "unavailable")
-	}
-}
-
-func (c *component) unsubscribed(ctx context.Context, e *entry) {
-	c.storeSubscription(ctx, e, false, e.user.Subscription.From(), false) // if that fails, the next probe is not answered
-	e.resources = nil
-	c.heard(ctx, e)
-}
-
-func (c *component) probed(e *entry, s *received) {
-	if e.user.Subscription.From() {
-		c.sendAvailable(e, s.from.String())
-	} else {
-		c.send(s.subscriptionAnswer("unsubscribed"))
+	switch s.typ {
+	case "":
+		c.onAvailable(ctx, e, s)
+	case "unavailable":
+		c.onUnavailable(ctx, e, s)
+	case "error":
+		c.onError(ctx, e, s)
+	case "subscribe":
+		c.onSubscribe(ctx, e)
+	case "subscribed":
+		c.onSubscribed(ctx, e)
+	case "unsubscribe":
+		c.onUnsubscribe(ctx, e)
+	case "unsubscribed":
+		c.onUnsubscribed(ctx, e)
+	case "probe":
+		c.onProbe(e, s)
+	default:
+		c.refuse(s, badRequest())
 	}
 }
 
-// storeSubscription keeps a subscription, in memory even when the database fails. The user is to be told nothing of what is
-// not stored.
-func (c *component) storeSubscription(ctx context.Context, e *entry, to, from, asked bool) error {
-	before := e.user
-	e.user.Subscription, e.user.Asked = subscription(to, from), asked
-	if e.user == before {
-		return nil
+func (c *contacts) onAvailable(ctx context.Context, e *entry, s *received) {
+	if !e.user.Subscription.To() {
+		return // directed at us, and not ours to show
 	}
-	err := c.db.StoreUser(ctx, e.user)
-	if err != nil {
-		c.log.Error("a subscription could not be stored", "user", e.jid, "cause", explain(err))
+	first := c.registry.SetPresence(e, parsePresence(s, c.now()))
+	c.accountExists(ctx, e)
+	if first {
+		c.pep.request(ctx, e)
 	}
-	return err
+	c.pep.onPresence(ctx, e, s)
 }
 
-// saysGone reports whether a stanza that came back says that there is no such account (RFC 6120 §8.3.3).
-func (s *received) saysGone() bool {
+func (c *contacts) onUnavailable(ctx context.Context, e *entry, s *received) {
+	at := c.now()
+	if sent, ok := delayStamp(s); ok && sent.Before(at) {
+		at = sent.UTC()
+	}
+	if c.registry.RemoveResource(e, s.from.resource, at) {
+		c.pep.request(ctx, e)
+	}
+}
+
+// onError handles the return of a presence that we sent: the user cannot be reached, or the account is gone.
+func (c *contacts) onError(ctx context.Context, e *entry, s *received) {
+	c.registry.SetUnreachable(e, s.from.resource)
+	if s.from.resource == "" && s.isGone() {
+		c.accountGone(ctx, e)
+	}
+}
+
+// isGone reports whether an error says that there is no such account (RFC 6120 §8.3.3).
+func (s *received) isGone() bool {
 	failure := s.child(nsComponent, "error")
 	return failure != nil && (failure.child(nsStanzas, "gone") != nil || failure.child(nsStanzas, "item-not-found") != nil)
 }
 
-// gone notes that a user's account is gone, and removes the user when it has been for long enough.
-func (c *component) gone(ctx context.Context, e *entry) {
+// onSubscribe grants a subscription once that is stored. If it cannot be stored, the user's server repeats the request.
+func (c *contacts) onSubscribe(ctx context.Context, e *entry) {
+	if c.setSubscription(ctx, e, e.user.Subscription.To(), true, e.user.Asked) != nil {
+		return
+	}
+	c.accountExists(ctx, e)
+	c.links.sendPresence(e.jid, "subscribed")
+	c.sendAvailable(e, e.jid)
+}
+
+// onSubscribed probes, because not every server sends the presence of itself. If the subscription cannot be stored, the contact
+// request is repeated after the next restart.
+func (c *contacts) onSubscribed(ctx context.Context, e *entry) {
+	if c.setSubscription(ctx, e, true, e.user.Subscription.From(), false) != nil {
+		return
+	}
+	c.accountExists(ctx, e)
+	c.prober.probe(e)
+	c.pep.request(ctx, e)
+}
+
+func (c *contacts) onUnsubscribe(ctx context.Context, e *entry) {
+	if c.setSubscription(ctx, e, e.user.Subscription.To(), false, e.user.Asked) == nil {
+		c.links.sendPresence(e.jid, "unavailable")
+	}
+}
+
+// onUnsubscribed stops showing the presence at once, even if that cannot be stored.
+func (c *contacts) onUnsubscribed(ctx context.Context, e *entry) {
+	c.registry.SetUnreachable(e, "")
+	c.setSubscription(ctx, e, false, e.user.Subscription.From(), false)
+}
+
+func (c *contacts) onProbe(e *entry, s *received) {
+	if e.user.Subscription.From() {
+		c.sendAvailable(e, s.from.String())
+	} else {
+		c.links.send(s.subscriptionReply("unsubscribed"))
+	}
+}
+
+// subscriptionReply returns an answer to the bare JID, as RFC 6121 §3.1.2 asks.
+func (s *received) subscriptionReply(typ string) envelope {
+	return envelope{XMLName: xml.Name{Local: s.name.Local}, Type: typ, ID: s.id, From: s.to, To: s.from.bare}
+}
+
+// setSubscription stores a subscription, and logs the error if it cannot. Nothing may be confirmed that is not stored.
+func (c *contacts) setSubscription(ctx context.Context, e *entry, to, from, asked bool) error {
+	err := c.registry.SetSubscription(ctx, e, to, from, asked)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		c.log.Error("subscription not stored", "user", e.jid, "cause", err)
+	}
+	return err
+}
+
+// accountGone records that a user's account is gone, and removes the user once it has been gone for long enough.
+func (c *contacts) accountGone(ctx context.Context, e *entry) {
 	now := c.now()
 	switch {
 	case e.user.Gone.IsZero():
-		c.storeGone(ctx, e, now.UTC().Truncate(time.Second))
+		c.setGone(ctx, e, now.UTC().Truncate(time.Second))
 	case c.expire > 0 && now.Sub(e.user.Gone) >= c.expire:
-		c.log.Info("a user's account has been gone for too long", "user", e.jid, "since", e.user.Gone)
-		if err := c.remove(ctx, e); err != nil {
-			c.log.Error("a user could not be removed", "user", e.jid, "cause", explain(err))
+		c.log.Info("account gone for too long", "user", e.jid, "since", e.user.Gone)
+		if err := c.registry.Remove(ctx, e); err != nil {
+			c.log.Error("user not removed", "user", e.jid, "cause", err)
 			return
 		}
 		c.withdraw(ctx, e.jid)
 	}
 }
 
-// alive notes that there is such an account.
-func (c *component) alive(ctx context.Context, e *entry) {
+// accountExists records that a user's account is not gone.
+func (c *contacts) accountExists(ctx context.Context, e *entry) {
 	if !e.user.Gone.IsZero() {
-		c.storeGone(ctx, e, time.Time{})
+		c.setGone(ctx, e, time.Time{})
 	}
 }
 
-func (c *component) storeGone(ctx context.Context, e *entry, since time.Time) {
-	u := e.user
-	u.Gone = since
-	if err := c.db.StoreUser(ctx, u); err != nil {
-		c.log.Error("that an account is gone or back could not be stored", "user", e.jid, "cause", explain(err))
-		return // it will be heard of again
+// setGone stores since when an account is gone. If it cannot be stored, a later error or presence repeats it.
+func (c *contacts) setGone(ctx context.Context, e *entry, since time.Time) {
+	if err := c.registry.SetGone(ctx, e, since); err != nil && !errors.Is(err, ErrNotFound) {
+		c.log.Error("state of an account not stored", "user", e.jid, "cause", err)
 	}
-	e.user = u
+}
+
+// announce sends a user our presence after a new link, and asks for theirs.
+func (c *contacts) announce(e *entry) {
+	link := c.board.link.Load().number
+	if !e.isRegistered() || e.announced == link {
+		return
+	}
+	e.announced = link
+	if e.user.Subscription.From() {
+		c.sendAvailable(e, e.jid)
+	}
+	c.probeOrAsk(e)
+}
+
+// probeOrAsk asks for a user's presence, or for the permission to see it.
+func (c *contacts) probeOrAsk(e *entry) {
+	switch {
+	case e.user.Subscription.To():
+		c.prober.probe(e)
+	case e.user.Asked:
+		c.sendRequest(e)
+	}
+}
+
+// ask sends a contact request if one is due, and requests what the options want shown. Without a link, the next one does.
+func (c *contacts) ask(ctx context.Context, e *entry) {
+	if e.user.Asked {
+		c.sendRequest(e)
+	}
+	c.pep.request(ctx, e)
+}
+
+// sendAvailable sends our presence to a user, or to one of the user's resources. It names the number of users, which is not sent
+// again when it changes.
+func (c *contacts) sendAvailable(e *entry, to string) {
+	count := c.languages.match(e.user.Lang).text("presence.count", "count", strconv.Itoa(c.board.count()))
+	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, From: c.domain, To: to, Lang: e.user.Lang,
+		Payload: []any{statusElement{Text: count}, c.identity.caps, c.identity.photo}})
+}
+
+// sendRequest asks a user for the permission to see the presence, and says why.
+func (c *contacts) sendRequest(e *entry) {
+	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: c.domain, To: e.jid, Lang: e.user.Lang,
+		Payload: statusElement{Text: c.languages.match(e.user.Lang).text("ask.why")}})
+}
+
+type statusElement struct {
+	XMLName xml.Name `xml:"status"`
+	Text    string   `xml:",chardata"`
+}
+
+// withdraw takes a removed user off the board, and our contact out of the user's roster (XEP-0100 §4.3).
+func (c *contacts) withdraw(ctx context.Context, bare string) {
+	if removed, err := c.registry.Evict(ctx, bare); !removed {
+		if err != nil {
+			c.log.Error("the database "+err.Error(), "operation", "withdrawing a contact; the next link tries again", "user", bare)
+		}
+		return // registered again
+	}
+	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
+		if c.links.sendPresence(bare, typ) != nil {
+			return // the next link tries again
+		}
+	}
+	if c.links.flush(bare) != nil {
+		return
+	}
+	if err := c.registry.Withdrawn(ctx, bare); err != nil {
+		c.log.Error("withdrawal not recorded", "user", bare, "cause", err)
+	}
 }

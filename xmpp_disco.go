@@ -6,10 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
-	"image/png"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,12 +21,12 @@ const (
 	nsServerInfo = "http://jabber.org/network/serverinfo" // XEP-0157
 )
 
-// features are what disco#info names (XEP-0030 §3.1): all that we answer, what we want to be told (XEP-0163 §4.3.2), and nothing
-// else.
+// features lists what disco#info names (XEP-0030 §3.1): all requests that we answer, and the PEP nodes that we follow
+// (XEP-0163 §4.3.2).
 var features = []string{nsCommands, nsDiscoInfo, nsDiscoItem, nsNick + "+notify", nsLast, nsRegister, nsVersion, nsAvatarMetadata + "+notify",
 	nsPing, nsVCard}
 
-// A discoInfo is what an entity is and can do (XEP-0030 §3.1). The library's has no form.
+// A discoInfo is the description of an entity (XEP-0030 §3.1). The library's type has no form.
 type discoInfo struct {
 	XMLName  xml.Name          `xml:"http://jabber.org/protocol/disco#info query"`
 	Node     string            `xml:"node,attr,omitempty"`
@@ -37,15 +35,14 @@ type discoInfo struct {
 	Form     *stanza.Form
 }
 
-// An identity is what we say of ourselves. It never changes while we run.
+// An identity is our description of ourselves. It is immutable.
 type identity struct {
-	info   discoInfo
-	caps   capsElement
-	avatar []byte // PNG
-	update avatarUpdate
+	info  discoInfo
+	caps  capsElement
+	photo photoElement
 }
 
-// capsElement names what we can do by a hash, so that nobody has to ask (XEP-0115).
+// capsElement identifies our features by a hash, so that clients need not ask for them (XEP-0115).
 type capsElement struct {
 	XMLName xml.Name `xml:"http://jabber.org/protocol/caps c"`
 	Hash    string   `xml:"hash,attr"`
@@ -53,13 +50,13 @@ type capsElement struct {
 	Version string   `xml:"ver,attr"`
 }
 
-// avatarUpdate names our picture by a hash (XEP-0153).
-type avatarUpdate struct {
+// photoElement identifies our picture by a hash (XEP-0153).
+type photoElement struct {
 	XMLName xml.Name `xml:"vcard-temp:x:update x"`
 	Photo   string   `xml:"photo"`
 }
 
-func newIdentity(conf componentConfig) (*identity, error) {
+func newIdentity(conf componentConfig) *identity {
 	i := &identity{info: discoInfo{Identity: []stanza.Identity{{Name: "web presence", Category: "component", Type: "presence"}}}}
 	for _, f := range features {
 		i.info.Features = append(i.info.Features, stanza.Feature{Var: f})
@@ -71,16 +68,12 @@ func newIdentity(conf componentConfig) (*identity, error) {
 		}, stanza.FormTypeResult)
 	}
 	i.caps = capsElement{Hash: "sha-1", Node: conf.baseURL, Version: capsVersion(i.info)}
-	var err error
-	if i.avatar, err = drawAvatar(); err != nil {
-		return nil, err
-	}
-	sum := sha1.Sum(i.avatar)
-	i.update.Photo = hex.EncodeToString(sum[:])
-	return i, nil
+	sum := sha1.Sum(conf.avatar)
+	i.photo.Photo = hex.EncodeToString(sum[:])
+	return i
 }
 
-// capsVersion makes the verification string's hash (XEP-0115 §5.1).
+// capsVersion returns the hash of the verification string (XEP-0115 §5.1).
 func capsVersion(info discoInfo) string {
 	var parts []string
 	for _, id := range info.Identity {
@@ -104,107 +97,84 @@ func capsVersion(info discoInfo) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// drawAvatar draws our picture, a tick on a green disc, as a PNG of 96 by 96 pixels.
-func drawAvatar() ([]byte, error) {
-	p := &picture{width: 96, height: 96, parts: []part{
-		disc{centre: point{48, 48}, radius: 46, fill: solid(0x1a7f4b)},
-		lines{paths: [][]point{{{28, 50}, {42, 64}, {69, 35}}}, stroke: 10, fill: solid(0xffffff)},
-	}}
-	return p.writePNG(new(png.Encoder), themeLight, p.height)
+// disco answers questions about us: service discovery, version, uptime, vCard and pings.
+type disco struct {
+	*service
+	identity *identity
+	commands *commands
+	started  time.Time
 }
 
-// sendAvailable sends our presence to a user, or to one of the user's clients: what we can do, our picture, and how many use us.
-func (c *component) sendAvailable(e *entry, to string) error {
-	count := c.languages.match(e.user.Lang).text("presence.count", "count", strconv.Itoa(c.board.count()))
-	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, From: c.domain, To: to, Lang: e.user.Lang,
-		Payload: []any{statusElement{Text: count}, c.self.caps, c.self.update}})
-}
+func (d *disco) ping(context.Context, request) (any, func(), error) { return nil, nil, nil }
 
-type statusElement struct {
-	XMLName xml.Name `xml:"status"`
-	Text    string   `xml:",chardata"`
-}
-
-// sendRequest asks a user to let us see the presence, and says why.
-func (c *component) sendRequest(e *entry) error {
-	return c.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: c.domain, To: e.jid, Lang: e.user.Lang,
-		Payload: statusElement{Text: c.languages.match(e.user.Lang).text("ask.why")}})
-}
-
-func (c *component) ping(context.Context, *received, *element) (any, func(), error) {
-	return nil, nil, nil
-}
-
-// discoInfo says what we are, what the list of our commands is, or what one of them is.
-func (c *component) discoInfo(_ context.Context, s *received, query *element) (any, func(), error) {
-	node := query.attr("node")
-	lang := c.languages.match(s.lang(""))
+// info describes us, the list of our commands, or one of them.
+func (d *disco) info(_ context.Context, r request) (any, func(), error) {
+	node := r.query.attr("node")
 	switch node {
-	case "", c.self.caps.Node + "#" + c.self.caps.Version:
-		info := c.self.info
+	case "", d.identity.caps.Node + "#" + d.identity.caps.Version:
+		info := d.identity.info
 		info.Node = node
 		return &info, nil, nil
 	case nsCommands:
 		return &discoInfo{Node: node, Identity: []stanza.Identity{{Category: "automation", Type: "command-list", Name: "web presence"}},
 			Features: []stanza.Feature{{Var: nsCommands}}}, nil, nil
 	}
-	cmd, ok := commandFor(node)
-	if !ok || !c.mayRun(cmd, s.from.bare) {
+	cmd, ok := d.commands.find(node)
+	if !ok || !d.commands.mayRun(cmd, r.from.bare) {
 		return nil, nil, itemNotFound()
 	}
-	return &discoInfo{Node: node, Identity: []stanza.Identity{{Category: "automation", Type: "command-node", Name: cmd.title(lang)}},
+	return &discoInfo{Node: node, Identity: []stanza.Identity{{Category: "automation", Type: "command-node", Name: cmd.title(r.lang)}},
 		Features: []stanza.Feature{{Var: nsCommands}, {Var: nsForm}}}, nil, nil
 }
 
-// discoItems lists the commands that somebody may run (XEP-0050 §3.1).
-func (c *component) discoItems(_ context.Context, s *received, query *element) (any, func(), error) {
-	items := &stanza.DiscoItems{Node: query.attr("node")}
-	lang := c.languages.match(s.lang(""))
+// items lists the commands that the sender may run (XEP-0050 §3.1).
+func (d *disco) items(_ context.Context, r request) (any, func(), error) {
+	items := &stanza.DiscoItems{Node: r.query.attr("node")}
 	switch items.Node {
 	case "":
 	case nsCommands:
-		for _, cmd := range commands {
-			if c.mayRun(cmd, s.from.bare) {
-				items.AddItem(c.domain, cmd.node, cmd.title(lang))
+		for _, cmd := range d.commands.list() {
+			if d.commands.mayRun(cmd, r.from.bare) {
+				items.AddItem(d.domain, cmd.node, cmd.title(r.lang))
 			}
 		}
 	default:
-		cmd, ok := commandFor(items.Node)
-		if !ok || !c.mayRun(cmd, s.from.bare) {
+		cmd, ok := d.commands.find(items.Node)
+		if !ok || !d.commands.mayRun(cmd, r.from.bare) {
 			return nil, nil, itemNotFound()
 		}
 	}
 	return items, nil, nil
 }
 
-// A versionAnswer names our software (XEP-0092).
-type versionAnswer struct {
+// A versionPayload names our software (XEP-0092).
+type versionPayload struct {
 	XMLName xml.Name `xml:"jabber:iq:version query"`
 	Name    string   `xml:"name"`
 	Version string   `xml:"version"`
 	OS      string   `xml:"os,omitempty"`
 }
 
-func (c *component) version(context.Context, *received, *element) (any, func(), error) {
-	answer := &versionAnswer{Name: "webstatus", Version: version}
-	if !c.hideOS {
-		answer.OS = runtime.GOOS
+func (d *disco) version(context.Context, request) (any, func(), error) {
+	payload := &versionPayload{Name: "webstatus", Version: version}
+	if !d.hideOS {
+		payload.OS = runtime.GOOS
 	}
-	return answer, nil, nil
+	return payload, nil, nil
 }
 
-// A lastAnswer says for how long we have been running (XEP-0012 §5).
-type lastAnswer struct {
+// A lastPayload says how long we have been running (XEP-0012 §5).
+type lastPayload struct {
 	XMLName xml.Name `xml:"jabber:iq:last query"`
 	Seconds int      `xml:"seconds,attr"`
 }
 
-func (c *component) lastActivity(context.Context, *received, *element) (any, func(), error) {
-	return &lastAnswer{Seconds: int(c.now().Sub(c.started) / time.Second)}, nil, nil
+func (d *disco) uptime(context.Context, request) (any, func(), error) {
+	return &lastPayload{Seconds: int(d.now().Sub(d.started) / time.Second)}, nil, nil
 }
 
-// A vCardAnswer is our card (XEP-0054).
-type vCardAnswer struct {
+// A vCardPayload is our card (XEP-0054).
+type vCardPayload struct {
 	XMLName     xml.Name `xml:"vcard-temp vCard"`
 	Name        string   `xml:"FN"`
 	Description string   `xml:"DESC"`
@@ -214,12 +184,10 @@ type vCardAnswer struct {
 	PhotoBytes  string   `xml:"PHOTO>BINVAL"` // base64
 }
 
-func (c *component) vCard(_ context.Context, s *received, _ *element) (any, func(), error) {
-	return &vCardAnswer{Name: "web presence", Description: c.languages.match(s.lang("")).text("vcard.description"), URL: c.baseURL + "/",
-		JID: c.domain, PhotoType: "image/png", PhotoBytes: base64.StdEncoding.EncodeToString(c.self.avatar)}, nil, nil
+func (d *disco) vCard(_ context.Context, r request) (any, func(), error) {
+	return &vCardPayload{Name: "web presence", Description: r.lang.text("vcard.description"), URL: d.baseURL + "/",
+		JID: d.domain, PhotoType: "image/png", PhotoBytes: base64.StdEncoding.EncodeToString(d.avatar)}, nil, nil
 }
 
-// setVCard refuses to change our card: that is the operator's.
-func (c *component) setVCard(context.Context, *received, *element) (any, func(), error) {
-	return nil, nil, forbidden()
-}
+// setVCard refuses to change our card, which is the operator's.
+func (d *disco) setVCard(context.Context, request) (any, func(), error) { return nil, nil, forbidden() }

@@ -275,3 +275,11 @@ func attribute(tag []byte, name string) []byte {
 	}
 	return nil
 }
+
+// elementName returns the name in a start tag, with its prefix if it has one.
+func elementName(tag []byte) string {
+	if end := bytes.IndexAny(tag, " \t\r\n/>"); end > 0 {
+		return string(tag[1:end])
+	}
+	return ""
+}

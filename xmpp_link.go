@@ -49,9 +49,9 @@ type link struct {
 	times  linkTimes
 	log    *slog.Logger
 
-	opened  func(*stream)        // called when a stream is ready
-	closed  func(*stream)        // called when it is no more, if opened has been
-	deliver func(*stream, frame) // called for each element, in order; what it blocks pushes back on the server
+	opened  func(*stream) // called when a stream is ready
+	closed  func(*stream) // called when it is no more, if opened has been
+	deliver func(frame)   // called for each element, in order; while it blocks, nothing more is read
 }
 
 // run opens a stream whenever there is none, until ctx is done. It logs each change of the link's state once.
@@ -63,7 +63,7 @@ func (l *link) run(ctx context.Context) {
 			l.log.Info("linked to the XMPP server", "server", l.server, "domain", l.domain)
 			last = ""
 		})
-		if ctx.Err() != nil || errors.Is(err, errLeft) {
+		if ctx.Err() != nil || errors.Is(err, errClosedByUs) {
 			return
 		}
 		if time.Since(began) > l.times.stable {
@@ -118,7 +118,7 @@ func (l *link) runStream(ctx context.Context, ready func()) error {
 		if err != nil {
 			return s.cause(err)
 		}
-		l.deliver(s, f)
+		l.deliver(f)
 	}
 }
 

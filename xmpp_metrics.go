@@ -2,21 +2,19 @@ package main
 
 import "sync/atomic"
 
-// counters count what happens, at the cost of one atomic addition each.
-type counters struct {
-	received [4]atomic.Uint64                   // stanzas, by kind
-	sent     [4]atomic.Uint64                   // the same
-	answers  [len(answerKinds)][6]atomic.Uint64 // by what was asked for, and by class of status
-}
-
+// stanzaKinds are the kinds that stanzas are counted by.
 var stanzaKinds = [4]string{"iq", "message", "presence", "other"}
 
-// stanzaKind returns the index of a kind.
-func stanzaKind(name string) int {
-	for i, kind := range stanzaKinds {
+// stanzaCounts counts stanzas by kind.
+type stanzaCounts [len(stanzaKinds)]atomic.Uint64
+
+// add counts a stanza, given the name of its element.
+func (c *stanzaCounts) add(name string) {
+	for i, kind := range stanzaKinds[:len(stanzaKinds)-1] {
 		if kind == name {
-			return i
+			c[i].Add(1)
+			return
 		}
 	}
-	return len(stanzaKinds) - 1
+	c[len(stanzaKinds)-1].Add(1)
 }

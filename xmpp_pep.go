@@ -9,56 +9,34 @@ import (
 	"time"
 )
 
-// Namespaces of what people say about themselves. Those of nodes are their names as well.
+// Namespaces of profiles. Those of PEP nodes are also the names of the nodes.
 const (
 	nsNick           = "http://jabber.org/protocol/nick"         // XEP-0172
 	nsAvatarMetadata = "urn:xmpp:avatar:metadata"                // XEP-0084
-	nsAvatarData     = "urn:xmpp:avatar:data"                    // the same
+	nsAvatarData     = "urn:xmpp:avatar:data"                    // XEP-0084
 	nsAvatarUpdate   = "vcard-temp:x:update"                     // XEP-0153
 	nsPubSub         = "http://jabber.org/protocol/pubsub"       // XEP-0060
-	nsPubSubEvent    = "http://jabber.org/protocol/pubsub#event" // the same
+	nsPubSubEvent    = "http://jabber.org/protocol/pubsub#event" // XEP-0060
 )
 
 const (
-	maxNick      = 64               // bytes of a nickname
-	refreshPause = 10 * time.Second // between two looks at the same person's picture
+	maxNick        = 64               // bytes of a nickname
+	avatarInterval = 10 * time.Second // between two requests for the same user's avatar
 )
 
-// setProfile replaces what is known of a person, as far as it is switched on.
-func (c *component) setProfile(e *entry, p Profile) {
-	if !e.user.Options.has(fieldNick) {
-		p.Nick = ""
-	}
-	if !e.user.Options.has(fieldAvatar) {
-		p.Avatar = nil
-	}
-	if p == e.profile() {
-		return
-	}
-	if e.writableExtras().profile = &p; p == (Profile{}) {
-		e.extras.profile = nil
-	}
-	c.update(e)
-	c.save(e, true)
+// pep follows what users show besides presence: nickname, avatar and last activity. It requests what the options want shown and no
+// presence carries, and follows events (XEP-0163).
+type pep struct {
+	*service
+	avatars *avatarDecoder
 }
 
-func (c *component) setNick(e *entry, nick string) {
-	p := e.profile()
-	p.Nick = singleLine(nick, maxNick)
-	c.setProfile(e, p)
-}
+func newPEP(s *service) *pep { return &pep{service: s, avatars: newAvatarDecoder()} }
 
-func (c *component) setAvatar(e *entry, a *Avatar) {
-	p := e.profile()
-	p.Avatar = a
-	c.setProfile(e, p)
-}
-
-// What we ask a person's server. Its answers carry the id back, and go to the person's worker as all else.
-
+// Ids of our requests. The answers carry them back.
 const (
 	idNick   = "nick"
-	idAvatar = "avatar"      // the metadata of the PEP avatar
+	idAvatar = "avatar"      // metadata of the PEP avatar
 	idData   = "avatar-data" // its picture
 	idVCard  = "vcard"
 	idLast   = "last"
@@ -87,96 +65,104 @@ type lastQuery struct {
 	XMLName xml.Name `xml:"jabber:iq:last query"`
 }
 
-// ask asks a person's server something. Without a link nothing is asked; the next link makes up for it.
-func (c *component) ask(e *entry, id string, payload any) {
-	c.send(envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: id, From: c.domain, To: e.jid, Payload: payload})
+// newestItem requests the newest item of a node.
+func newestItem(node string) pubSubItems {
+	return pubSubItems{Items: pubSubQuery{Node: node, Max: "1"}}
 }
 
-// newest asks for the newest item of a node.
-func newest(node string) pubSubItems { return pubSubItems{Items: pubSubQuery{Node: node, Max: "1"}} }
+// send sends a request to a user's server. Without a link, the next one requests everything again.
+func (p *pep) send(e *entry, id string, payload any) {
+	p.links.send(envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: id, From: p.domain, To: e.jid, Payload: payload})
+}
 
-// askProfile asks for what a user's options want to be shown and no presence says.
-func (c *component) askProfile(ctx context.Context, e *entry) {
-	wanted := e.user.Options
+// request requests everything that a user's options want shown and no presence carries.
+func (p *pep) request(ctx context.Context, e *entry) {
 	if !e.user.Subscription.To() {
-		return // nobody answers
+		return // the server would not answer
 	}
-	if wanted.has(fieldNick) {
-		c.ask(e, idNick, newest(nsNick))
+	if e.user.Options.has(fieldNick) {
+		p.send(e, idNick, newestItem(nsNick))
 	}
-	if wanted.has(fieldAvatar) {
-		c.refreshAvatar(ctx, e)
+	if e.user.Options.has(fieldAvatar) {
+		p.requestAvatar(ctx, e)
 	}
-	if wanted.has(fieldLastSeen) && len(e.resources) == 0 {
-		c.ask(e, idLast, lastQuery{})
+	if e.user.Options.has(fieldLastSeen) && len(e.resources) == 0 {
+		p.send(e, idLast, lastQuery{})
 	}
 }
 
-// refreshAvatar asks which picture somebody has: first PEP, then the vCard. It takes its time with those who change it often.
-func (c *component) refreshAvatar(ctx context.Context, e *entry) {
-	if e.extras.orEmpty().avatar.scheduled {
+// requestAvatar requests a user's avatar, from PEP first and then from the vCard. Requests for the same user are avatarInterval apart.
+func (p *pep) requestAvatar(ctx context.Context, e *entry) {
+	notes := &e.writableExtras().avatar
+	if notes.scheduled {
 		return
 	}
-	if wait := e.extras.orEmpty().avatar.asked.Add(refreshPause).Sub(c.now()); wait > 0 {
-		e.writableExtras().avatar.scheduled = true
+	if wait := notes.asked.Add(avatarInterval).Sub(p.now()); wait > 0 {
+		notes.scheduled = true
 		time.AfterFunc(wait, func() {
-			c.inTurn(ctx, e.jid, func(ctx context.Context) {
+			p.dispatcher.dispatch(ctx, e.jid, func(ctx context.Context) {
 				e.writableExtras().avatar.scheduled = false
-				c.refreshAvatar(ctx, e)
+				p.requestAvatar(ctx, e)
 			})
 		})
 		return
 	}
-	e.writableExtras().avatar.asked = c.now()
-	if e.snapshot.Load() != nil && e.user.Options.has(fieldAvatar) {
-		c.ask(e, idAvatar, newest(nsAvatarMetadata))
+	notes.asked = p.now()
+	if e.isRegistered() && e.user.Options.has(fieldAvatar) {
+		p.send(e, idAvatar, newestItem(nsAvatarMetadata))
 	}
 }
 
-// answered takes in what a person's server says to what we have asked. An error may repeat what was asked (RFC 6120 §8.3.1),
-// which is no answer.
-func (c *component) answered(e *entry, s *received) {
+// handleAnswer handles the answer to one of our requests.
+func (p *pep) handleAnswer(ctx context.Context, e *entry, s *received) {
 	if s.typ == "error" {
-		s.children = nil
+		s.children = nil // an error may repeat the request (RFC 6120 §8.3.1), which is no answer
 	}
 	switch s.id {
 	case idNick:
 		if item, ok := s.item(nsPubSub, nsNick); ok {
-			c.setNick(e, item.childText(nsNick, "nick"))
+			p.setNick(e, item)
 		}
 	case idAvatar:
-		c.heardMetadata(e, s)
+		p.onAvatarMetadata(e, s)
 	case idData:
 		item, _ := s.item(nsPubSub, nsAvatarData)
-		c.heardPicture(e, AvatarPEP, item.attr("id"), item.childText(nsAvatarData, "data"))
+		p.onPicture(ctx, e, AvatarPEP, item.attr("id"), item.childText(nsAvatarData, "data"))
 	case idVCard:
 		var picture string
 		if card := s.child(nsVCard, "vCard"); card != nil && card.child(nsVCard, "PHOTO") != nil {
 			picture = card.child(nsVCard, "PHOTO").childText(nsVCard, "BINVAL")
 		}
-		c.heardPicture(e, AvatarVCard, e.extras.orEmpty().avatar.photoHash, picture)
+		p.onPicture(ctx, e, AvatarVCard, e.extras.orEmpty().avatar.photoHash, picture)
 	case idLast:
-		c.heardLast(e, s)
+		p.onLast(e, s)
 	}
 }
 
-// heardMetadata asks for the picture that the metadata name. Without metadata there is none, or it is in the vCard.
-func (c *component) heardMetadata(e *entry, s *received) {
+// setNick sets the nickname in an element of XEP-0172.
+func (p *pep) setNick(e *entry, parent *element) {
+	p.registry.SetNick(e, singleLine(parent.childText(nsNick, "nick"), maxNick))
+}
+
+// onAvatarMetadata requests the picture that the metadata name. Without metadata, it tries the vCard.
+func (p *pep) onAvatarMetadata(e *entry, s *received) {
 	if !e.user.Options.has(fieldAvatar) {
 		return
 	}
 	item, _ := s.item(nsPubSub, nsAvatarMetadata)
 	id := avatarID(item)
-	switch a := e.profile().Avatar; {
+	a := e.profile().Avatar
+	switch {
 	case id == "":
-		c.ask(e, idVCard, vCardQuery{})
+		p.send(e, idVCard, vCardQuery{})
+	case id == e.extras.orEmpty().avatar.refused:
 	case a == nil || a.ID != id:
-		c.ask(e, idData, pubSubItems{Items: pubSubQuery{Node: nsAvatarData, Item: &pubSubItem{id}}})
+		p.send(e, idData, pubSubItems{Items: pubSubQuery{Node: nsAvatarData, Item: &pubSubItem{id}}})
 	}
 }
 
-// avatarID returns the id of the picture that is to be had from the person's own server (XEP-0084 §4.2), empty if there is
-// none. One at a web address is left alone, since strangers would choose what we fetch.
+// avatarID returns the id of a picture that the user's own server has (XEP-0084 §4.2), empty if there is none. Pictures at web
+// addresses are ignored, because strangers would choose what we fetch.
 func avatarID(item *element) string {
 	metadata := item.child(nsAvatarMetadata, "metadata")
 	if metadata == nil {
@@ -192,75 +178,102 @@ func avatarID(item *element) string {
 	return ""
 }
 
-// heardPicture shows a picture that has come. What is none takes the place of the one before as well.
-func (c *component) heardPicture(e *entry, source AvatarSource, id, encoded string) {
+// onPicture has a published picture decoded and shown. One that cannot be shown replaces the previous one as well.
+func (p *pep) onPicture(ctx context.Context, e *entry, source AvatarSource, id, base64Text string) {
 	if !e.user.Options.has(fieldAvatar) {
 		return
 	}
-	var avatar *Avatar
-	if encoded = strings.Join(strings.Fields(encoded), ""); encoded != "" {
-		picture, err := base64.StdEncoding.DecodeString(encoded)
-		if err == nil {
-			avatar, err = c.avatars.encode(picture, source, id)
-		}
-		if err != nil {
-			c.log.Debug("a picture cannot be shown", "user", e.jid, "cause", err)
-		}
+	notes := &e.writableExtras().avatar
+	if base64Text = strings.Join(strings.Fields(base64Text), ""); base64Text == "" {
+		p.registry.SetAvatar(e, nil)
+		return
 	}
-	c.setAvatar(e, avatar)
+	if notes.decoding {
+		p.requestAvatar(ctx, e) // later
+		return
+	}
+	picture, err := base64.StdEncoding.DecodeString(base64Text)
+	if err != nil {
+		p.refusePicture(e, id, err)
+		return
+	}
+	hash := pictureHash(picture)
+	if a := e.profile().Avatar; hash == notes.refused || a != nil && a.ID == hash {
+		return // known already
+	}
+	notes.decoding = p.avatars.add(avatarJob{picture, source, id, func(ctx context.Context, a *Avatar, err error) {
+		p.dispatcher.dispatch(ctx, e.jid, func(context.Context) {
+			e.writableExtras().avatar.decoding = false
+			if err != nil {
+				p.refusePicture(e, hash, err)
+				return
+			}
+			p.registry.SetAvatar(e, a)
+		})
+	}})
+	if !notes.decoding {
+		p.requestAvatar(ctx, e) // too many pictures are waiting; try again later
+	}
 }
 
-// heardLast takes in when somebody whom we have not watched was online last (XEP-0012 §4).
-func (c *component) heardLast(e *entry, s *received) {
+// refusePicture removes a user's avatar, and remembers the published picture so that it is not requested again.
+func (p *pep) refusePicture(e *entry, hash string, err error) {
+	p.log.Debug("picture not shown", "user", e.jid, "cause", err)
+	e.writableExtras().avatar.refused = hash
+	p.registry.SetAvatar(e, nil)
+}
+
+// onLast records when a user whom we have not seen online was last online (XEP-0012 §4).
+func (p *pep) onLast(e *entry, s *received) {
 	query := s.child(nsLast, "query")
 	if query == nil || len(e.resources) > 0 || !e.user.Options.has(fieldLastSeen) {
 		return
 	}
 	if seconds, err := strconv.ParseUint(query.attr("seconds"), 10, 31); err == nil {
-		e.writableExtras().lastSeen = c.now().Add(-time.Duration(seconds) * time.Second)
-		c.update(e)
+		p.registry.SetLastSeen(e, p.now().Add(-time.Duration(seconds)*time.Second))
 	}
 }
 
-// heardProfile takes in what a presence says of the person: the nickname, and that the picture in the vCard has changed.
-func (c *component) heardProfile(ctx context.Context, e *entry, s *received) {
-	if nick := s.childText(nsNick, "nick"); nick != "" {
-		c.setNick(e, nick)
+// onPresence handles the nickname and the hash of the vCard's photo in a presence.
+func (p *pep) onPresence(ctx context.Context, e *entry, s *received) {
+	if s.childText(nsNick, "nick") != "" {
+		p.setNick(e, &s.element)
 	}
 	update := s.child(nsAvatarUpdate, "x")
 	if update == nil || update.child(nsAvatarUpdate, "photo") == nil || !e.user.Options.has(fieldAvatar) {
-		return // a client that does not know yet
+		return // the client does not know the photo yet
 	}
-	announced := strings.ToLower(truncate(strings.TrimSpace(update.childText(nsAvatarUpdate, "photo")), maxNick))
+	hash := strings.ToLower(truncate(strings.TrimSpace(update.childText(nsAvatarUpdate, "photo")), maxNick))
+	notes := &e.writableExtras().avatar
 	a := e.profile().Avatar
 	switch {
-	case a != nil && (a.Source == AvatarPEP || a.ID == announced), a == nil && announced == e.extras.orEmpty().avatar.photoHash:
-		return // nothing new
+	case a != nil && (a.Source == AvatarPEP || a.ID == hash), a == nil && hash == notes.photoHash, hash != "" && hash == notes.refused:
+		return // known already
 	}
-	e.writableExtras().avatar.photoHash = announced
-	c.refreshAvatar(ctx, e)
+	notes.photoHash = hash
+	p.requestAvatar(ctx, e)
 }
 
-// handleEvent takes in what a person has published in PEP (XEP-0163).
-func (c *component) handleEvent(ctx context.Context, e *entry, s *received) {
+// handleEvent handles a PEP event (XEP-0163).
+func (p *pep) handleEvent(ctx context.Context, e *entry, s *received) {
 	if !e.user.Subscription.To() {
 		return
 	}
 	if item, ok := s.item(nsPubSubEvent, nsNick); ok {
-		c.setNick(e, item.childText(nsNick, "nick"))
+		p.setNick(e, item)
 	}
 	if item, ok := s.item(nsPubSubEvent, nsAvatarMetadata); ok && e.user.Options.has(fieldAvatar) {
 		var shown string
 		if a := e.profile().Avatar; a != nil && a.Source == AvatarPEP {
 			shown = a.ID
 		}
-		if avatarID(item) != shown {
-			c.refreshAvatar(ctx, e)
+		if id := avatarID(item); id != shown && (id == "" || id != e.extras.orEmpty().avatar.refused) {
+			p.requestAvatar(ctx, e)
 		}
 	}
 }
 
-// item returns the first item of a node, an empty one if the node has none; not ok if the stanza is not about the node.
+// item returns the first item of a node, an empty one if there is none. It is not ok if the stanza is not about the node.
 func (s *received) item(space, node string) (item *element, ok bool) {
 	for _, name := range []string{"pubsub", "event"} {
 		outer := s.child(space, name)

@@ -153,8 +153,8 @@ func encoded(t *testing.T, encode func(*bytes.Buffer) error) (data []byte, id, t
 	return b.Bytes(), hex.EncodeToString(sum[:]), base64.StdEncoding.EncodeToString(b.Bytes())
 }
 
-// colour returns what the shown picture has in its middle, and its size.
-func (f *fixture) colour() (string, image.Point) {
+// color returns the color in the middle of the shown avatar, and its size.
+func (f *fixture) color() (string, image.Point) {
 	f.t.Helper()
 	uri := f.status().Avatar
 	if uri == "" {
@@ -181,13 +181,14 @@ func (f *fixture) colour() (string, image.Point) {
 
 var red, blue = color.NRGBA{0xff, 0, 0, 0xff}, color.NRGBA{0, 0, 0xff, 0xff}
 
-func (f *fixture) wantColour(want string) {
+// wantColor waits until the shown avatar has a color, since pictures are decoded in the background.
+func (f *fixture) wantColor(want string) {
 	f.t.Helper()
 	f.settled(juliet)
-	got, size := f.colour()
-	if got != want || got != "" && size != image.Pt(avatarSize, avatarSize) {
-		f.t.Errorf("%q of %v is shown, want %q", got, size, want)
-	}
+	eventually(f.t, "the avatar is "+want, func() bool {
+		got, size := f.color()
+		return got == want && (got == "" || size == image.Pt(avatarSize, avatarSize))
+	})
 }
 
 func metadata(id string, size string) string {
@@ -216,7 +217,7 @@ func TestAvatarPEP(t *testing.T) {
 	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(redID, "100")))
 	f.want(wantData(redID))
 	f.answers("result", "avatar-data", data(redID, redText[:20]+"\n "+redText[20:]))
-	f.wantColour("red")
+	f.wantColor("red")
 	f.publishes(nsAvatarMetadata, metadata(redID, "100"))
 	f.settled(juliet) // which is there already
 
@@ -226,13 +227,13 @@ func TestAvatarPEP(t *testing.T) {
 	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(blueID, "100")))
 	f.want(wantData(blueID))
 	f.answers("result", "avatar-data", data(blueID, blueText))
-	f.wantColour("blue")
+	f.wantColor("blue")
 	f.says("b", "", `<x xmlns='vcard-temp:x:update'><photo/></x>`) // a client that knows vCards alone
 
 	f.stop()
 	f.start()
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
-	f.wantColour("blue")
+	f.wantColor("blue")
 
 	f.advance(time.Minute)
 	f.says2("b")
@@ -240,7 +241,7 @@ func TestAvatarPEP(t *testing.T) {
 	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(redID, "100")))
 	f.want(wantData(redID))
 	f.answers("result", "avatar-data", data(redID, blueText)) // not what its id says
-	f.wantColour("")
+	f.wantColor("")
 
 	f.advance(time.Minute)
 	f.publishes(nsAvatarMetadata, `<item id='x'><metadata xmlns='urn:xmpp:avatar:metadata'/></item>`)
@@ -267,7 +268,7 @@ func TestAvatarVCard(t *testing.T) {
 	f.answers("error", "avatar", `<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>`)
 	f.want(wantVCard)
 	f.answers("result", "vcard", vCard(redText))
-	f.wantColour("red")
+	f.wantColor("red")
 	f.says("b", "", photo(redID))
 	f.says("b", "", `<x xmlns='vcard-temp:x:update'/>`)
 	change := func(id, text, want string) {
@@ -278,7 +279,7 @@ func TestAvatarVCard(t *testing.T) {
 		f.answers("result", "avatar", items(nsAvatarMetadata, ""))
 		f.want(wantVCard)
 		f.answers("result", "vcard", text)
-		f.wantColour(want)
+		f.wantColor(want)
 		f.says("b", "", photo(id)) // nothing new
 	}
 	change(blueID, vCard(blueText), "blue")
@@ -291,7 +292,7 @@ func TestAvatarVCard(t *testing.T) {
 	_, clearID, clearText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, image.NewNRGBA(image.Rect(0, 0, 9, 9))) })
 	change(clearID, vCard(clearText), "clear")
 	f.options("<show_avatar>0</show_avatar>")
-	f.wantColour("")
+	f.wantColor("")
 }
 
 // bomb makes a small file of a huge picture.
@@ -316,9 +317,8 @@ func FuzzAvatar(f *testing.F) {
 		f.Add(b.Bytes())
 	}
 	f.Add([]byte("RIFF\x00\x00\x00\x00WEBPVP8 "))
-	var enc avatarEncoder
 	f.Fuzz(func(t *testing.T, published []byte) {
-		a, err := enc.encode(published, AvatarVCard, "")
+		a, err := newAvatar(published, AvatarVCard, "")
 		if err != nil {
 			return
 		}
@@ -390,7 +390,7 @@ func TestLastSeen(t *testing.T) {
 	f.says("b", "type='unavailable'", "")
 	seen("", "")
 	eventually(t, "the time is not kept", func() bool {
-		u, err := f.db.GetStoredUser(t.Context(), juliet)
+		u, err := f.db.GetUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Unavailable && u.Status.Since.IsZero()
 	})
 }
@@ -471,7 +471,7 @@ func TestExpiry(t *testing.T) {
 
 // TestGoneIsAskedAgain has somebody asked for now and then whose account is gone, and nobody else.
 func TestGoneIsAskedAgain(t *testing.T) {
-	f := newFixture(t, func(c *componentConfig) { c.sync.again = time.Millisecond })
+	f := newFixture(t, func(c *componentConfig) { c.syncTimes.goneProbe = time.Millisecond })
 	f.register("")
 	f.settled(juliet)
 	f.send(`<presence type='error' from='juliet@example.org' to='webstatus.example.org'><error type='cancel'><gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>`)

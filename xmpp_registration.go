@@ -1,20 +1,42 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/xml"
 	"errors"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"gosrc.io/xmpp/stanza"
 )
 
-// A registration query as we answer it (XEP-0077 §3.1).
+// An allowList lists the people who may register: domains and bare JIDs, normalized, or "*" for anyone.
+type allowList []string
+
+func (a allowList) allows(j jid) bool {
+	return j.local() != "" && (slices.Contains(a, "*") || slices.Contains(a, j.bare) || slices.Contains(a, j.domain()))
+}
+
+// parseAllow normalizes one item of an allowList.
+func parseAllow(s string) (string, error) {
+	if s == "*" {
+		return s, nil
+	}
+	j, err := parseJID(s)
+	if err == nil && j.resource != "" {
+		err = errors.New(strconv.Quote(s) + " has a resource; use a domain, a bare JID or *")
+	}
+	return j.bare, err
+}
+
+// accounts registers, changes and removes users, whether they ask by form, by chat or by command.
+type accounts struct {
+	*service
+	contacts *contacts
+}
+
+// A registration is the answer to a registration query (XEP-0077 §3.1).
 type registration struct {
 	XMLName      xml.Name  `xml:"jabber:iq:register query"`
 	Registered   *struct{} `xml:"registered"`
@@ -22,53 +44,101 @@ type registration struct {
 	Form         *stanza.Form
 }
 
-// options returns those that the form offers.
-func (c *component) options() fieldSet {
-	return fieldsWhere(func(f field) bool { return f.option != "" }).with(fieldJIDLink, c.jidLinks)
-}
-
-// An allowList says who may register.
-type allowList []string // domains and bare JIDs, normalised; "*" for anyone
-
-func (a allowList) allows(j jid) bool {
-	return j.local() != "" && (slices.Contains(a, "*") || slices.Contains(a, j.bare) || slices.Contains(a, j.domain()))
-}
-
-// parseAllow normalises one entry of an allowList.
-func parseAllow(s string) (string, error) {
-	if s == "*" {
-		return s, nil
-	}
-	j, err := parseJID(s)
-	if err == nil && j.resource != "" {
-		err = errors.New(strconv.Quote(s) + " has a resource; a domain, a bare JID or * is wanted")
-	}
-	return j.bare, err
-}
-
-// registrationForm answers with the form: empty for who may register, with the current values for who has.
-func (c *component) registrationForm(_ context.Context, s *received, _ *element) (any, func(), error) {
-	e := c.board.byJID(s.from.bare)
-	if e == nil && !c.allow.allows(s.from) {
+// form answers with the registration form, which has the current values for a registered user.
+func (a *accounts) form(_ context.Context, r request) (any, func(), error) {
+	e := a.board.byJID(r.from.bare)
+	if e == nil && !a.allow.allows(r.from) {
 		return nil, nil, forbidden()
 	}
-	lang := c.languages.match(s.lang(""))
-	answer := &registration{Instructions: lang.text("form.instructions")}
+	answer := &registration{Instructions: r.lang.text("form.instructions")}
 	values := defaultOptions()
 	if e != nil {
 		answer.Registered = &struct{}{}
 		values = e.user.Options
 	}
-	answer.Form = c.optionsForm(lang, nsRegister, values)
-	answer.Form.Instructions = c.addresses(lang, s.from.bare, e)
+	answer.Form = a.optionsForm(r.lang, values)
+	answer.Form.Instructions = a.addresses(r.lang, r.from.bare, e)
 	return answer, nil, nil
 }
 
-// optionsForm makes a form of the options (XEP-0004).
-func (c *component) optionsForm(lang *catalog, formType string, values fieldSet) *stanza.Form {
-	form := stanza.NewForm([]*stanza.Field{{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{formType}}}, stanza.FormTypeForm)
+// submit handles a submitted form or plain fields, a removal or a cancellation.
+func (a *accounts) submit(ctx context.Context, r request) (any, func(), error) {
+	e := a.board.byJID(r.from.bare)
+	if e == nil && !a.allow.allows(r.from) {
+		return nil, nil, forbidden()
+	}
+	if r.query.child(nsRegister, "remove") != nil {
+		return a.unregister(ctx, r, e)
+	}
+	values := defaultOptions()
+	if e != nil {
+		values = e.user.Options
+	}
+	canceled, err := readOptions(r.query, a.offeredOptions(), &values)
+	if err != nil || canceled {
+		return nil, nil, err
+	}
+	if e != nil {
+		err := a.registry.SetOptions(ctx, e, values, a.languageOf(r.received))
+		return nil, func() { a.contacts.ask(ctx, e) }, err
+	}
+	if e, err = a.register(ctx, r.from.bare, values, a.languageOf(r.received)); err != nil {
+		return nil, nil, err
+	}
+	return nil, func() {
+		a.contacts.ask(ctx, e)
+		a.sendChat(e.jid, r.received.lang(""), a.welcome(r.lang, e))
+	}, nil
+}
+
+func (a *accounts) unregister(ctx context.Context, r request, e *entry) (any, func(), error) {
+	if len(r.query.children) != 1 {
+		return nil, nil, badRequest()
+	}
+	if e == nil {
+		return nil, nil, registrationRequired()
+	}
+	if err := a.registry.Remove(ctx, e); err != nil {
+		return nil, nil, err
+	}
+	return nil, func() {
+		a.contacts.withdraw(ctx, r.from.bare)
+		a.sendChat(r.from.String(), r.received.lang(""), r.lang.text("chat.goodbye"))
+	}, nil
+}
+
+// register registers a user. The contact request that follows counts as the user's announcement over this link.
+func (a *accounts) register(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
+	e, err := a.registry.Register(ctx, bare, options, lang)
+	if err == nil {
+		e.announced = a.board.link.Load().number
+	}
+	return e, err
+}
+
+// languageOf returns the one of our languages that a stanza is in, empty if it does not say.
+func (a *accounts) languageOf(s *received) string {
+	if lang := s.lang(""); lang != "" {
+		return a.languages.match(lang).Tag
+	}
+	return ""
+}
+
+// offeredOptions returns the fields that the form offers.
+func (s *service) offeredOptions() fieldSet {
+	offered := fieldsWhere(func(f field) bool { return f.option != "" })
+	if !s.jidLinks {
+		offered = offered.with(fieldJIDLink, false)
+	}
+	return offered
+}
+
+// optionsForm returns a form with the options (XEP-0004).
+func (a *accounts) optionsForm(lang *catalog, values fieldSet) *stanza.Form {
+	form := stanza.NewForm([]*stanza.Field{{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsRegister}}}, stanza.FormTypeForm)
+	offered := a.offeredOptions()
 	for i, f := range fields {
-		if !c.options().has(i) {
+		if !offered.has(i) {
 			continue
 		}
 		value := "0"
@@ -81,151 +151,29 @@ func (c *component) optionsForm(lang *catalog, formType string, values fieldSet)
 	return form
 }
 
-// addresses says where somebody's page is or will be.
-func (c *component) addresses(lang *catalog, bare string, e *entry) []string {
-	byJID := c.baseURL + "/status/" + base64.StdEncoding.EncodeToString([]byte(bare))
+// addresses says where a page is; e is nil before registration.
+func (a *accounts) addresses(lang *catalog, bare string, e *entry) []string {
 	switch {
-	case e == nil && c.jidLinks:
-		return []string{lang.text("form.before", "url", byJID)}
+	case e == nil && a.jidLinks:
+		return []string{lang.text("form.before", "url", jidURL(a.baseURL, bare))}
 	case e == nil:
 		return []string{lang.text("form.before_token")}
 	}
-	lines := []string{lang.text("form.after", "url", c.pageURL(e.user.Token))}
-	if c.jidLinks && e.user.Options.has(fieldJIDLink) {
-		lines = append(lines, lang.text("form.also", "url", byJID))
+	lines := []string{lang.text("form.after", "url", tokenURL(a.baseURL, e.user.Token))}
+	if a.jidLinks && e.user.Options.has(fieldJIDLink) {
+		lines = append(lines, lang.text("form.also", "url", jidURL(a.baseURL, bare)))
 	}
 	return lines
 }
 
-// pageURL is the address that is handed out.
-func (c *component) pageURL(t Token) string { return c.baseURL + "/status/" + t.String() }
-
-// register takes in a form or plain fields, a removal or a cancellation.
-func (c *component) register(ctx context.Context, s *received, query *element) (any, func(), error) {
-	e := c.board.byJID(s.from.bare)
-	if e == nil && !c.allow.allows(s.from) {
-		return nil, nil, forbidden()
-	}
-	if query.child(nsRegister, "remove") != nil {
-		return c.unregister(ctx, s, query, e)
-	}
-	values := defaultOptions()
-	if e != nil {
-		values = e.user.Options
-	}
-	cancelled, err := readOptions(query, c.options(), &values)
-	if err != nil || cancelled {
-		return nil, nil, err
-	}
-	if e != nil {
-		err := c.setOptions(ctx, e, values, c.spoken(s))
-		return nil, func() { c.askAll(ctx, e) }, err
-	}
-	if e, err = c.enrol(ctx, s.from.bare, values, c.spoken(s)); err != nil {
-		return nil, nil, err
-	}
-	return nil, func() {
-		c.askAll(ctx, e)
-		c.tell(e.jid, s.lang(""), c.welcome(c.languages.match(s.lang("")), e))
-	}, nil
+// welcome returns the message to a newly registered user.
+func (a *accounts) welcome(lang *catalog, e *entry) string {
+	return lang.text("chat.welcome") + "\n" + strings.Join(a.addresses(lang, e.jid, e), "\n")
 }
 
-// spoken returns in which of our languages a stanza is, empty if it does not say.
-func (c *component) spoken(s *received) string {
-	if lang := s.lang(""); lang != "" {
-		return c.languages.match(lang).Tag
-	}
-	return ""
-}
-
-// enrol makes somebody a user.
-func (c *component) enrol(ctx context.Context, bare string, values fieldSet, lang string) (*entry, error) {
-	token, err := newToken(c.random)
-	if err != nil {
-		return nil, err
-	}
-	u := User{JID: bare, Token: token, Options: values, Subscription: SubscriptionNone, Asked: true, Created: c.now(), Lang: lang}
-	if err := c.db.StoreUser(ctx, u); err != nil {
-		return nil, err
-	}
-	e := c.board.add(u, Status{State: Unknown}, nil)
-	e.announced = c.board.link.Load().number
-	c.counted.Store(false)
-	c.log.Info("a user has registered", "user", bare)
-	return e, nil
-}
-
-// setOptions changes what a user shows, and the language in which we write unasked unless that is empty.
-func (c *component) setOptions(ctx context.Context, e *entry, values fieldSet, lang string) error {
-	u := e.user
-	u.Options, u.Lang, u.Gone = values, cmp.Or(lang, u.Lang), time.Time{}
-	// Who asks is online. If we do not see that, our contact has got lost: ask for it again.
-	u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
-	if u != e.user {
-		if err := c.db.StoreUser(ctx, u); err != nil {
-			return err
-		}
-		e.user = u
-	}
-	c.update(e)
-	c.setProfile(e, e.profile()) // what is switched off is forgotten
-	return nil
-}
-
-// renewLink gives a user another address. The old one ends at once.
-func (c *component) renewLink(ctx context.Context, e *entry) error {
-	token, err := newToken(c.random)
-	if err != nil {
-		return err
-	}
-	u := e.user
-	u.Token = token
-	if err := c.db.StoreUser(ctx, u); err != nil {
-		return err
-	}
-	c.board.replaceToken(e, u.Token)
-	return nil
-}
-
-// remove ends a user's page and forgets the user. The contact is still to be withdrawn.
-func (c *component) remove(ctx context.Context, e *entry) error {
-	if err := c.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	c.board.remove(e)
-	c.counted.Store(false)
-	c.log.Info("a user has left", "user", e.jid)
-	return nil
-}
-
-// askAll asks for what is wanting: to see the user's presence, and what the options want to be shown. Without a link the next
-// one asks.
-func (c *component) askAll(ctx context.Context, e *entry) {
-	if e.user.Asked {
-		c.sendRequest(e)
-	}
-	c.askProfile(ctx, e)
-}
-
-func (c *component) unregister(ctx context.Context, s *received, query *element, e *entry) (any, func(), error) {
-	if len(query.children) != 1 {
-		return nil, nil, badRequest()
-	}
-	if e == nil {
-		return nil, nil, registrationRequired()
-	}
-	if err := c.remove(ctx, e); err != nil {
-		return nil, nil, err
-	}
-	return nil, func() {
-		c.withdraw(ctx, s.from.bare)
-		c.tell(s.from.String(), s.lang(""), c.languages.match(s.lang("")).text("chat.goodbye"))
-	}, nil
-}
-
-// readOptions changes those options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are
-// ignored, as XEP-0004 §3.2 demands, and what is left out stays as it is. Every error is a *stanzaError.
-func readOptions(query *element, offered fieldSet, values *fieldSet) (cancelled bool, err error) {
+// readOptions changes the options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are ignored, as
+// XEP-0004 §3.2 demands, and options that are left out keep their values. Every error is a *stanzaError.
+func readOptions(query *element, offered fieldSet, values *fieldSet) (canceled bool, err error) {
 	var form *element
 	plain := make(map[string][]string)
 	for i := range query.children {
@@ -286,7 +234,7 @@ func readForm(form *element) (map[string][]string, error) {
 	return fields, nil
 }
 
-// readFields changes those options that are among the fields of a form. Every error is a *stanzaError.
+// readFields changes the offered options that are among submitted fields. Every error is a *stanzaError.
 func readFields(submitted map[string][]string, offered fieldSet, values *fieldSet) error {
 	for i, f := range fields {
 		given, ok := submitted[f.option]

@@ -1,54 +1,62 @@
 package main
 
 import (
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// A visitor is what a worker remembers, for a while, of somebody who asks for things.
-type visitor struct {
-	bucket   *rate.Limiter
-	seen     time.Time
-	confused time.Time           // when we last said that we did not understand
-	leaving  time.Time           // until when "unregister" is meant
-	sessions map[string]*session // of commands, by id
+// A sender is what we remember for a while of someone who sends requests. It is used in the dispatcher's queue of that person.
+type sender struct {
+	limiter       *rate.Limiter
+	lastRequest   time.Time // guarded by senders.mu
+	lastHelpSent  time.Time
+	confirmBefore time.Time           // a second "unregister" counts until then
+	sessions      map[string]*session // of commands, by id
 }
 
 const (
-	requestRate  = 10              // requests a second that one person may go on asking
-	requestBurst = 50              // requests that a client may ask at once, when it finds us
-	quiet        = time.Hour       // after which a visitor is forgotten where room is wanted
-	maxVisitors  = 10000           // of one worker, before those are forgotten
-	confusion    = time.Minute     // between two admissions of not understanding, so that two bots do not talk for ever
-	hesitation   = 2 * time.Minute // that somebody may take to confirm
+	requestRate     = 10              // sustained requests a second of one person
+	requestBurst    = 50              // requests at once, as clients send when they discover us
+	senderIdleTTL   = time.Hour       // after which a sender may be forgotten
+	maxSenders      = 160000          // before idle ones are forgotten
+	helpInterval    = time.Minute     // between two answers to what we do not understand, so that two bots do not talk forever
+	confirmInterval = 2 * time.Minute // to confirm "unregister"
 )
 
-// visitors are the visitors of one worker, by bare JID.
-type visitors map[string]*visitor
+// senders holds the senders by bare JID.
+type senders struct {
+	mu sync.Mutex
+	by map[string]*sender
+}
 
-// visit returns the visitor of that JID.
-func (v visitors) visit(bare string, now time.Time) *visitor {
-	one := v[bare]
+func newSenders() *senders { return &senders{by: make(map[string]*sender)} }
+
+// get returns the sender with a bare JID.
+func (s *senders) get(bare string, now time.Time) *sender {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.by[bare]
 	if one == nil {
-		if len(v) >= maxVisitors {
-			v.forget(now)
+		if len(s.by) >= maxSenders {
+			s.forgetIdle(now)
 		}
-		one = &visitor{bucket: rate.NewLimiter(requestRate, requestBurst)}
-		v[bare] = one
+		one = &sender{limiter: rate.NewLimiter(requestRate, requestBurst)}
+		s.by[bare] = one
 	}
-	one.seen = now
+	one.lastRequest = now
 	return one
 }
 
-// forget drops those who are quiet, and all of them where that makes no room.
-func (v visitors) forget(now time.Time) {
-	for bare, one := range v {
-		if now.Sub(one.seen) > quiet {
-			delete(v, bare)
+// forgetIdle forgets the idle senders, and all of them if none is idle.
+func (s *senders) forgetIdle(now time.Time) {
+	for bare, one := range s.by {
+		if now.Sub(one.lastRequest) > senderIdleTTL {
+			delete(s.by, bare)
 		}
 	}
-	if len(v) >= maxVisitors {
-		clear(v)
+	if len(s.by) >= maxSenders {
+		clear(s.by)
 	}
 }

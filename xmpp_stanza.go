@@ -79,8 +79,11 @@ type received struct {
 	to   string
 	id   string
 	typ  string
+}
 
-	visitor *visitor // what is remembered of the sender; nil where that is of no matter
+// isRequest reports whether the stanza is an iq that is due an answer.
+func (s *received) isRequest() bool {
+	return s.name.Local == "iq" && (s.typ == "get" || s.typ == "set")
 }
 
 const maxDepth = 32 // of elements that are kept; deeper ones are walked over
@@ -119,8 +122,28 @@ func (d *decoder) decode(data []byte) (*received, error) {
 	return s, nil
 }
 
+// startTag decodes only the start tag of a stanza, as far as it goes.
+func (d *decoder) startTag(data []byte) *received {
+	d.data.Reset(data)
+	d.xml = nil
+	x := xml.NewDecoder(&d.data)
+	x.DefaultSpace = nsComponent
+	s := &received{}
+	s.readStart(x) // what cannot be read stays empty
+	return s
+}
+
 // read reads a stanza as far as it goes.
 func (s *received) read(d *xml.Decoder) error {
+	if err := s.readStart(d); err != nil {
+		return err
+	}
+	s.children = make([]element, 0, 6) // as many as a usual presence has
+	return s.element.decode(d, 1)
+}
+
+// readStart reads the start tag of a stanza.
+func (s *received) readStart(d *xml.Decoder) error {
 	tok, err := d.Token()
 	if err != nil {
 		return err
@@ -131,9 +154,8 @@ func (s *received) read(d *xml.Decoder) error {
 	}
 	s.name, s.attrs = start.Name, start.Attr
 	s.to, s.id, s.typ = s.attr("to"), s.attr("id"), s.attr("type")
-	s.from, _ = parseJID(s.attr("from")) // empty if it is none
-	s.children = make([]element, 0, 6)   // as many as a usual presence has
-	return s.element.decode(d, 1)
+	s.from, _ = parseJID(s.attr("from")) // empty if malformed
+	return nil
 }
 
 // decode reads the content of e up to its end tag.
@@ -211,9 +233,9 @@ func (e envelope) encode() []byte {
 	return b
 }
 
-// answer makes an envelope that goes back to the sender (RFC 6120 §8.1.2, §8.2.3): same id, addresses exchanged, and the
+// reply returns an envelope that goes back to the sender (RFC 6120 §8.1.2, §8.2.3): same id, addresses exchanged, and the
 // language of the request.
-func (s *received) answer(typ string, payload any) envelope {
+func (s *received) reply(typ string, payload any) envelope {
 	return envelope{
 		XMLName: xml.Name{Local: s.name.Local},
 		Type:    typ, ID: s.id, From: s.to, To: s.from.String(), Lang: s.lang(""), Payload: payload,
@@ -235,26 +257,30 @@ type conditionElement struct{ XMLName xml.Name }
 
 func (e *stanzaError) Error() string { return e.Condition.XMLName.Local }
 
-// refusal makes an error of a condition (RFC 6120 §8.3.3).
-func refusal(code int, typ stanza.ErrorType, condition string) *stanzaError {
+// newStanzaError returns an error with a condition (RFC 6120 §8.3.3).
+func newStanzaError(code int, typ stanza.ErrorType, condition string) *stanzaError {
 	return &stanzaError{Code: code, Type: typ, Condition: conditionElement{xml.Name{Space: nsStanzas, Local: condition}}}
 }
 
-func badRequest() *stanzaError    { return refusal(400, stanza.ErrorTypeModify, "bad-request") }
-func forbidden() *stanzaError     { return refusal(403, stanza.ErrorTypeAuth, "forbidden") }
-func itemNotFound() *stanzaError  { return refusal(404, stanza.ErrorTypeCancel, "item-not-found") }
-func notAcceptable() *stanzaError { return refusal(406, stanza.ErrorTypeModify, "not-acceptable") }
+func badRequest() *stanzaError { return newStanzaError(400, stanza.ErrorTypeModify, "bad-request") }
+func forbidden() *stanzaError  { return newStanzaError(403, stanza.ErrorTypeAuth, "forbidden") }
+func itemNotFound() *stanzaError {
+	return newStanzaError(404, stanza.ErrorTypeCancel, "item-not-found")
+}
+func notAcceptable() *stanzaError {
+	return newStanzaError(406, stanza.ErrorTypeModify, "not-acceptable")
+}
 func registrationRequired() *stanzaError {
-	return refusal(407, stanza.ErrorTypeAuth, "registration-required")
+	return newStanzaError(407, stanza.ErrorTypeAuth, "registration-required")
 }
 func internalError() *stanzaError {
-	return refusal(500, stanza.ErrorTypeWait, "internal-server-error")
+	return newStanzaError(500, stanza.ErrorTypeWait, "internal-server-error")
 }
 func resourceConstraint() *stanzaError {
-	return refusal(500, stanza.ErrorTypeWait, "resource-constraint")
+	return newStanzaError(500, stanza.ErrorTypeWait, "resource-constraint")
 }
 func serviceUnavailable() *stanzaError {
-	return refusal(503, stanza.ErrorTypeCancel, "service-unavailable")
+	return newStanzaError(503, stanza.ErrorTypeCancel, "service-unavailable")
 }
 
 // streamHeader opens a stream to the component's domain (XEP-0114 §3).

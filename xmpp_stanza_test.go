@@ -51,7 +51,7 @@ func FuzzStanza(f *testing.F) {
 			return
 		}
 		s.name = xml.Name{Local: "iq"}
-		answer := s.answer("error", badRequest()).encode()
+		answer := s.reply("error", badRequest()).encode()
 		if err := xml.Unmarshal(answer, new(struct{})); err != nil {
 			t.Errorf("%q is answered with %q: %v", data, answer, err)
 		}

@@ -28,22 +28,22 @@ type stream struct {
 	times       linkTimes
 	domain      string
 	established bool         // the handshake is done
-	heard       atomic.Int64 // when a sign of life came by another way, Unix ns
+	lastSign    atomic.Int64 // when a self-ping came back over another stream, Unix ns
 
-	mu   sync.Mutex
-	turn *sync.Cond // something below has changed
-	out  []byte     // waits to be written
-	busy bool       // something is being written
-	left bool       // we have closed the stream ourselves
-	err  error      // why the stream has ended
+	mu      sync.Mutex
+	changed *sync.Cond // something below has changed
+	out     []byte     // waits to be written
+	busy    bool       // something is being written
+	closing bool       // we have closed the stream ourselves
+	err     error      // why the stream has ended
 }
 
-// errLeft says that a stream has ended because we closed it.
-var errLeft = errors.New("we have closed the stream")
+// errClosedByUs says that a stream has ended because we closed it.
+var errClosedByUs = errors.New("we have closed the stream")
 
 func newStream(conn net.Conn, l *link) *stream {
 	s := &stream{conn: conn, times: l.times, domain: l.domain}
-	s.turn = sync.NewCond(&s.mu)
+	s.changed = sync.NewCond(&s.mu)
 	s.framer = newFramer(s, maxStanza)
 	return s
 }
@@ -90,13 +90,13 @@ func (s *stream) Read(p []byte) (int, error) {
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		if heard := time.Unix(0, s.heard.Load()); heard.After(began) {
+		if heard := time.Unix(0, s.lastSign.Load()); heard.After(began) {
 			began = heard
 		}
 		if time.Since(began) >= s.times.dead {
 			return 0, err
 		}
-		if err := s.write(pingOurselves(s.domain, s)); err != nil {
+		if err := s.write(selfPing(s.domain, s)); err != nil {
 			return 0, err
 		}
 	}
@@ -108,22 +108,34 @@ func (s *stream) write(stanzas []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.out) > maxBacklog && s.err == nil {
-		s.turn.Wait()
+		s.changed.Wait()
 	}
 	if s.err != nil {
 		return s.err
 	}
 	s.out = append(s.out, stanzas...)
-	s.turn.Broadcast()
+	s.changed.Broadcast()
 	return nil
 }
 
-// flush waits until the kernel has taken what was written.
+// tryWrite queues stanzas unless write would block or fail, and reports whether it has.
+func (s *stream) tryWrite(stanzas []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.out) > maxBacklog || s.err != nil {
+		return false
+	}
+	s.out = append(s.out, stanzas...)
+	s.changed.Broadcast()
+	return true
+}
+
+// flush waits until the kernel has taken everything that was queued.
 func (s *stream) flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for (len(s.out) > 0 || s.busy) && s.err == nil {
-		s.turn.Wait()
+		s.changed.Wait()
 	}
 	return s.err
 }
@@ -135,20 +147,20 @@ func (s *stream) writeLoop() {
 	defer s.mu.Unlock()
 	for {
 		for len(s.out) == 0 && s.err == nil {
-			s.turn.Wait()
+			s.changed.Wait()
 		}
 		if s.err != nil {
 			return
 		}
 		sending, s.out = s.out, sending[:0]
 		s.busy = true
-		s.turn.Broadcast()
+		s.changed.Broadcast()
 		s.mu.Unlock()
 		s.conn.SetWriteDeadline(time.Now().Add(s.times.write)) // an error shows in the write
 		_, err := s.conn.Write(sending)
 		s.mu.Lock()
 		s.busy = false
-		s.turn.Broadcast()
+		s.changed.Broadcast()
 		if err != nil {
 			s.failLocked(err)
 		}
@@ -166,7 +178,7 @@ func (s *stream) failLocked(err error) {
 	if s.err == nil {
 		s.err = err
 		s.conn.Close()
-		s.turn.Broadcast()
+		s.changed.Broadcast()
 	}
 }
 
@@ -175,16 +187,16 @@ func (s *stream) cause(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failLocked(err)
-	if s.left {
-		return errLeft
+	if s.closing {
+		return errClosedByUs
 	}
 	return s.err
 }
 
-// farewell closes the stream in order (RFC 6120 §4.4): what was written goes out first.
-func (s *stream) farewell() {
+// close ends the stream in order (RFC 6120 §4.4): what is queued is sent first.
+func (s *stream) close() {
 	s.mu.Lock()
-	s.left = true
+	s.closing = true
 	s.mu.Unlock()
 	if s.write([]byte("</stream:stream>")) == nil {
 		s.flush() // a failure ends the stream just as well

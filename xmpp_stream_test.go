@@ -18,7 +18,7 @@ import (
 // testLink makes a link to a listener; everything goes fast.
 func testLink(l net.Listener) *link {
 	return &link{domain: "webstatus.example.org", secret: "s3cret", server: l.Addr().String(), log: slog.New(slog.DiscardHandler),
-		opened: func(*stream) {}, closed: func(*stream) {}, deliver: func(*stream, frame) {},
+		opened: func(*stream) {}, closed: func(*stream) {}, deliver: func(frame) {},
 		times: linkTimes{connect: patience, idle: 10 * time.Millisecond, ping: 10 * time.Millisecond, dead: 50 * time.Millisecond,
 			write: patience, stable: time.Minute, retry: time.Second, slow: 10 * time.Second, most: time.Minute}}
 }
@@ -165,7 +165,7 @@ func TestKeepalive(t *testing.T) {
 	}()
 	l := testLink(server.listener)
 	pings := 0
-	l.deliver = func(*stream, frame) { pings++ }
+	l.deliver = func(frame) { pings++ }
 	err = l.runStream(t.Context(), func() {})
 	if got := diagnose(err, l); !strings.Contains(got.cause, "silent") || pings != 20 {
 		t.Errorf("%+v after %d pings", got, pings)
@@ -279,7 +279,7 @@ func TestWriters(t *testing.T) {
 		for range writers {
 			<-done
 		}
-		s.farewell()
+		s.close()
 	}
 	log := &lockedBuffer{}
 	l.log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))

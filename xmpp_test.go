@@ -23,6 +23,7 @@ type fixture struct {
 	db     *database
 	dbPath string
 	conf   componentConfig
+	random io.Reader // for tokens
 	comp   *component
 	site   *website
 	web    *httptest.Server
@@ -60,17 +61,21 @@ func (f *fixture) advance(d time.Duration) {
 // newFixture starts a component; change, if not nil, may alter its configuration first.
 func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, clock: noon}
+	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, clock: noon, random: &countingReader{}}
 	var err error
 	if f.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.server.listener.Close() })
 	f.conf = componentConfig{domain: f.server.domain, secret: f.server.secret, servers: []string{f.server.address()}, connections: 1,
-		allow: allowList{"example.org"}, baseURL: "https://status.example.org", jidLinks: true, times: defaultLinkTimes,
-		sync: syncTimes{silence: 20 * time.Millisecond, save: 5 * time.Millisecond, poll: 5 * time.Millisecond, seen: time.Hour, again: time.Hour, pace: 1e6},
-		now:  f.now, random: &countingReader{}, log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
-	f.conf.times.retry = time.Millisecond
+		allow: allowList{"example.org"}, baseURL: "https://status.example.org", jidLinks: true, linkTimes: defaultLinkTimes,
+		syncTimes: syncTimes{probe: 20 * time.Millisecond, save: 5 * time.Millisecond, poll: 5 * time.Millisecond, linkSeen: time.Hour, goneProbe: time.Hour,
+			probeRate: 1e6, shutdown: patience, aliveWithin: patience},
+		now: f.now, log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	if f.conf.avatar, err = serviceAvatar(); err != nil {
+		t.Fatal(err)
+	}
+	f.conf.linkTimes.retry = time.Millisecond
 	if change != nil {
 		change(&f.conf)
 	}
@@ -91,9 +96,11 @@ func (f *fixture) start() {
 		t.Fatal(err)
 	}
 	f.conf.languages = r.languages
-	if f.comp, err = newComponent(t.Context(), f.conf, f.db); err != nil {
+	users, err := newRegistry(t.Context(), registryConfig{now: f.now, random: f.random, log: f.conf.log}, f.db)
+	if err != nil {
 		t.Fatal(err)
 	}
+	f.comp = newComponent(f.conf, users)
 	ctx, cancel := context.WithCancel(context.Background())
 	f.site = newWebsite(f.comp, r, websiteConfig{frameAncestors: "*"}, ctx)
 	f.web = httptest.NewServer(f.site.handler())
@@ -480,18 +487,18 @@ func TestNewLink(t *testing.T) {
 
 	// After a restart the last known is shown, and silence is an answer.
 	eventually(t, "presence is written down", func() bool {
-		u, err := f.db.GetStoredUser(t.Context(), juliet)
+		u, err := f.db.GetUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Available && len(u.Status.Messages) == 1
 	})
 	f.stop()
-	f.conf.sync.silence = time.Hour
+	f.conf.syncTimes.probe = time.Hour
 	f.start()
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"message":"here"`) {
 		t.Errorf("not the last known: %s", body)
 	}
 	f.stop()
-	f.conf.sync.silence = time.Millisecond
+	f.conf.syncTimes.probe = time.Millisecond
 	f.start()
 	eventually(t, "silence means offline", func() bool { _, body := f.get(julietPage + ".json"); return strings.Contains(body, `"unavailable"`) })
 }
@@ -502,12 +509,12 @@ func TestLongOutage(t *testing.T) {
 	f.register("")
 	f.says("b", "", "")
 	eventually(t, "presence is written down", func() bool {
-		u, err := f.db.GetStoredUser(t.Context(), juliet)
+		u, err := f.db.GetUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Available
 	})
 	f.stop()
 	f.advance(outageGrace)
-	f.conf.sync.silence = time.Hour
+	f.conf.syncTimes.probe = time.Hour
 	f.start()
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	f.wantState(Unknown)

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// A registry is the only code that changes a user. Where the database is the truth, it changes first; memory and board follow, and
+// then the caller may confirm. The operations on one user must be called one at a time, in the dispatcher's queue of that user.
+//
+// Every operation returns ErrNotFound if the user has been removed by another process meanwhile, and then takes the user off the
+// board. ErrFull says that the disk is full.
+type registry struct {
+	registryConfig
+	db      *database
+	board   *board
+	outages failureLog // of the database
+
+	storing sync.RWMutex // held by SavePresence, so that it never stores what SetOptions has just deleted
+
+	mu      sync.Mutex
+	unsaved map[*entry]bool // entries whose status is to be stored; true if the profile is as well
+}
+
+// A registryConfig is the configuration of a registry. All fields are required.
+type registryConfig struct {
+	now    func() time.Time
+	random io.Reader // for tokens
+	log    *slog.Logger
+}
+
+// newRegistry returns a registry of a database, with every user on its board.
+func newRegistry(ctx context.Context, conf registryConfig, db *database) (*registry, error) {
+	seen, err := db.LinkSeen(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the database %w", err)
+	}
+	now := conf.now()
+	if seen.IsZero() {
+		seen = now
+	}
+	r := &registry{registryConfig: conf, db: db, board: newBoard(seen, now), unsaved: make(map[*entry]bool),
+		outages: failureLog{log: conf.log, now: conf.now, what: "the database"}}
+	for u, err := range db.Users(ctx, userFilter{}) {
+		if err != nil {
+			return nil, fmt.Errorf("the database %w", err)
+		}
+		r.board.add(u.User, u.Status, u.Profile)
+	}
+	return r, nil
+}
+
+// Register registers a user.
+func (r *registry) Register(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
+	token, err := newToken(r.random)
+	if err != nil {
+		return nil, err
+	}
+	u := User{JID: bare, Token: token, Options: options, Subscription: SubscriptionNone, Asked: true, Created: r.now(), Lang: lang}
+	if err := r.db.InsertUser(ctx, u); err != nil {
+		return nil, err
+	}
+	r.log.Info("user registered", "user", bare)
+	return r.board.add(u, Status{State: Unknown}, nil), nil
+}
+
+// SetOptions changes what a user shows, and the language of unasked messages unless lang is empty. Whatever is switched off is
+// deleted in the same transaction.
+func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, lang string) error {
+	r.storing.RLock()
+	defer r.storing.RUnlock()
+	u := e.user
+	u.Options, u.Lang, u.Gone = options, cmp.Or(lang, u.Lang), time.Time{}
+	// A user who writes to us is online. If we do not see that, the contact has been lost: ask for it again.
+	u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
+	profile := storedProfile(e.profile(), options)
+	if u != e.user {
+		status := storedStatus(e.snapshot.Load().status, options)
+		if err := r.evictRemoved(e, r.db.UpdateOptions(ctx, StoredUser{u, status, profile})); err != nil {
+			return err
+		}
+		e.user = u
+	}
+	if profile.orEmpty() != e.profile() {
+		e.writableExtras().profile = profile
+	}
+	r.publish(e)
+	return nil
+}
+
+// RenewToken gives a user another address. The old one ends at once.
+func (r *registry) RenewToken(ctx context.Context, e *entry) error {
+	token, err := newToken(r.random)
+	if err != nil {
+		return err
+	}
+	u := e.user
+	u.Token = token
+	if err := r.evictRemoved(e, r.db.UpdateUser(ctx, u)); err != nil {
+		return err
+	}
+	r.board.replaceToken(e, token)
+	return nil
+}
+
+// SetSubscription changes the subscription, and whether a contact request of ours awaits its answer.
+func (r *registry) SetSubscription(ctx context.Context, e *entry, to, from, asked bool) error {
+	u := e.user
+	u.Subscription, u.Asked = subscription(to, from), asked
+	return r.update(ctx, e, u)
+}
+
+// SetGone records since when a user's server reports that the account does not exist; the zero time if it does.
+func (r *registry) SetGone(ctx context.Context, e *entry, since time.Time) error {
+	u := e.user
+	u.Gone = since
+	return r.update(ctx, e, u)
+}
+
+// update stores a changed user.
+func (r *registry) update(ctx context.Context, e *entry, u User) error {
+	if u == e.user {
+		return nil
+	}
+	if err := r.evictRemoved(e, r.db.UpdateUser(ctx, u)); err != nil {
+		return err
+	}
+	e.user = u
+	r.publish(e)
+	return nil
+}
+
+// Remove ends a user's page and deletes everything known of the user. The contact is still to be withdrawn.
+func (r *registry) Remove(ctx context.Context, e *entry) error {
+	if err := r.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	r.evict(e)
+	return nil
+}
+
+// Delete removes any user from the database. It may be called in the queue of another user; Evict, in the queue of the removed
+// one, does the rest.
+func (r *registry) Delete(ctx context.Context, bare string) error { return r.db.DeleteUser(ctx, bare) }
+
+// Evict takes a user off the board who is no longer in the database. It reports whether the user is removed.
+func (r *registry) Evict(ctx context.Context, bare string) (removed bool, err error) {
+	if _, err := r.db.GetUser(ctx, bare); !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
+	if e := r.board.byJID(bare); e != nil {
+		r.evict(e)
+	}
+	return true, nil
+}
+
+func (r *registry) evict(e *entry) {
+	r.board.remove(e)
+	r.log.Info("user removed", "user", e.jid)
+}
+
+// evictRemoved takes a user off the board whom an update has not found, and returns the update's error.
+func (r *registry) evictRemoved(e *entry, err error) error {
+	if errors.Is(err, ErrNotFound) {
+		r.evict(e)
+	}
+	return err
+}
+
+// Withdrawals returns the bare JIDs of removed users whose contact is still to be withdrawn.
+func (r *registry) Withdrawals(ctx context.Context) ([]string, error) { return r.db.Withdrawals(ctx) }
+
+// Withdrawn records that the contact of a removed user has been withdrawn.
+func (r *registry) Withdrawn(ctx context.Context, bare string) error {
+	return r.db.DeleteWithdrawal(ctx, bare)
+}
+
+// A failureLog logs a failure that repeats: when it begins, once a minute while it lasts, and when it is over.
+type failureLog struct {
+	log  *slog.Logger
+	now  func() time.Time
+	what string // subject of the log lines, such as "the database"
+
+	mu     sync.Mutex
+	since  time.Time // zero while all is well
+	logged time.Time // when the last line was written
+}
+
+// failureInterval is the time between two log lines about the same failure.
+const failureInterval = time.Minute
+
+// report logs the outcome of an operation; nil ends a failure.
+func (f *failureLog) report(operation string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.now()
+	switch {
+	case err == nil && !f.since.IsZero():
+		f.log.Info(f.what+" works again", "after", now.Sub(f.since).Round(time.Second))
+		f.since = time.Time{}
+	case err == nil:
+	case f.since.IsZero():
+		f.since, f.logged = now, now
+		f.log.Error(f.what+" "+err.Error(), "operation", operation)
+	case now.Sub(f.logged) >= failureInterval:
+		f.logged = now
+		f.log.Error(f.what+" still "+err.Error(), "operation", operation, "since", f.since.Format(time.RFC3339))
+	}
+}

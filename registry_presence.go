@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// Presence and profiles change in memory at once and are stored a little later, in batches.
+
+// SetPresence records what a resource has said. It reports whether this is the first news of the user over the current link.
+func (r *registry) SetPresence(e *entry, p Presence) (first bool) {
+	p.Link = r.board.link.Load().number
+	e.resources = e.resources.Put(p)
+	return r.confirm(e)
+}
+
+// RemoveResource records that a resource has gone offline; all of them if it is empty. If it was the last, the user was last seen at
+// the given time. It reports whether this is the first news of the user over the current link.
+func (r *registry) RemoveResource(e *entry, resource string, at time.Time) (first bool) {
+	if len(e.resources) > 0 {
+		r.setLastSeen(e, at)
+	}
+	e.resources = e.resources.Remove(resource)
+	return r.confirm(e)
+}
+
+// RemoveSilent removes the resources that a probe over the link of that number has not brought back. It reports whether this is the
+// first news of the user over that link.
+func (r *registry) RemoveSilent(e *entry, link uint32) (first bool) {
+	if e.resources = e.resources.Silent(link); len(e.resources) == 0 && e.extras != nil {
+		e.extras.lastSeen = time.Time{} // the user left at an unknown time
+	}
+	return r.confirm(e)
+}
+
+// SetUnreachable records that a user, or one resource of theirs, cannot be reached.
+func (r *registry) SetUnreachable(e *entry, resource string) {
+	e.resources = e.resources.Remove(resource)
+	e.link, e.failed = r.board.link.Load().number, resource == ""
+	r.publish(e)
+}
+
+// confirm publishes news from a user's server.
+func (r *registry) confirm(e *entry) (first bool) {
+	link := r.board.link.Load().number
+	first = e.link != link
+	e.link, e.failed = link, false
+	r.publish(e)
+	return first
+}
+
+// SetLastSeen records when an offline user was last online.
+func (r *registry) SetLastSeen(e *entry, at time.Time) {
+	r.setLastSeen(e, at)
+	r.publish(e)
+}
+
+func (r *registry) setLastSeen(e *entry, at time.Time) {
+	switch {
+	case e.user.Options.has(fieldLastSeen):
+		e.writableExtras().lastSeen = at
+	case e.extras != nil:
+		e.extras.lastSeen = time.Time{} // or an outdated time would return with the option
+	}
+}
+
+// SetNick changes a user's nickname; empty for none.
+func (r *registry) SetNick(e *entry, nick string) {
+	p := e.profile()
+	p.Nick = nick
+	r.setProfile(e, p)
+}
+
+// SetAvatar changes a user's avatar; nil for none.
+func (r *registry) SetAvatar(e *entry, a *Avatar) {
+	p := e.profile()
+	p.Avatar = a
+	r.setProfile(e, p)
+}
+
+// setProfile changes a user's profile as far as the options allow to keep it.
+func (r *registry) setProfile(e *entry, p Profile) {
+	stored := storedProfile(p, e.user.Options)
+	if !e.isRegistered() || stored.orEmpty() == e.profile() {
+		return
+	}
+	e.writableExtras().profile = stored
+	r.board.update(e)
+	r.save(e, true)
+}
+
+// publish puts the entry on the board, and has it stored if it has changed.
+func (r *registry) publish(e *entry) {
+	if e.isRegistered() && r.board.update(e) {
+		r.save(e, false)
+	}
+}
+
+// save schedules an entry's status to be stored, and the profile if that has changed.
+func (r *registry) save(e *entry, profile bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unsaved[e] = r.unsaved[e] || profile
+}
+
+// Backlog returns the number of users whose presence is still to be stored.
+func (r *registry) Backlog() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.unsaved)
+}
+
+// storedStatus returns the part of a status that the options allow to keep.
+func storedStatus(s Status, options fieldSet) Status {
+	if !options.has(fieldMessage) {
+		s.Messages = nil
+	}
+	if !options.has(fieldLastSeen) && !s.State.Online() {
+		s.Since = time.Time{}
+	}
+	return s
+}
+
+// storedProfile returns the part of a profile that the options allow to keep; nil for none.
+func storedProfile(p Profile, options fieldSet) *Profile {
+	if !options.has(fieldNick) {
+		p.Nick = ""
+	}
+	if !options.has(fieldAvatar) {
+		p.Avatar = nil
+	}
+	if p == (Profile{}) {
+		return nil
+	}
+	return &p
+}
+
+// SavePresence stores the statuses and profiles that have changed, even if ctx is done. What cannot be stored is kept for the next
+// time.
+func (r *registry) SavePresence(ctx context.Context) {
+	r.storing.Lock()
+	defer r.storing.Unlock()
+	r.mu.Lock()
+	unsaved := r.unsaved
+	r.unsaved = make(map[*entry]bool)
+	r.mu.Unlock()
+	statuses := make(map[string]Status, len(unsaved))
+	profiles := make(map[string]*Profile)
+	for e, withProfile := range unsaved {
+		s := e.snapshot.Load()
+		if s == nil {
+			continue
+		}
+		statuses[s.jid] = storedStatus(s.status, s.options)
+		if withProfile {
+			profiles[s.jid] = s.profile
+		}
+	}
+	if len(statuses) == 0 {
+		return
+	}
+	err := r.db.StorePresence(context.WithoutCancel(ctx), statuses, profiles)
+	r.outages.report("storing presence; it will be tried again", err)
+	if err != nil {
+		for e, withProfile := range unsaved {
+			r.save(e, withProfile)
+		}
+	}
+}
+
+// SaveLinkSeen records that the statuses are known to be right up to now. It does nothing while the link is down.
+func (r *registry) SaveLinkSeen(ctx context.Context) {
+	if r.board.link.Load().isUp() {
+		r.outages.report("storing the state of the link", r.db.StoreLinkSeen(ctx, r.now()))
+	}
+}
+
+// ChangedOutside returns a number that changes whenever another process has changed the database.
+func (r *registry) ChangedOutside(ctx context.Context) (int64, error) {
+	n, err := r.db.DataVersion(ctx)
+	if err != nil {
+		r.outages.report("reading", err)
+	}
+	return n, err
+}

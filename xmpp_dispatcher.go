@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// A dispatcher runs the tasks of one person one after the other, in order, and those of different people side by side, with a fixed
+// number of workers. People are told apart by their normalized bare JID. (The article starts a process for each stanza, which loses
+// the order.)
+//
+// A person whose queue is full pays alone. Only the bound of all queues together blocks the caller, and with it the socket.
+type dispatcher struct {
+	room *semaphore.Weighted // bytes of all queues
+
+	mu          sync.Mutex
+	changed     *sync.Cond        // there is a ready queue, or no task at all
+	queues      map[string]*queue // with tasks that wait or run, by bare JID
+	first, last *queue            // list of the queues that no worker has
+	tasks       int               // that wait or run
+	closed      bool
+}
+
+// A queue is the FIFO of one person.
+type queue struct {
+	bare    string
+	waiting []task
+	next    *queue // in the list of ready queues
+}
+
+// A task is a stanza to be handled, or a function to be run.
+type task struct {
+	run      func(context.Context)
+	weight   int64
+	priority taskPriority
+	resource string // of presence: a newer task of the same resource may replace it
+}
+
+// A taskPriority says what happens to a task when its person's queue is full.
+type taskPriority int
+
+const (
+	taskKept     taskPriority = iota // it is queued all the same
+	taskRefused                      // enqueue returns false: the sender is due an answer
+	taskPresence                     // it replaces the waiting task of the same resource; if there is none, it is dropped
+	taskDropped                      // it is dropped
+)
+
+const (
+	workerCount  = 16
+	maxQueue     = 256      // tasks that wait for one person
+	maxAllQueues = 32 << 20 // bytes
+	taskOverhead = 256      // bytes, besides the stanza
+	workerBatch  = 16       // tasks of one person that a worker runs before it turns to the next
+)
+
+func newDispatcher() *dispatcher {
+	d := &dispatcher{room: semaphore.NewWeighted(maxAllQueues), queues: make(map[string]*queue)}
+	d.changed = sync.NewCond(&d.mu)
+	return d
+}
+
+// enqueue queues a task for a person. It blocks while all queues together are full, until ctx is done. It returns false if the task
+// has been refused.
+func (d *dispatcher) enqueue(ctx context.Context, bare string, t task) (accepted bool) {
+	t.weight += taskOverhead
+	if d.room.Acquire(ctx, t.weight) != nil {
+		return true // shutting down
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q := d.queues[bare]
+	if q == nil {
+		q = &queue{bare: bare}
+		d.queues[bare] = q
+		d.makeReady(q)
+	}
+	if len(q.waiting) >= maxQueue && t.priority != taskKept {
+		replaced := -1
+		if t.priority == taskPresence {
+			replaced = slices.IndexFunc(q.waiting, func(w task) bool { return w.priority == taskPresence && w.resource == t.resource })
+		}
+		if replaced < 0 {
+			d.room.Release(t.weight)
+			return t.priority != taskRefused
+		}
+		d.room.Release(q.waiting[replaced].weight)
+		q.waiting = slices.Delete(q.waiting, replaced, replaced+1)
+		d.tasks--
+	}
+	q.waiting = append(q.waiting, t)
+	d.tasks++
+	return true
+}
+
+// dispatch runs a function among the tasks of a person. It must not be called by a task.
+func (d *dispatcher) dispatch(ctx context.Context, bare string, f func(context.Context)) {
+	d.enqueue(ctx, bare, task{run: f})
+}
+
+// run works until ctx is done; what is queued then is dropped.
+func (d *dispatcher) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.closed = true
+		d.changed.Broadcast()
+	})
+	defer stop()
+	var workers sync.WaitGroup
+	for range workerCount {
+		workers.Go(func() { d.work(ctx) })
+	}
+	workers.Wait()
+}
+
+func (d *dispatcher) work(ctx context.Context) {
+	batch := make([]task, 0, workerBatch)
+	for {
+		d.mu.Lock()
+		for d.first == nil && !d.closed {
+			d.changed.Wait()
+		}
+		if d.closed {
+			d.mu.Unlock()
+			return
+		}
+		q := d.first
+		d.first, q.next = q.next, nil
+		n := min(len(q.waiting), workerBatch)
+		batch = append(batch[:0], q.waiting[:n]...)
+		q.waiting = slices.Delete(q.waiting, 0, n)
+		d.mu.Unlock()
+		for _, t := range batch {
+			t.run(ctx)
+			d.room.Release(t.weight)
+		}
+		d.finish(q, n)
+	}
+}
+
+// makeReady appends a queue to the ready ones. The caller holds mu.
+func (d *dispatcher) makeReady(q *queue) {
+	if d.first == nil {
+		d.first = q
+	} else {
+		d.last.next = q
+	}
+	d.last = q
+	d.changed.Signal()
+}
+
+// finish returns a queue to the ready ones, or forgets it if it is empty.
+func (d *dispatcher) finish(q *queue, done int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tasks -= done
+	if len(q.waiting) > 0 {
+		d.makeReady(q)
+	} else {
+		delete(d.queues, q.bare)
+	}
+	if d.tasks == 0 {
+		d.changed.Broadcast()
+	}
+}
+
+// length returns the number of tasks that wait or run.
+func (d *dispatcher) length() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tasks
+}
+
+// drain waits until there are no tasks, or ctx is done.
+func (d *dispatcher) drain(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.changed.Broadcast()
+	})
+	defer stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for d.tasks > 0 && ctx.Err() == nil {
+		d.changed.Wait()
+	}
+}
+
+// isAlive reports whether a worker is free to run a task before ctx is done.
+func (d *dispatcher) isAlive(ctx context.Context) bool {
+	done := make(chan struct{})
+	go d.dispatch(ctx, "", func(context.Context) { close(done) })
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
