@@ -113,13 +113,15 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 	// The component takes its leave when the last request has been answered.
 	linked, leave := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
-	site := newWebsite(c, r, webConf, ctx)
-	g.Go(func() error { site.reload(ctx, conf.domain); return nil })
+	webConf.domain, webConf.baseURL, webConf.jidLinks, webConf.board = conf.domain, conf.baseURL, conf.jidLinks, c.board
+	webConf.now, webConf.log, webConf.closing = conf.now, conf.log, ctx
+	site := newWebsite(webConf, r)
+	g.Go(func() error { site.reload(ctx); return nil })
 	g.Go(func() error {
 		defer leave()
 		handler := site.handler()
 		if doors.metrics != nil {
-			handler = c.counters.count(handler)
+			handler = site.answers.count(handler)
 		}
 		if around != nil {
 			handler = around(handler)
@@ -128,8 +130,8 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 	})
 	g.Go(func() error { return c.run(linked) })
 	g.Go(func() error { c.notifySystemd(ctx); return nil })
-	g.Go(func() error { return serveBeside(ctx, doors.metrics, collector{c, site}.handler()) })
-	g.Go(func() error { return serveBeside(ctx, doors.redirect, doors.redirection) })
+	g.Go(func() error { return serveAuxiliary(ctx, doors.metrics, collector{c, site}.handler()) })
+	g.Go(func() error { return serveAuxiliary(ctx, doors.redirect, doors.redirection) })
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err

@@ -77,14 +77,14 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 		total += byState[state]
 	}
 	gauge(registeredUsers, float64(total))
-	for kind := range answerKinds {
-		for class := range 6 {
-			if n := c.counters.answers[kind][class].Load(); n > 0 {
-				count(requestsAnswered, n, answerKinds[kind], fmt.Sprintf("%dxx", class))
+	for i, representation := range representations {
+		for class := range m.site.answers[i] {
+			if n := m.site.answers[i][class].Load(); n > 0 {
+				count(requestsAnswered, n, representation, fmt.Sprintf("%dxx", class))
 			}
 		}
 	}
-	gauge(openStreams, float64(m.site.streams.open()))
+	gauge(openStreams, float64(m.site.limits.streams.open()))
 	c.mu.Lock()
 	backlog := len(c.unsaved)
 	c.mu.Unlock()
@@ -145,12 +145,12 @@ func (m collector) handler() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, r *http.Request) {
 		h := m.health(r.Context())
-		rw.Header()["Content-Type"] = asJSON.contentType
-		rw.Header()["Cache-Control"] = noStore
+		rw.Header()["Content-Type"] = headerJSON
+		rw.Header()["Cache-Control"] = headerNoStore
 		if !h.OK {
 			rw.WriteHeader(http.StatusServiceUnavailable)
 		}
-		json.NewEncoder(rw).Encode(h) // a reader who has gone needs no answer
+		json.NewEncoder(rw).Encode(h) // an error means that the client has gone
 	})
 	return mux
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
-	"image/png"
 	"runtime"
 	"slices"
 	"strconv"
@@ -104,14 +103,8 @@ func capsVersion(info discoInfo) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// drawAvatar draws our picture, a tick on a green disc, as a PNG of 96 by 96 pixels.
-func drawAvatar() ([]byte, error) {
-	p := &picture{width: 96, height: 96, parts: []part{
-		disc{centre: point{48, 48}, radius: 46, fill: solid(0x1a7f4b)},
-		lines{paths: [][]point{{{28, 50}, {42, 64}, {69, 35}}}, stroke: 10, fill: solid(0xffffff)},
-	}}
-	return p.writePNG(new(png.Encoder), themeLight, p.height)
-}
+// drawAvatar returns our avatar, a PNG of 96 by 96 pixels.
+func drawAvatar() ([]byte, error) { return serviceAvatar() }
 
 // sendAvailable sends our presence to a user, or to one of the user's clients: what we can do, our picture, and how many use us.
 func (c *component) sendAvailable(e *entry, to string) error {

@@ -4,9 +4,8 @@ import "sync/atomic"
 
 // counters count what happens, at the cost of one atomic addition each.
 type counters struct {
-	received [4]atomic.Uint64                   // stanzas, by kind
-	sent     [4]atomic.Uint64                   // the same
-	answers  [len(answerKinds)][6]atomic.Uint64 // by what was asked for, and by class of status
+	received [4]atomic.Uint64 // stanzas, by kind
+	sent     [4]atomic.Uint64 // the same
 }
 
 var stanzaKinds = [4]string{"iq", "message", "presence", "other"}
