@@ -56,7 +56,7 @@ func (w *website) handler() http.Handler {
 	mux.HandleFunc("GET /presence/{user}/{host}/{out...}", w.ejabberdPresence)
 	mux.HandleFunc("/", w.notFound)
 	// Status addresses bypass the mux, for two reasons. Padded base64 (RFC 4648 §4) can contain "//", which the mux would redirect
-	// to "/". And matching a pattern costs 0.5 µs and two allocations, as much as everything else that a cached answer needs.
+	// to "/". And matching a pattern takes 0.4 µs and five allocations, which is most of what a cached response takes without it.
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, statusPath) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 			w.status(rw, r)
