@@ -28,8 +28,8 @@ import (
 
 // Each benchmark measures something beside its yardstick, in turns of the same run, and prints the ratio of the two.
 
-// BenchmarkWeb compares what has been looked at before, and what nobody has looked at yet, with a bare handler that writes the same
-// bytes.
+// BenchmarkWeb compares cached representations, and those that are requested first after a change, with a bare handler that writes
+// the same bytes.
 func BenchmarkWeb(b *testing.B) {
 	const users = 1 << 14 // more than are asked for in one turn
 	board := newBoard(noon, noon)
@@ -54,25 +54,34 @@ func BenchmarkWeb(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	conf := componentConfig{jidLinks: true, now: time.Now, log: slog.New(slog.DiscardHandler)}
-	site := newWebsite(&component{service: &service{componentConfig: conf, board: board}}, r, websiteConfig{frameAncestors: "*"}, b.Context()).handler()
+	site := newWebsite(websiteConfig{jidLinks: true, frameAncestors: "*", board: board, now: time.Now, log: slog.New(slog.DiscardHandler), closing: b.Context()}, r).handler()
+	for name, path := range map[string]string{"prosody.html": statusPath + juliet + "/html", "ejabberd.xml": "/presence/jid/juliet/example.org/xml"} {
+		b.Run("legacy."+name, func(b *testing.B) {
+			compareWeb(b, bareHandler(site, path), site, []string{path}, func() {}, "ratio(>=0.85)")
+		})
+	}
 	for _, ext := range []string{"", ".json", ".svg", ".png"} {
 		var paths []string
 		for _, e := range entries {
 			paths = append(paths, "/status/"+e.user.Token.String()+ext)
 		}
-		first := httptest.NewRecorder()
-		site.ServeHTTP(first, httptest.NewRequest("GET", paths[0], nil))
-		body, contentType := first.Body.Bytes(), first.Header().Get("Content-Type")
-		bare := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			rw.Header().Set("Content-Type", contentType)
-			rw.Write(body)
-		})
+		bare := bareHandler(site, paths[0])
 		b.Run("page"+ext, func(b *testing.B) {
 			compareWeb(b, bare, site, paths[:1], func() {}, "ratio(>=0.85)")
 		})
 		b.Run("first"+ext, func(b *testing.B) { compareWeb(b, bare, site, paths, change, "ratio(>=0.4)") })
 	}
+}
+
+// bareHandler returns a handler that writes the same body as another does for a path, and nothing else.
+func bareHandler(site http.Handler, path string) http.Handler {
+	first := httptest.NewRecorder()
+	site.ServeHTTP(first, httptest.NewRequest("GET", path, nil))
+	body, contentType := first.Body.Bytes(), first.Header().Get("Content-Type")
+	return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Content-Type", contentType)
+		rw.Write(body)
+	})
 }
 
 // compareWeb asks two handlers over real connections, in turns, before each of which something may happen.

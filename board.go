@@ -11,6 +11,7 @@ import (
 
 // A snapshot is everything that may be shown of one user at one time. It is immutable.
 type snapshot struct {
+	id        uint64 // identifies the snapshot for as long as the process runs
 	jid       string // bare
 	token     Token
 	options   fieldSet
@@ -119,6 +120,7 @@ type board struct {
 	seed   maphash.Seed
 	users  [64]shard[string]
 	tokens [64]shard[Token]
+	lastID atomic.Uint64 // of a snapshot
 	link   atomic.Pointer[linkState]
 	linkMu sync.Mutex // held while link is replaced
 	expiry *time.Timer
@@ -185,7 +187,7 @@ func (b *board) add(u User, last Status, p *Profile) *entry {
 	if p != nil {
 		e.writableExtras().profile = p
 	}
-	e.publish(&snapshot{jid: u.JID, token: u.Token, options: u.Options, status: last, profile: p, visible: u.Subscription.To()})
+	e.publish(&snapshot{id: b.lastID.Add(1), jid: u.JID, token: u.Token, options: u.Options, status: last, profile: p, visible: u.Subscription.To()})
 	b.userShard(u.JID).set(u.JID, e)
 	b.tokenShard(u.Token).set(u.Token, e)
 	return e
@@ -210,7 +212,7 @@ func (b *board) replaceToken(e *entry, t Token) {
 // update publishes a new snapshot if the entry has changed, and reports whether it has.
 func (b *board) update(e *entry) bool {
 	old := e.snapshot.Load()
-	s := &snapshot{jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.extras.orEmpty().profile, link: e.link,
+	s := &snapshot{id: b.lastID.Add(1), jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.extras.orEmpty().profile, link: e.link,
 		visible: e.user.Subscription.To()}
 	switch {
 	case !s.visible || e.failed:

@@ -180,8 +180,8 @@ func withDemoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
 		mux := http.NewServeMux()
 		mux.Handle("/", website)
 		mux.HandleFunc("GET /demo", func(rw http.ResponseWriter, _ *http.Request) {
-			rw.Header()["Content-Type"] = typeHTML
-			io.WriteString(rw, page.String()) // a reader who has gone needs no answer
+			rw.Header()["Content-Type"] = headerHTML
+			io.WriteString(rw, page.String()) // an error means that the client has gone
 		})
 		return mux
 	}, nil

@@ -117,13 +117,15 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 	// The component takes its leave when the last request has been answered.
 	linked, leave := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
-	site := newWebsite(c, r, webConf, ctx)
-	g.Go(func() error { site.reload(ctx, conf.domain); return nil })
+	webConf.domain, webConf.baseURL, webConf.jidLinks, webConf.board = conf.domain, conf.baseURL, conf.jidLinks, c.board
+	webConf.now, webConf.log, webConf.closing = conf.now, conf.log, ctx
+	site := newWebsite(webConf, r)
+	g.Go(func() error { site.reload(ctx); return nil })
 	g.Go(func() error {
 		defer leave()
 		handler := site.handler()
 		if doors.metrics != nil {
-			handler = site.count(handler)
+			handler = site.answers.count(handler)
 		}
 		if around != nil {
 			handler = around(handler)
@@ -132,8 +134,8 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 	})
 	g.Go(func() error { return c.run(linked) })
 	g.Go(func() error { notifySystemd(ctx, c); return nil })
-	g.Go(func() error { return serveBeside(ctx, doors.metrics, collector{c, site, db}.handler()) })
-	g.Go(func() error { return serveBeside(ctx, doors.redirect, doors.redirection) })
+	g.Go(func() error { return serveAuxiliary(ctx, doors.metrics, collector{c, site, db}.handler()) })
+	g.Go(func() error { return serveAuxiliary(ctx, doors.redirect, doors.redirection) })
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err

@@ -70,14 +70,14 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 		total += byState[state]
 	}
 	gauge(registeredUsers, float64(total))
-	for kind := range answerKinds {
-		for class := range 6 {
-			if n := m.site.answers[kind][class].Load(); n > 0 {
-				count(requestsAnswered, n, answerKinds[kind], fmt.Sprintf("%dxx", class))
+	for i, representation := range representations {
+		for class := range m.site.answers[i] {
+			if n := m.site.answers[i][class].Load(); n > 0 {
+				count(requestsAnswered, n, representation, fmt.Sprintf("%dxx", class))
 			}
 		}
 	}
-	gauge(openStreams, float64(m.site.streams.open()))
+	gauge(openStreams, float64(m.site.limits.streams.open()))
 	gauge(presenceBacklog, float64(c.registry.Backlog()))
 	gauge(databaseFailing, oneIf(m.db.failing() != nil))
 	m.db.durations.Collect(ch)

@@ -16,7 +16,7 @@ func TestMetrics(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "<show>away</show>")
-	counting := httptest.NewServer(f.site.count(f.site.handler()))
+	counting := httptest.NewServer(f.site.answers.count(f.site.handler()))
 	defer counting.Close()
 	for _, path := range []string{julietPage, julietPage + ".json", "/status/nobody.svg", "/", "/x", "/presence/juliet/example.org/text"} {
 		resp, err := http.Get(counting.URL + path)
@@ -36,7 +36,7 @@ func TestMetrics(t *testing.T) {
 	for _, line := range []string{"webstatus_link_up 1", "webstatus_users_registered 1", `webstatus_users{state="away"} 1`, `webstatus_users{state="dnd"} 0`,
 		`webstatus_http_requests_total{representation="page",status="2xx"} 1`, `webstatus_http_requests_total{representation="json",status="2xx"} 1`,
 		`webstatus_http_requests_total{representation="svg",status="4xx"} 1`, `webstatus_http_requests_total{representation="index",status="2xx"} 1`,
-		`webstatus_http_requests_total{representation="none",status="4xx"} 1`, `webstatus_http_requests_total{representation="compatible",status="2xx"} 1`,
+		`webstatus_http_requests_total{representation="none",status="4xx"} 1`, `webstatus_http_requests_total{representation="legacy",status="2xx"} 1`,
 		`webstatus_stanzas_received_total{kind="presence"} 2`, "webstatus_event_streams 0", "webstatus_database_failing 0", "# TYPE webstatus_database_transaction_seconds histogram",
 		"go_goroutines ", "process_open_fds ", `webstatus_build_info{goversion=`} {
 		if !strings.Contains(body, line) {

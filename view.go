@@ -117,14 +117,14 @@ func (s *snapshot) view(f freshness, lang *catalog, message int) view {
 		v.Ago = f.active.in(lang)
 		v.LastActive = lang.text("page.active", "ago", v.Ago)
 	}
-	v.Label = lang.text("state." + string(v.State))
+	v.Label = lang.Text("state." + string(v.State))
 	return v.only(s.options | fieldsAlwaysShown)
 }
 
 // viewResources returns the connected resources, each with its first message.
 func viewResources(resources []Presence, lang *catalog) (shown []viewResource) {
 	for _, p := range resources {
-		r := viewResource{Name: p.Resource, State: p.State, Label: lang.text("state." + string(p.State)), Priority: p.Priority}
+		r := viewResource{Name: p.Resource, State: p.State, Label: lang.Text("state." + string(p.State)), Priority: p.Priority}
 		if len(p.Messages) > 0 {
 			r.Message = p.Messages[0].Body
 		}
@@ -189,7 +189,7 @@ func parseFields(names string) (s fieldSet) {
 }
 
 // unknownView is shown at an address that belongs to nobody.
-func unknownView(lang *catalog) view { return view{State: Unknown, Label: lang.text("state.unknown")} }
+func unknownView(lang *catalog) view { return view{State: Unknown, Label: lang.Text("state.unknown")} }
 
 // aggregate sums up several users: the most available state, and how many of them are online.
 func aggregate(views []view) view {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"image/png"
 	"math"
 	"net/url"
 	"slices"
@@ -9,7 +10,7 @@ import (
 	"strings"
 )
 
-// A badgeStyle is how a status looks as an image.
+// A badgeStyle is a value of ?style= of an image.
 type badgeStyle string
 
 // The styles of badges.
@@ -21,11 +22,11 @@ const (
 	styleCard       badgeStyle = "card"
 )
 
-// badgeStyles are those that can be asked for. An address that asks for none, or for "flat", gets the flat one.
+// badgeStyles are the styles that a query can name. Without one of them, as with "flat", a badge is flat.
 var badgeStyles = []badgeStyle{styleFlatSquare, stylePlastic, styleDot, styleCard}
 
-// statePaints are the colours of the states, as the pages have them.
-var statePaints = map[State]paint{
+// stateColors are the colors of the states, the same as in templates/status.css.
+var stateColors = map[State]colorPair{
 	Chat:         {rgb(0x1a7f4b), rgb(0x46c183)},
 	Available:    {rgb(0x1a7f4b), rgb(0x46c183)},
 	Away:         {rgb(0xa86500), rgb(0xefb042)},
@@ -35,18 +36,18 @@ var statePaints = map[State]paint{
 	Unknown:      {rgb(0x667182), rgb(0x97a3b3)},
 }
 
-// Colours of cards, as the pages have them.
+// Colors of cards, the same as in templates/status.css.
 var (
-	cardGround = paint{rgb(0xffffff), rgb(0x1c222b)}
-	cardEdge   = paint{rgb(0xdde2ea), rgb(0x2f3845)}
-	cardText   = paint{rgb(0x1d2430), rgb(0xeceff4)}
-	cardSoft   = paint{rgb(0x5a6473), rgb(0xa3adbb)}
-	onState    = paint{rgb(0xffffff), rgb(0x12161c)} // what stands on a state's colour
+	cardGround = colorPair{rgb(0xffffff), rgb(0x1c222b)}
+	cardEdge   = colorPair{rgb(0xdde2ea), rgb(0x2f3845)}
+	cardText   = colorPair{rgb(0x1d2430), rgb(0xeceff4)}
+	cardSoft   = colorPair{rgb(0x5a6473), rgb(0xa3adbb)}
+	onState    = colorPair{rgb(0xffffff), rgb(0x12161c)} // text and glyphs on the color of a state
 	white      = solid(0xffffff)
-	labelGrey  = solid(0x4a4f57)
+	labelGray  = solid(0x4a4f57)
 )
 
-// glyphs tell the states apart for those who do not see colours: lines in a square of 24.
+// glyphs tell the states apart without colors (WCAG 2.2 §1.4.1): lines in a square of 24.
 var glyphs = map[State][][]point{
 	Chat:         {{{6.5, 7.5}, {17.5, 7.5}, {17.5, 14.5}, {11.5, 14.5}, {8.5, 17.5}, {8.5, 14.5}, {6.5, 14.5}, {6.5, 7.5}}},
 	Available:    {{{7, 12.5}, {10.5, 16}, {17, 9}}},
@@ -58,79 +59,80 @@ var glyphs = map[State][][]point{
 		{{12, 16.7}, {12, 17}}},
 }
 
-// arc returns points of an arc, from one angle to another in degrees, clockwise from the right.
-func arc(centre point, radius, from, to float64) (points []point) {
+// arc returns points on an arc between two angles, in degrees clockwise from the right.
+func arc(center point, radius, from, to float64) (points []point) {
 	const steps = 12
 	for i := range steps + 1 {
 		a := (from + (to-from)*float64(i)/steps) * math.Pi / 180
-		points = append(points, point{centre.x + radius*math.Cos(a), centre.y + radius*math.Sin(a)})
+		points = append(points, point{center.x + radius*math.Cos(a), center.y + radius*math.Sin(a)})
 	}
 	return points
 }
 
-// mark draws a state: a disc with its glyph, or a ring for those who are not there.
-func mark(state State, centre point, radius float64) []part {
+// stateMark draws a state: a disc with its glyph, or a ring for states that are not online.
+func stateMark(state State, center point, radius float64) []shape {
 	scale := radius / 11
 	var paths [][]point
 	for _, path := range glyphs[state] {
 		var moved []point
 		for _, p := range path {
-			moved = append(moved, point{centre.x + (p.x-12)*scale, centre.y + (p.y-12)*scale})
+			moved = append(moved, point{center.x + (p.x-12)*scale, center.y + (p.y-12)*scale})
 		}
 		paths = append(paths, moved)
 	}
 	glyph := lines{paths: paths, stroke: 2.2 * scale, fill: onState}
 	if state.Online() {
-		return []part{disc{centre: centre, radius: radius, fill: statePaints[state]}, glyph}
+		return []shape{disc{center: center, radius: radius, fill: stateColors[state]}, glyph}
 	}
-	glyph.fill = statePaints[state]
-	return []part{disc{centre: centre, radius: radius, line: 2 * scale, fill: statePaints[state]}, glyph}
+	glyph.fill = stateColors[state]
+	return []shape{disc{center: center, radius: radius, line: 2 * scale, fill: stateColors[state]}, glyph}
 }
 
-// A look is what an address asks for besides the status itself.
-type look struct {
+// imageOptions are what the query of an image's address can ask for.
+type imageOptions struct {
 	style    badgeStyle
-	label    string // what stands before the state
-	labelled bool   // there is a label, which may be empty
+	label    string // text before the state
+	labelled bool   // the query names a label, which may be empty
 	size     int    // height in pixels, 0 for the natural one
 	theme    theme
-	fields   fieldSet // parts of the status that are wanted
-	shields  bool     // JSON as shields.io wants it
 }
 
-// parseLook reads the query of an address. What makes no sense is as if it were not there, since an image is to be an image.
-func parseLook(query url.Values) (l look) {
+// parseImageOptions reads a query. A value that makes no sense is ignored, since a site that asks for an image must get one.
+func parseImageOptions(query url.Values) (o imageOptions) {
 	if s := badgeStyle(query.Get("style")); slices.Contains(badgeStyles, s) {
-		l.style = s
+		o.style = s
 	}
 	if query.Has("label") {
-		l.label, l.labelled = singleLine(query.Get("label"), maxLabel), true
+		o.label, o.labelled = singleLine(query.Get("label"), maxLabel), true
 	}
 	if size, err := strconv.Atoi(query.Get("size")); err == nil {
-		l.size = min(max(size, minSize), maxSize)
+		o.size = min(max(size, minSize), maxSize)
 	}
+	o.theme = parseTheme(query)
+	return o
+}
+
+func parseTheme(query url.Values) theme {
 	if t := theme(query.Get("theme")); t == themeLight || t == themeDark {
-		l.theme = t
+		return t
 	}
-	l.fields = parseFields(query.Get("parts"))
-	l.shields = query.Get("format") == "shields"
-	return l
+	return themeAuto
 }
 
-// labelOr returns the label, or another if there is none.
-func (l look) labelOr(other string) string {
-	if l.labelled {
-		return l.label
+// labelOr returns the label, or a default if the query names none.
+func (o imageOptions) labelOr(label string) string {
+	if o.labelled {
+		return o.label
 	}
-	return other
+	return label
 }
 
-// height returns the height in pixels of a picture.
-func (l look) height(p *picture) float64 {
-	if l.size > 0 {
-		return float64(l.size)
+// height returns the height in pixels that a drawing is wanted at.
+func (o imageOptions) height(d *drawing) float64 {
+	if o.size > 0 {
+		return float64(o.size)
 	}
-	return p.height
+	return d.height
 }
 
 const (
@@ -144,18 +146,18 @@ const (
 	plasticHeight = 18
 )
 
-// badge draws a status.
-func badge(v view, l look) *picture {
-	switch l.style {
+// badge draws a view as a badge or a card.
+func badge(v view, o imageOptions) *drawing {
+	switch o.style {
 	case styleDot:
-		return &picture{width: badgeHeight, height: badgeHeight, title: title(l.label, v), parts: mark(v.State, point{10, 10}, 9.2)}
+		return &drawing{width: badgeHeight, height: badgeHeight, title: title(o.label, v), shapes: stateMark(v.State, point{10, 10}, 9.2)}
 	case styleCard:
-		return card(v, l)
+		return card(v, o)
 	}
-	return twoParts(v, l)
+	return labelBadge(v, o)
 }
 
-// title is what a badge says to those who do not see it.
+// title returns the alternative text of a badge.
 func title(label string, v view) string {
 	if label = cmp.Or(label, v.Nick); label != "" {
 		return label + ": " + v.Label
@@ -163,70 +165,70 @@ func title(label string, v view) string {
 	return v.Label
 }
 
-// twoParts draws the badge that code hosts have made common: a label, and the state on its colour.
-func twoParts(v view, l look) *picture {
+// labelBadge draws the badge that is common on code hosts: a label, and the state on its color.
+func labelBadge(v view, o imageOptions) *drawing {
 	const margin = 6
-	p := &picture{height: badgeHeight, title: title(l.labelOr(defaultLabel), v)}
+	d := &drawing{height: badgeHeight, title: title(o.labelOr(defaultLabel), v)}
 	radius, baseline := 3.0, 14.0
-	switch l.style {
+	switch o.style {
 	case styleFlatSquare:
 		radius = 0
 	case stylePlastic:
-		p.height, radius, baseline = plasticHeight, 4, 13
+		d.height, radius, baseline = plasticHeight, 4, 13
 	}
-	shadowed := l.style != styleFlatSquare
-	label := text{at: point{margin, baseline}, size: 11, string: l.labelOr(defaultLabel), fill: white, shadow: shadowed}
+	shadowed := o.style != styleFlatSquare
+	label := text{at: point{margin, baseline}, size: 11, string: o.labelOr(defaultLabel), fill: white, shadow: shadowed}
 	left := 0.0
 	if label.string != "" {
 		left = math.Ceil(label.width()) + 2*margin - 1
 	}
 	state := text{at: point{left + margin, baseline}, size: 11, string: v.Label, fill: white, shadow: shadowed}
 	right := math.Ceil(state.width()) + 2*margin
-	p.width = left + right
+	d.width = left + right
 	if label.string != "" {
-		p.parts = append(p.parts, box{0, 0, left, p.height, radius, true, false, labelGrey})
+		d.shapes = append(d.shapes, box{0, 0, left, d.height, radius, true, false, labelGray})
 	}
-	p.parts = append(p.parts, box{left, 0, right, p.height, radius, label.string == "", true, paint{statePaints[v.State].light, statePaints[v.State].light}})
-	whole := box{0, 0, p.width, p.height, radius, true, true, paint{}}
-	switch l.style {
+	d.shapes = append(d.shapes, box{left, 0, right, d.height, radius, label.string == "", true, colorPair{stateColors[v.State].light, stateColors[v.State].light}})
+	whole := box{0, 0, d.width, d.height, radius, true, true, colorPair{}}
+	switch o.style {
 	case styleFlat:
-		p.parts = append(p.parts, shade{whole, .08, -.08})
+		d.shapes = append(d.shapes, shade{whole, .08, -.08})
 	case stylePlastic:
-		p.parts = append(p.parts, shade{whole, .35, -.3})
+		d.shapes = append(d.shapes, shade{whole, .35, -.3})
 	}
 	if label.string != "" {
-		p.parts = append(p.parts, label)
+		d.shapes = append(d.shapes, label)
 	}
-	p.parts = append(p.parts, state)
-	return p
+	d.shapes = append(d.shapes, state)
+	return d
 }
 
-// card draws a wide picture with all that is shown.
-func card(v view, l look) *picture {
-	p := &picture{width: cardWidth, height: cardHeight, title: title(l.label, v), parts: []part{
+// card draws a card with the name, the state and further fields.
+func card(v view, o imageOptions) *drawing {
+	d := &drawing{width: cardWidth, height: cardHeight, title: title(o.label, v), shapes: []shape{
 		box{0, 0, cardWidth, cardHeight, 12, true, true, cardEdge},
 		box{1, 1, cardWidth - 2, cardHeight - 2, 11, true, true, cardGround},
 	}}
 	const faceX, faceY, left, right = 42, 40, 84, 16
 	if v.Avatar != nil {
-		p.parts = append(p.parts, portrait{point{faceX, faceY}, 27, v.Avatar.Data}, disc{centre: point{faceX + 20, faceY + 19}, radius: 11.5, fill: cardGround})
-		p.parts = append(p.parts, mark(v.State, point{faceX + 20, faceY + 19}, 9.5)...)
+		d.shapes = append(d.shapes, portrait{point{faceX, faceY}, 27, v.Avatar.Data}, disc{center: point{faceX + 20, faceY + 19}, radius: 11.5, fill: cardGround})
+		d.shapes = append(d.shapes, stateMark(v.State, point{faceX + 20, faceY + 19}, 9.5)...)
 	} else {
-		p.parts = append(p.parts, mark(v.State, point{faceX, faceY}, 24)...)
+		d.shapes = append(d.shapes, stateMark(v.State, point{faceX, faceY}, 24)...)
 	}
-	rows := cardRows(v, cmp.Or(l.label, v.Nick))
+	rows := cardRows(v, cmp.Or(o.label, v.Nick))
 	y := (cardHeight - 19*float64(len(rows)) + 15) / 2
 	for _, row := range rows {
 		row.at = point{left, y + 5}
-		p.parts = append(p.parts, row.fits(cardWidth-left-right))
+		d.shapes = append(d.shapes, row.fits(cardWidth-left-right))
 		y += 19
 	}
-	return p
+	return d
 }
 
-// cardRows are the lines of a card: who, the state, and the message or when the person was there last.
+// cardRows returns the lines of a card, at most three: the name, the state, and the message, the last activity or the JID.
 func cardRows(v view, name string) (rows []text) {
-	big := text{size: 16, bold: true, string: v.Label, fill: statePaints[v.State]}
+	big := text{size: 16, bold: true, string: v.Label, fill: stateColors[v.State]}
 	if name != "" {
 		rows = append(rows, text{size: 16, bold: true, string: name, fill: cardText})
 		big.size = 13
@@ -238,4 +240,22 @@ func cardRows(v view, name string) (rows []text) {
 		}
 	}
 	return rows
+}
+
+// avatarPlaceholder draws the avatar of a user who shows none: a head and shoulders.
+func avatarPlaceholder() *drawing {
+	return &drawing{width: avatarSize, height: avatarSize, shapes: []shape{
+		disc{center: point{40, 40}, radius: 40, fill: solid(0x97a3b3)},
+		disc{center: point{40, 31}, radius: 14, fill: white},
+		box{16, 50, 48, 34, 17, true, true, white},
+	}}
+}
+
+// serviceAvatar returns the avatar of the service itself, a tick on a green disc, as a PNG of 96 × 96 pixels.
+func serviceAvatar() ([]byte, error) {
+	d := &drawing{width: 96, height: 96, shapes: []shape{
+		disc{center: point{48, 48}, radius: 46, fill: solid(0x1a7f4b)},
+		lines{paths: [][]point{{{28, 50}, {42, 64}, {69, 35}}}, stroke: 10, fill: solid(0xffffff)},
+	}}
+	return d.writePNG(new(png.Encoder), themeLight, d.height)
 }

@@ -1,106 +1,135 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/binary"
+	"net/http"
 	"strconv"
-	"sync"
-	"weak"
+	"strings"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/maypok86/otter/v2"
 )
 
-// A rendering is one representation of a snapshot, ready to be sent. It never changes.
+// A rendering is one representation, ready to be sent. It is immutable. The values of its headers are prepared, since building
+// them costs more than all else that a cached response needs.
 type rendering struct {
-	renderingKey
-	body   []byte
-	etag   []string // as the header's values
-	length []string // of the body, the same
-	next   weak.Pointer[rendering]
-	count  int // of those that follow
-
-	zip     sync.Once
-	zipped  []byte // by gzip, once that has been asked for
-	zipTag  []string
-	zipSize []string
-}
-
-type renderingKey struct {
-	as        *format
-	lang      *catalog
-	message   int // its index
-	freshness freshness
-	look      look
+	format      *format
+	body        []byte   // compressed if encoding says so
+	encoding    []string // nil for identity
+	contentType []string
+	vary        []string // nil for none
+	etag        []string
+	length      []string  // of body, in bytes
+	values      [2]string // of etag and length
 }
 
 const (
-	maxRenderings = 24  // of one snapshot that are looked through, since strangers choose how many there are
-	minZipping    = 600 // bytes
+	// minCompressible is the size in bytes from which on gzip saves a packet or so and not just its own header.
+	minCompressible = 600
+	// gzipSuffix tells the entity tag of a compressed body from that of the same body without compression (RFC 9110 §8.8.3.3).
+	gzipSuffix = "-gzip"
 )
 
-// made returns a representation that has been made before and is still there, else nil.
-func (s *snapshot) made(key renderingKey) *rendering {
-	return nil
-}
-
-// render makes a representation, and keeps it for as long as the cache has room.
-func (s *snapshot) render(key renderingKey, r *renderer) (*rendering, error) {
-	n, err := r.render(key, []view{s.view(key.freshness, key.lang, key.message)}, false)
-	if err != nil {
-		return nil, err
+// newRendering returns a body with its headers, compressed if wanted and worth it.
+func newRendering(f *format, body []byte, compress bool) *rendering {
+	n := &rendering{format: f, contentType: f.contentType}
+	if n.contentType == nil {
+		n.contentType = []string{http.DetectContentType(body)}
 	}
-	return n, nil
-}
-
-// A cache keeps the newest renderings in memory. Snapshots refer to them weakly: what has had to go is made again when somebody asks
-// for it, so that readers of many pages cost time, not memory.
-type cache struct {
-	mu   sync.Mutex
-	all  []*rendering // the oldest first
-	size int          // in bytes, about
-	max  int          // the same
-}
-
-const maxCache = 16 << 20 // bytes
-
-func (c *cache) add(n *rendering) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.all = append(c.all, n)
-	for c.size += n.size(); c.size > c.max; {
-		c.size -= c.all[0].size()
-		c.all[0] = nil // the array goes on being there
-		c.all = c.all[1:]
+	var sum [8]byte
+	binary.BigEndian.PutUint64(sum[:], xxhash.Sum64(body))
+	tag := append(make([]byte, 0, 24), '"')
+	tag = base64.RawURLEncoding.AppendEncode(tag, sum[:])
+	compressible := f.compressible && len(body) >= minCompressible
+	switch {
+	case compressible && f.english:
+		n.vary = varyEncoding
+	case compressible:
+		n.vary = varyBoth
+	case !f.english:
+		n.vary = varyLanguage
 	}
-}
-
-// size is about what a rendering needs, in bytes.
-func (n *rendering) size() int {
-	const overhead = 500
-	if n.worthZipping() {
-		return overhead + len(n.body)*3/2
+	if compress && compressible {
+		body = compressGzip(body)
+		n.encoding = headerGzip
+		tag = append(tag, gzipSuffix...)
 	}
-	return overhead + len(n.body)
+	n.values = [2]string{string(append(tag, '"')), strconv.Itoa(len(body))}
+	n.body, n.etag, n.length = body, n.values[:1:1], n.values[1:]
+	return n
 }
 
-// worthZipping reports whether gzip makes the body much smaller.
-func (n *rendering) worthZipping() bool { return n.as.zips && len(n.body) >= minZipping }
+// matches reports whether an entity tag is that of the rendering or of the same one in another encoding: a client that has either
+// has this state.
+func (n *rendering) matches(tag string) bool { return withoutSuffix(tag) == withoutSuffix(n.values[0]) }
 
-// gzipped returns the body as gzip makes it, which is done when it is first asked for.
-func (n *rendering) gzipped() []byte {
-	n.zip.Do(func() {
-		var b bytes.Buffer
-		w := gzip.NewWriter(&b)
-		w.Write(n.body) // writing to a buffer cannot fail
-		w.Close()
-		n.zipped, n.zipTag, n.zipSize = b.Bytes(), []string{etag(n.body, "-gzip")}, []string{strconv.Itoa(b.Len())}
-	})
-	return n.zipped
+// withoutSuffix returns an entity tag without its last quote and the suffix of its encoding.
+func withoutSuffix(tag string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(tag, `"`), gzipSuffix)
 }
 
-func etag(body []byte, suffix string) string {
-	sum := binary.BigEndian.AppendUint64(nil, xxhash.Sum64(body))
-	return `"` + base64.RawURLEncoding.EncodeToString(sum) + suffix + `"`
+// A renderingKey identifies a rendering. It is hashed several times for each request, so it is small and without pointers into
+// the data of users.
+type renderingKey struct {
+	format   *format
+	lang     *catalog
+	person   personKey // of one person
+	people   string    // of several people: their personKeys, one after the other
+	options  string    // empty for the default
+	compress bool
+	many     bool
+}
+
+// A personKey identifies a view of one user. It holds the id of a snapshot instead of the snapshot itself, so that the cache keeps
+// no replaced snapshot, with its messages and its avatar, in memory.
+type personKey struct {
+	snapshot uint64 // 0 for the unknown view
+	message  int    // index
+	age      age
+	asOf     int64 // Unix time in nanoseconds
+	expired  bool
+}
+
+func newPersonKey(s *snapshot, f freshness, message int) personKey {
+	key := personKey{snapshot: s.id, message: message, age: f.active, expired: f.expired}
+	if !f.asOf.IsZero() {
+		key.asOf = f.asOf.UnixNano()
+	}
+	return key
+}
+
+// append appends the key to those of other people.
+func (k *personKey) append(b []byte) []byte {
+	b = binary.AppendUvarint(b, k.snapshot)
+	b = binary.AppendUvarint(b, uint64(k.message))
+	b = binary.AppendUvarint(b, uint64(k.age.count))
+	b = binary.AppendUvarint(b, uint64(k.age.unit))
+	b = binary.AppendVarint(b, k.asOf)
+	if k.expired {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// A renderingCache keeps the renderings that are asked for most, within a bound in bytes. A lookup takes less than
+// 0.1 µs, with no lock and no allocation. A rendering that several clients wait for is made once.
+type renderingCache struct {
+	*otter.Cache[renderingKey, *rendering]
+}
+
+const (
+	maxCacheWeight  = 16 << 20 // bytes
+	renderingWeight = 600      // of an entry besides its body: the rendering, the key and the cache's node, in bytes
+)
+
+func newRenderingCache(maxWeight uint64) *renderingCache {
+	return &renderingCache{otter.Must(&otter.Options[renderingKey, *rendering]{
+		MaximumWeight: maxWeight,
+		// Evictions take less time than waking a goroutine for them. Neither the weigher nor rendering may change the cache then.
+		Executor: func(task func()) { task() },
+		Weigher: func(key renderingKey, n *rendering) uint32 {
+			return uint32(renderingWeight + len(n.body) + len(key.people) + len(key.options))
+		},
+	})}
 }

@@ -5,99 +5,95 @@ import (
 	"image/color"
 )
 
-// A picture is a drawing that can be written as SVG and as PNG alike. Its lengths are in pixels at its natural size.
-type picture struct {
+// A drawing can be written as SVG and as PNG alike. Its lengths are pixels at its natural size.
+type drawing struct {
 	width, height float64
-	title         string // what it shows, for those who do not see it
-	parts         []part // from the back to the front
+	title         string  // alternative text
+	shapes        []shape // from back to front
 }
 
-// A part of a picture can be written in both formats.
-type part interface {
+// A shape is one element of a drawing.
+type shape interface {
 	svg(s *svgWriter)
 	png(c *canvas)
 }
 
-// A theme says for which background a picture or a page is.
+// A theme is the kind of background that a drawing or a page is for.
 type theme string
 
-// The themes. The automatic one follows the reader's system, where the format can.
+// The themes. The automatic one follows the client's system, where the format can: a PNG is light then.
 const (
 	themeAuto  theme = ""
 	themeLight theme = "light"
 	themeDark  theme = "dark"
 )
 
-// A paint is a colour for light and one for dark backgrounds.
-type paint struct{ light, dark color.NRGBA }
+// A colorPair is a color for light and one for dark backgrounds.
+type colorPair struct{ light, dark color.NRGBA }
 
-// rgb makes a colour of 0xRRGGBB.
+// rgb returns the color 0xRRGGBB.
 func rgb(hex uint32) color.NRGBA {
 	return color.NRGBA{uint8(hex >> 16), uint8(hex >> 8), uint8(hex), 0xff}
 }
 
-// solid is the same on all backgrounds.
-func solid(hex uint32) paint { return paint{rgb(hex), rgb(hex)} }
+// solid returns a pair of the same color for all backgrounds.
+func solid(hex uint32) colorPair { return colorPair{rgb(hex), rgb(hex)} }
 
-func (p paint) in(t theme) color.NRGBA {
+// in returns the color for a theme.
+func (p colorPair) in(t theme) color.NRGBA {
 	if t == themeDark {
 		return p.dark
 	}
 	return p.light
 }
 
-func hexColour(c color.NRGBA) string { return "#" + hex.EncodeToString([]byte{c.R, c.G, c.B}) }
+// hexColor returns a color as #rrggbb, without its opacity.
+func hexColor(c color.NRGBA) string { return "#" + hex.EncodeToString([]byte{c.R, c.G, c.B}) }
 
-// A point is a place in a picture, from its top left.
+// A point is a position, from the top left.
 type point struct{ x, y float64 }
 
 // A box is a rectangle with round corners.
 type box struct {
 	x, y, w, h, radius float64
-	left, right        bool // on which sides the corners are round
-	fill               paint
+	left, right        bool // the corners on that side are round
+	fill               colorPair
 }
 
-// A shade darkens what is behind it from the top to the bottom.
+// A shade is a vertical gradient of white or black over the shapes behind it.
 type shade struct {
 	box
-	top, bottom float64 // opacity: above zero of white, below of black
+	top, bottom float64 // opacity: of white above zero, of black below
 }
 
-// A disc is a circle, filled, or drawn with a line of the given width.
+// A disc is a circle, filled or outlined.
 type disc struct {
-	centre point
+	center point
 	radius float64
-	line   float64 // 0 for filled
-	fill   paint
+	line   float64 // width of the outline; 0 for a filled disc
+	fill   colorPair
 }
 
-// Lines are drawn with round ends.
+// lines are polylines with round ends.
 type lines struct {
 	paths  [][]point
 	stroke float64 // width
-	fill   paint
+	fill   colorPair
 }
 
-// A text is one line.
+// A text is one line of text.
 type text struct {
-	at     point // where its baseline begins
+	at     point // start of the baseline
 	size   float64
 	bold   bool
 	string string
-	fill   paint
-	shadow bool // a soft one below it
+	fill   colorPair
+	shadow bool // a soft shadow below it
 }
 
-// A portrait is a round picture in the picture.
+// A portrait is an image cut to a circle.
 type portrait struct {
-	centre point
+	center point
 	radius float64
 	data   []byte // PNG or JPEG
 }
-
-// SVG.
-
-// PNG.
-
-// Text.

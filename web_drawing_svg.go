@@ -11,30 +11,33 @@ import (
 	"strings"
 )
 
+// An svgWriter collects the elements of a drawing.
 type svgWriter struct {
 	bytes.Buffer
 	theme  theme
-	paints []paint // those that have a class
-	count  int     // of ids
+	colors []colorPair // the pairs that have a class, by its number
+	count  int         // of ids
 }
 
-// writeSVG writes a picture at a height in pixels.
-func (p *picture) writeSVG(t theme, height float64) []byte {
+// writeSVG returns a drawing as SVG at a height in pixels.
+func (d *drawing) writeSVG(t theme, height float64) []byte {
 	s := &svgWriter{theme: t}
-	for _, part := range p.parts {
-		part.svg(s)
+	s.Grow(2 << 10) // for most
+	for _, shape := range d.shapes {
+		shape.svg(s)
 	}
 	var b bytes.Buffer
+	b.Grow(s.Len() + 1<<10)
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%s" height="%s" viewBox="0 0 %s %s" role="img" aria-label="%s"><title>%[5]s</title>`,
-		number(p.width*height/p.height), number(height), number(p.width), number(p.height), escaped(p.title))
-	if len(s.paints) > 0 {
+		number(d.width*height/d.height), number(height), number(d.width), number(d.height), escaped(d.title))
+	if len(s.colors) > 0 {
 		b.WriteString("<style>")
-		for i, p := range s.paints {
-			fmt.Fprintf(&b, ".f%d{fill:%s}.s%[1]d{stroke:%[2]s}", i, hexColour(p.light))
+		for i, p := range s.colors {
+			fmt.Fprintf(&b, ".f%d{fill:%s}.s%[1]d{stroke:%[2]s}", i, hexColor(p.light))
 		}
 		b.WriteString("@media(prefers-color-scheme:dark){")
-		for i, p := range s.paints {
-			fmt.Fprintf(&b, ".f%d{fill:%s}.s%[1]d{stroke:%[2]s}", i, hexColour(p.dark))
+		for i, p := range s.colors {
+			fmt.Fprintf(&b, ".f%d{fill:%s}.s%[1]d{stroke:%[2]s}", i, hexColor(p.dark))
 		}
 		b.WriteString("}</style>")
 	}
@@ -43,7 +46,7 @@ func (p *picture) writeSVG(t theme, height float64) []byte {
 	return b.Bytes()
 }
 
-// number writes a length as briefly as it can be.
+// number formats a length with at most two decimals.
 func number(f float64) string {
 	if whole := math.Trunc(f); whole == f {
 		return strconv.Itoa(int(whole))
@@ -57,21 +60,21 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// colour returns the attribute that paints a fill or a stroke: a class where the reader's system decides.
-func (s *svgWriter) colour(attribute string, p paint) string {
+// paint returns the attribute that colors a fill or a stroke: a class where the client's system decides between light and dark.
+func (s *svgWriter) paint(attribute string, p colorPair) string {
 	if s.theme != themeAuto || p.light == p.dark {
-		return fmt.Sprintf(`%s="%s"`, attribute, hexColour(p.in(s.theme)))
+		return fmt.Sprintf(`%s="%s"`, attribute, hexColor(p.in(s.theme)))
 	}
-	for i, known := range s.paints {
+	for i, known := range s.colors {
 		if known == p {
 			return fmt.Sprintf(`class="%c%d"`, attribute[0], i)
 		}
 	}
-	s.paints = append(s.paints, p)
-	return s.colour(attribute, p)
+	s.colors = append(s.colors, p)
+	return s.paint(attribute, p)
 }
 
-// outline is the box as the data of a path.
+// outline returns the edge of the box as path data (SVG 2 §9.3).
 func (b box) outline() string {
 	l, r := 0.0, 0.0
 	if b.left {
@@ -102,17 +105,17 @@ func (b box) outline() string {
 }
 
 func (b box) svg(s *svgWriter) {
-	fmt.Fprintf(s, `<path d="%s" %s/>`, b.outline(), s.colour("fill", b.fill))
+	fmt.Fprintf(s, `<path d="%s" %s/>`, b.outline(), s.paint("fill", b.fill))
 }
 
 func (sh shade) svg(s *svgWriter) {
 	s.count++
 	stop := func(at int, opacity float64) string {
-		colour := "#fff"
+		stopColor := "#fff"
 		if opacity < 0 {
-			colour = "#000"
+			stopColor = "#000"
 		}
-		return fmt.Sprintf(`<stop offset="%d" stop-color="%s" stop-opacity="%s"/>`, at, colour, number(math.Abs(opacity)))
+		return fmt.Sprintf(`<stop offset="%d" stop-color="%s" stop-opacity="%s"/>`, at, stopColor, number(math.Abs(opacity)))
 	}
 	fmt.Fprintf(s, `<linearGradient id="g%d" x2="0" y2="1">%s%s</linearGradient><path d="%s" fill="url(#g%[1]d)"/>`,
 		s.count, stop(0, sh.top), stop(1, sh.bottom), sh.outline())
@@ -120,14 +123,14 @@ func (sh shade) svg(s *svgWriter) {
 
 func (d disc) svg(s *svgWriter) {
 	if d.line == 0 {
-		fmt.Fprintf(s, `<circle cx="%s" cy="%s" r="%s" %s/>`, number(d.centre.x), number(d.centre.y), number(d.radius), s.colour("fill", d.fill))
+		fmt.Fprintf(s, `<circle cx="%s" cy="%s" r="%s" %s/>`, number(d.center.x), number(d.center.y), number(d.radius), s.paint("fill", d.fill))
 		return
 	}
-	fmt.Fprintf(s, `<circle cx="%s" cy="%s" r="%s" fill="none" stroke-width="%s" %s/>`, number(d.centre.x), number(d.centre.y),
-		number(d.radius-d.line/2), number(d.line), s.colour("stroke", d.fill))
+	fmt.Fprintf(s, `<circle cx="%s" cy="%s" r="%s" fill="none" stroke-width="%s" %s/>`, number(d.center.x), number(d.center.y),
+		number(d.radius-d.line/2), number(d.line), s.paint("stroke", d.fill))
 }
 
-// pathData is the lines as the data of a path.
+// pathData returns polylines as path data (SVG 2 §9.3).
 func pathData(paths [][]point) string {
 	var b strings.Builder
 	for _, path := range paths {
@@ -140,7 +143,7 @@ func pathData(paths [][]point) string {
 
 func (l lines) svg(s *svgWriter) {
 	fmt.Fprintf(s, `<path d="%s" fill="none" stroke-width="%s" stroke-linecap="round" stroke-linejoin="round" %s/>`,
-		pathData(l.paths), number(l.stroke), s.colour("stroke", l.fill))
+		pathData(l.paths), number(l.stroke), s.paint("stroke", l.fill))
 }
 
 func (t text) svg(s *svgWriter) {
@@ -149,19 +152,19 @@ func (t text) svg(s *svgWriter) {
 		weight = ` font-weight="700"`
 	}
 	write := func(dy float64, paint string) {
-		// With the length the text is as wide as measured, whatever font the reader has.
+		// textLength keeps the text as wide as measured, whichever font the client has.
 		fmt.Fprintf(s, `<text x="%s" y="%s" font-family="Helvetica,Arial,sans-serif" font-size="%s"%s textLength="%s" lengthAdjust="spacingAndGlyphs" %s>%s</text>`,
 			number(t.at.x), number(t.at.y+dy), number(t.size), weight, number(t.width()), paint, escaped(t.string))
 	}
 	if t.shadow {
 		write(1, `fill="#010101" fill-opacity=".3" aria-hidden="true"`)
 	}
-	write(0, s.colour("fill", t.fill))
+	write(0, s.paint("fill", t.fill))
 }
 
 func (p portrait) svg(s *svgWriter) {
 	s.count++
 	fmt.Fprintf(s, `<clipPath id="p%d"><circle cx="%s" cy="%s" r="%s"/></clipPath><image x="%s" y="%s" width="%s" height="%[7]s" clip-path="url(#p%[1]d)" href="data:%s;base64,%s"/>`,
-		s.count, number(p.centre.x), number(p.centre.y), number(p.radius), number(p.centre.x-p.radius), number(p.centre.y-p.radius), number(2*p.radius),
+		s.count, number(p.center.x), number(p.center.y), number(p.radius), number(p.center.x-p.radius), number(p.center.y-p.radius), number(2*p.radius),
 		http.DetectContentType(p.data), base64.StdEncoding.EncodeToString(p.data))
 }

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/text/width"
 )
 
-// A typeface is a font whose common characters have been measured.
+// A typeface is a font with the widths of its common characters.
 type typeface struct {
 	*sfnt.Font
-	widths [0x500]float64 // of the characters up to Cyrillic, in parts of the size; 0 for those that it does not have
+	widths [0x500]float64 // by character, up to Cyrillic, at size 1; 0 for characters that the font lacks
 }
 
 var (
@@ -36,7 +36,7 @@ func newTypeface(ttf []byte) *typeface {
 	return f
 }
 
-// measure returns how wide a character is, in parts of the size; 0 if the font does not have it.
+// measure returns the width of a character at size 1; 0 if the font lacks it.
 func (f *typeface) measure(r rune) float64 {
 	var buffer sfnt.Buffer
 	const unit = 1000
@@ -65,12 +65,12 @@ func (t text) face() *typeface {
 	return regularFace()
 }
 
-// width measures the text with the font's own metrics, and guesses where the font has no such character.
+// width returns the width of the text by the font's metrics. Characters that the font lacks are guessed.
 func (t text) width() (w float64) {
 	f := t.face()
 	for _, r := range t.string {
-		if own := f.width(r); own > 0 {
-			w += own
+		if known := f.width(r); known > 0 {
+			w += known
 			continue
 		}
 		switch width.LookupRune(r).Kind() {
@@ -83,7 +83,7 @@ func (t text) width() (w float64) {
 	return w * t.size
 }
 
-// fits cuts a text to a width in pixels.
+// fits shortens a text to a width in pixels.
 func (t text) fits(w float64) text {
 	if t.width() <= w {
 		return t
@@ -97,7 +97,7 @@ func (t text) fits(w float64) text {
 	return t
 }
 
-// canDraw reports whether our fonts have every character of a text; a reader's have more.
+// canDraw reports whether the embedded fonts have every character of a text. In SVG the client's fonts do.
 func canDraw(s string) bool {
 	for _, r := range s {
 		if regularFace().width(r) == 0 {

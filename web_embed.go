@@ -13,48 +13,66 @@ import (
 type embedPage struct {
 	Lang      *catalog
 	Languages []*catalog // to choose from
-	Theme     theme
 	Asked     embedQuery
 	Styles    []badgeStyle
-	Parts     []embedPart
+	Fields    []embedField
 	Page      string // relative address of the page, with the query
 	Image     string // the same of the image
-	IsHidden  bool   // the address has the JID in it, which is not to be shown: the reader's browser puts it in
+	IsHidden  bool   // the address contains the JID, which is not shown: a script puts it in, from the browser's own
 	Snippets  []snippet
 	Style     template.CSS
 	Script    template.JS
 }
 
-// An embedQuery is what the form of the page sends.
+// An embedQuery holds the values of the page's form.
 type embedQuery struct {
 	Style, Label, Size, Theme, Lang string
 }
 
-// An embedPart is a part of the status that can be chosen.
-type embedPart struct {
-	Name    string
+// An embedField is a field that can be selected.
+type embedField struct {
+	Name    string // in ?parts=
 	Label   string
 	Checked bool
 }
 
-// A snippet is something to copy into another site.
+// A snippet is text to copy into another site.
 type snippet struct {
 	Name string
 	Text string
 }
 
-// embed answers with the page that shows how a status looks elsewhere, and what to copy for that.
-func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string, people []*entry, many bool) {
-	maker := w.renderer.Load()
+// embed sends the page that previews a status as other sites can show it, with snippets to copy. It is not cached, since it
+// depends on the address and the whole query.
+func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string) {
+	people, many := w.lookUpAll(address, nil)
+	if people == nil {
+		w.notFound(rw, r)
+		return
+	}
+	var n *rendering
+	err := w.limits.render(r.Context(), w.client(r), formatEmbed.slot, func() error {
+		renderer := w.renderer.Load()
+		body, err := renderer.page("embed.html", w.embedPage(renderer, r, address, people, many))
+		n = newRendering(formatEmbed, body, acceptsGzip(r))
+		return err
+	})
+	if err != nil {
+		w.fail(rw, r, formatEmbed, err)
+		return
+	}
+	w.send(rw, r, n, http.StatusOK, true)
+}
+
+func (w *website) embedPage(renderer *renderer, r *http.Request, address string, people []*entry, many bool) embedPage {
 	query := r.URL.Query()
-	page := embedPage{Lang: maker.languages.match(accepted(r)), Languages: maker.languages.all, Styles: append([]badgeStyle{"flat"}, badgeStyles...),
+	page := embedPage{Lang: renderer.languages.match(acceptedLanguages(r, query)), Languages: renderer.languages.all, Styles: append([]badgeStyle{"flat"}, badgeStyles...),
 		Asked: embedQuery{query.Get("style"), singleLine(query.Get("label"), maxLabel), query.Get("size"), query.Get("theme"), query.Get("lang")},
-		Style: template.CSS(maker.sources["index.css"]), Script: template.JS(maker.sources["embed.js"])}
-	page.Theme = parseLook(query).theme
+		Style: template.CSS(renderer.sources["index.css"]), Script: template.JS(renderer.sources["embed.js"])}
 	chosen := parseFields(strings.Join(query["parts"], ","))
 	for i, f := range fields {
 		if f.query != "" && f.option != "" {
-			page.Parts = append(page.Parts, embedPart{f.query, page.Lang.text("option." + f.option), query.Has("parts") && chosen.has(i)})
+			page.Fields = append(page.Fields, embedField{f.query, page.Lang.text("option." + f.option), query.Has("parts") && chosen.has(i)})
 		}
 	}
 	for i, one := range strings.Split(address, ",") {
@@ -67,64 +85,55 @@ func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string,
 	if page.IsHidden {
 		address = "ID"
 	}
-	page.snippets(w.baseURL, address, chosen, many)
-	body, err := maker.page("embed.html", page)
-	if err != nil {
-		w.fail(rw, err)
-		return
-	}
-	h := rw.Header()
-	h["Content-Type"] = typeHTML
-	h["Cache-Control"] = noStore
-	h["Vary"] = byHeaders
-	h["Content-Security-Policy"] = maker.embedPolicy
-	h["X-Content-Type-Options"] = noSniff
-	h["Referrer-Policy"] = noReferrer
-	w.send(rw, r, body)
+	page.addSnippets(w.baseURL, address, chosen, many)
+	return page
 }
 
-// snippets fills in what is to be copied, and the addresses of what is previewed.
-func (page *embedPage) snippets(baseURL, address string, chosen fieldSet, many bool) {
-	var names []string
-	if chosen != allFields {
-		for i, f := range fields {
-			if f.query != "" && chosen.has(i) {
-				names = append(names, f.query)
-			}
-		}
-		names = append(names, "since")
-	}
+// addSnippets adds the snippets, and the addresses of the previews.
+func (page *embedPage) addSnippets(baseURL, address string, chosen fieldSet, many bool) {
+	parts := partsQuery(chosen)
 	asked := page.Asked
-	pageQuery := encodeQuery("theme", asked.Theme, "lang", asked.Lang, "parts", strings.Join(names, ","))
 	style := asked.Style
 	if style == "flat" {
 		style = ""
 	}
-	imageQuery := encodeQuery("style", style, "label", asked.Label, "size", asked.Size, "theme", asked.Theme, "lang", asked.Lang, "parts", strings.Join(names, ","))
-	page.Page, page.Image = "../"+last(address)+pageQuery, "../"+last(address)+".svg"+imageQuery
-	base := baseURL + "/status/" + url.PathEscape(address)
-	base = strings.ReplaceAll(base, "%2C", ",")
-	target, image, picture := base+pageQuery, base+".svg"+imageQuery, base+".png"+imageQuery
+	pageQuery := encodeQuery("theme", asked.Theme, "lang", asked.Lang, "parts", parts)
+	imageQuery := encodeQuery("style", style, "label", asked.Label, "size", asked.Size, "theme", asked.Theme, "lang", asked.Lang, "parts", parts)
+	relative := "../" + address[strings.LastIndexByte(address, '/')+1:]
+	page.Page, page.Image = relative+pageQuery, relative+".svg"+imageQuery
+	base := baseURL + statusPath + strings.ReplaceAll(url.PathEscape(address), "%2C", ",")
+	target, svg, png := base+pageQuery, base+".svg"+imageQuery, base+".png"+imageQuery
 	height := 60
 	if many {
 		height = 180
 	}
 	page.Snippets = []snippet{
 		{"HTML <iframe>", fmt.Sprintf(`<iframe src="%s" width="200" height="%d" style="border:0" title="XMPP"></iframe>`, html.EscapeString(target), height)},
-		{"HTML <img>", fmt.Sprintf(`<a href="%s"><img src="%s" alt="XMPP"></a>`, html.EscapeString(target), html.EscapeString(image))},
+		{"HTML <img>", fmt.Sprintf(`<a href="%s"><img src="%s" alt="XMPP"></a>`, html.EscapeString(target), html.EscapeString(svg))},
 		{"HTML <script>", fmt.Sprintf("<span data-webstatus=\"label\"></span>\n<script src=\"%s\" async></script>", html.EscapeString(base+".js"+encodeQuery("lang", asked.Lang)))},
-		{"Markdown", fmt.Sprintf("[![XMPP](%s)](%s)", image, target)},
-		{"BBCode", fmt.Sprintf("[url=%s][img]%s[/img][/url]", target, picture)},
-		{"reStructuredText", fmt.Sprintf(".. image:: %s\n   :target: %s\n   :alt: XMPP", image, target)},
-		{"MediaWiki", fmt.Sprintf("[%s %s]", target, picture)},
-		{"DokuWiki", fmt.Sprintf("[[%s|{{%s}}]]", target, picture)},
+		{"Markdown", fmt.Sprintf("[![XMPP](%s)](%s)", svg, target)},
+		{"BBCode", fmt.Sprintf("[url=%s][img]%s[/img][/url]", target, png)},
+		{"reStructuredText", fmt.Sprintf(".. image:: %s\n   :target: %s\n   :alt: XMPP", svg, target)},
+		{"MediaWiki", fmt.Sprintf("[%s %s]", target, png)},
+		{"DokuWiki", fmt.Sprintf("[[%s|{{%s}}]]", target, png)},
 	}
 }
 
-// last is what stands behind the last slash.
-func last(address string) string { return address[strings.LastIndexByte(address, '/')+1:] }
+// partsQuery returns a set as the value of ?parts=; empty for all fields. It names since, which the form does not offer, last.
+func partsQuery(s fieldSet) string {
+	if s == allFields {
+		return ""
+	}
+	var names []string
+	for i, f := range fields {
+		if f.query != "" && f.option != "" && s.has(i) {
+			names = append(names, f.query)
+		}
+	}
+	return strings.Join(append(names, fields[fieldSince].query), ",")
+}
 
-// encodeQuery makes the query of an address of names and values, without those that are empty.
+// encodeQuery returns a query with a leading question mark, of names and values that alternate. Empty values are left out.
 func encodeQuery(namesAndValues ...string) string {
 	var b strings.Builder
 	for i := 0; i < len(namesAndValues); i += 2 {

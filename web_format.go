@@ -1,212 +1,210 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"encoding/xml"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
 	"strings"
 )
 
-// A format is a form that a status is shown in.
+// A format is one representation of a status. This table is the only place that knows what sets formats apart: a new one takes a
+// row here and a function that writes it, and gets caching, conditional requests, compression and limits like all others.
 type format struct {
-	extension   string // of the address
-	contentType []string
-	cache       []string // Cache-Control
-	zips        bool     // it gets much smaller by gzip
-	write       func(r *renderer, key renderingKey, views []view, many bool) ([]byte, error)
+	routes       routes
+	name         string // in addresses of its routes: the extension without its dot, or the last segment of a module's path
+	metric       string // value of the label "representation"
+	contentType  []string
+	cacheControl []string
+	policy       policy
+	compressible bool // gzip makes it much smaller
+	anyOrigin    bool // scripts of all sites may read it (CORS)
+	noSniff      bool // sends X-Content-Type-Options
+	noReferrer   bool // sends Referrer-Policy, in pages that link to others
+	english      bool // in English for all clients, as the modules were
+	unknown      int  // status of an unknown view at an address that belongs to nobody; 0 for the not-found page
+	slot         slotClass
+	options      func(url.Values) (renderOptions, error) // reads the query; nil if the format has no options
+	write        func(r *renderer, spec *renderSpec, views []view) ([]byte, error)
 }
 
-// How long others may keep an answer. Pages and scripts hear of changes by themselves; an image is asked for again by those who
-// look at the site that it is on, and by proxies of code hosts.
+// Routes are sets of addresses with their own names of formats.
+type routes uint8
+
+const (
+	routesStatus   routes = 1 + iota // /status/ID.NAME
+	routesProsody                    // /status/JID/NAME
+	routesEjabberd                   // /presence/jid/USER/HOST/NAME
+)
+
+// Values of headers. All responses share them, so they must not be changed.
 var (
-	cacheData  = []string{"max-age=2, stale-while-revalidate=5"}
-	cacheImage = []string{"max-age=20, stale-while-revalidate=30"}
+	headerHTML      = []string{"text/html; charset=utf-8"}
+	headerJSON      = []string{"application/json"}
+	headerText      = []string{"text/plain; charset=utf-8"}
+	headerXML       = []string{"application/xml; charset=utf-8"}
+	headerTextXML   = []string{"text/xml; charset=utf-8"}
+	headerScript    = []string{"text/javascript; charset=utf-8"}
+	headerSVG       = []string{"image/svg+xml"}
+	headerPNG       = []string{"image/png"}
+	headerEvents    = []string{"text/event-stream"}
+	headerNoStore   = []string{"no-store"}
+	headerNoSniff   = []string{"nosniff"}
+	headerNoIndex   = []string{"noindex"}
+	headerNoRefer   = []string{"no-referrer"}
+	headerAnyOrigin = []string{"*"}
+	headerNo        = []string{"no"} // X-Accel-Buffering: keeps nginx from buffering events
+	headerGzip      = []string{"gzip"}
+
+	varyLanguage = []string{"Accept-Language"}
+	varyEncoding = []string{"Accept-Encoding"}
+	varyBoth     = []string{"Accept-Language, Accept-Encoding"}
+)
+
+// Values of Cache-Control (RFC 9111 §5.2.2, RFC 5861 §3). Pages and scripts learn changes from events; an image is only requested
+// again with the site that shows it, or by the image proxy of a code host.
+var (
+	cacheData    = []string{"max-age=2, stale-while-revalidate=5"}
+	cacheImage   = []string{"max-age=20, stale-while-revalidate=30"}
+	cacheUnknown = []string{"max-age=5"} // for the image at an address that belongs to nobody, perhaps not yet
+	cachePlain   = []string{"max-age=300"}
 )
 
 // The formats.
 var (
-	asPage   = &format{"", []string{"text/html; charset=utf-8"}, cacheData, true, writePage}
-	asJSON   = &format{".json", []string{"application/json"}, cacheData, true, writeJSON}
-	asText   = &format{".txt", []string{"text/plain; charset=utf-8"}, cacheData, true, writeText}
-	asXML    = &format{".xml", []string{"application/xml; charset=utf-8"}, cacheData, true, writeXML}
-	asScript = &format{".js", []string{"text/javascript; charset=utf-8"}, cacheData, true, writeScript}
-	asSVG    = &format{".svg", []string{"image/svg+xml"}, cacheImage, true, writeSVG}
-	asPNG    = &format{".png", []string{"image/png"}, cacheImage, false, writePNG}
+	formatPage = &format{routes: routesStatus, metric: "page", contentType: headerHTML, cacheControl: cacheData, policy: policyStatus, compressible: true,
+		noSniff: true, options: pageOptions, write: writePage}
+	formatJSON = &format{routes: routesStatus, name: "json", metric: "json", contentType: headerJSON, cacheControl: cacheData, compressible: true, anyOrigin: true,
+		noSniff: true, options: dataOptions, write: writeJSON}
+	formatText = &format{routes: routesStatus, name: "txt", metric: "txt", contentType: headerText, cacheControl: cacheData, compressible: true, anyOrigin: true,
+		noSniff: true, options: fieldOptions, write: writeText}
+	formatXML = &format{routes: routesStatus, name: "xml", metric: "xml", contentType: headerXML, cacheControl: cacheData, compressible: true, anyOrigin: true,
+		noSniff: true, options: fieldOptions, write: writeXML}
+	formatScript = &format{routes: routesStatus, name: "js", metric: "js", contentType: headerScript, cacheControl: cacheData, compressible: true, anyOrigin: true,
+		noSniff: true, options: fieldOptions, write: writeScript}
+	formatSVG = &format{routes: routesStatus, name: "svg", metric: "svg", contentType: headerSVG, cacheControl: cacheImage, policy: policyImage, compressible: true,
+		unknown: http.StatusNotFound, options: badgeOptions, write: writeSVG}
+	formatPNG = &format{routes: routesStatus, name: "png", metric: "png", contentType: headerPNG, cacheControl: cacheImage, anyOrigin: true,
+		unknown: http.StatusNotFound, slot: slotPNG, options: badgeOptions, write: writePNG}
+
+	// Prosody's mod_webpresence reports unknown users as offline.
+	formatProsodyImage = &format{routes: routesProsody, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
+		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, slot: slotPNG, write: writeProsodyImage}
+	formatProsodyHTML = &format{routes: routesProsody, name: "html", metric: "legacy", contentType: headerHTML, cacheControl: cacheData, policy: policyImage,
+		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyHTML}
+	formatProsodyText = &format{routes: routesProsody, name: "text", metric: "legacy", contentType: headerText, cacheControl: cacheData,
+		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyText}
+	formatProsodyMessage = &format{routes: routesProsody, name: "message", metric: "legacy", contentType: headerText, cacheControl: cacheData,
+		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyMessage}
+	formatProsodyJSON = &format{routes: routesProsody, name: "json", metric: "legacy", contentType: headerJSON, cacheControl: cacheData,
+		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyJSON}
+	formatProsodyXML = &format{routes: routesProsody, name: "xml", metric: "legacy", contentType: headerXML, cacheControl: cacheData,
+		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyXML}
+
+	formatEjabberdImage = &format{routes: routesEjabberd, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
+		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, write: writeEjabberdImage}
+	formatEjabberdAvatar = &format{routes: routesEjabberd, name: "avatar", metric: "legacy", cacheControl: cacheImage, policy: policyImage,
+		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, write: writeEjabberdAvatar}
+	formatEjabberdXML = &format{routes: routesEjabberd, name: "xml", metric: "legacy", contentType: headerTextXML, cacheControl: cacheData,
+		compressible: true, anyOrigin: true, noSniff: true, english: true, write: writeEjabberdXML}
+	formatEjabberdScript = &format{routes: routesEjabberd, name: "js", metric: "legacy", contentType: headerScript, cacheControl: cacheData,
+		compressible: true, anyOrigin: true, noSniff: true, english: true, options: scriptOptions, write: writeEjabberdScript}
+	formatEjabberdText = &format{routes: routesEjabberd, name: "text", metric: "legacy", contentType: headerText, cacheControl: cacheData,
+		compressible: true, anyOrigin: true, noSniff: true, english: true, write: writeEjabberdText}
+
+	// Pages that are no representation of a status are sent by the same code.
+	formatIndex = &format{metric: "index", contentType: headerHTML, cacheControl: cachePlain, policy: policyPlain, compressible: true, noSniff: true, noReferrer: true}
+	formatEmbed = &format{metric: "embed", contentType: headerHTML, cacheControl: headerNoStore, policy: policyEmbed, compressible: true, noSniff: true, noReferrer: true,
+		slot: slotList}
+	formatNotFound = &format{metric: "none", contentType: headerHTML, cacheControl: headerNoStore, policy: policyPlain, compressible: true, noSniff: true, noReferrer: true}
 )
 
-// formatOf tells an address from the extension behind it.
-func formatOf(path string) (address string, as *format) {
+// formats are the rows that addresses name.
+var formats = []*format{formatPage, formatJSON, formatText, formatXML, formatScript, formatSVG, formatPNG,
+	formatProsodyImage, formatProsodyHTML, formatProsodyText, formatProsodyMessage, formatProsodyJSON, formatProsodyXML,
+	formatEjabberdImage, formatEjabberdAvatar, formatEjabberdXML, formatEjabberdScript, formatEjabberdText}
+
+// formatNamed returns the format of a name, nil if the routes have none.
+func formatNamed(rs routes, name string) *format {
+	for _, f := range formats {
+		if f.routes == rs && f.name == name {
+			return f
+		}
+	}
+	return nil
+}
+
+// splitExtension splits the last segment of a path into an address and the format that its extension names. Without a known
+// extension, all of it is the address of a page.
+func splitExtension(path string) (address string, f *format) {
 	if i := strings.LastIndexByte(path, '.'); i >= 0 {
-		for _, f := range []*format{asJSON, asText, asXML, asScript, asSVG, asPNG} {
-			if path[i:] == f.extension {
-				return path[:i], f
-			}
+		if f := formatNamed(routesStatus, path[i+1:]); f != nil && f != formatPage {
+			return path[:i], f
 		}
 	}
-	return path, asPage
+	return path, formatPage
 }
 
-func writePage(r *renderer, key renderingKey, views []view, many bool) ([]byte, error) {
-	return r.page("status.html", r.statusPage(key, views, many))
+// A policy is a Content-Security-Policy.
+type policy uint8
+
+const (
+	policyNone   policy = iota
+	policyImage         // of images, which some browsers show as documents
+	policyStatus        // of status pages
+	policyEmbed         // of the page with the snippets
+	policyPlain         // of the other pages
+	policyCount
+)
+
+// renderOptions are what the query of an address asks for. Each format reads only the options that it has, so that no client can
+// have the same rendering cached under many names.
+type renderOptions struct {
+	imageOptions
+	fields   fieldSet // fields that are wanted
+	shields  bool     // JSON for shields.io
+	callback string   // function that ejabberd's script calls; empty for none
 }
 
-// A statusJSON is the status for scripts. What is not shown or not known has no key. docs/status.schema.json describes it.
-type statusJSON struct {
-	Version int          `json:"version" xml:"version,attr"`
-	State   State        `json:"state" xml:"state"`
-	Label   string       `json:"label" xml:"label"`
-	Message string       `json:"message,omitempty" xml:"message,omitempty"`
-	Nick    string       `json:"nick,omitempty" xml:"nick,omitempty"`
-	Avatar  string       `json:"avatar,omitempty" xml:"avatar,omitempty"` // as a data: URI
-	JID     string       `json:"jid,omitempty" xml:"jid,omitempty"`
-	Since   string       `json:"since,omitempty" xml:"since,omitempty"`           // RFC 3339, UTC
-	Idle    string       `json:"idle_since,omitempty" xml:"idle_since,omitempty"` // the same, rounded to what is shown
-	Seen    string       `json:"last_seen,omitempty" xml:"last_seen,omitempty"`   // the same
-	AsOf    string       `json:"as_of,omitempty" xml:"as_of,omitempty"`           // RFC 3339, UTC
-	Clients []clientJSON `json:"resources,omitempty" xml:"-"`
+// defaultRenderOptions are those of an address without a query.
+var defaultRenderOptions = renderOptions{fields: allFields}
+
+// key returns a string that differs for different options; the empty one for the default.
+func (o *renderOptions) key() string {
+	if *o == defaultRenderOptions {
+		return ""
+	}
+	return fmt.Sprintf("%q%q%t%d%q%d%t%q", o.style, o.label, o.labelled, o.size, o.theme, o.fields, o.shields, o.callback)
 }
 
-// A clientJSON is one connected client.
-type clientJSON struct {
-	Name     string `json:"name" xml:"name"`
-	State    State  `json:"state" xml:"state"`
-	Label    string `json:"label" xml:"label"`
-	Message  string `json:"message,omitempty" xml:"message,omitempty"`
-	Priority int8   `json:"priority" xml:"priority"`
+// errCallback is the only error in a query that is reported.
+var errCallback = errors.New("cb is not the name of a function")
+
+func fieldOptions(query url.Values) (renderOptions, error) {
+	return renderOptions{fields: parseFields(query.Get("parts"))}, nil
 }
 
-func newStatusJSON(v view) statusJSON {
-	s := statusJSON{Version: 1, State: v.State, Label: v.Label, Message: v.Message, Nick: v.Nick, Avatar: v.Avatar.URI(), JID: v.JID,
-		Since: formatTime(v.Since), Idle: formatTime(v.Idle), Seen: formatTime(v.LastSeen), AsOf: formatTime(v.AsOf)}
-	for _, client := range v.Resources {
-		s.Clients = append(s.Clients, clientJSON{client.Name, client.State, client.Label, client.Message, client.Priority})
-	}
-	return s
+func pageOptions(query url.Values) (renderOptions, error) {
+	return renderOptions{imageOptions: imageOptions{theme: parseTheme(query)}, fields: parseFields(query.Get("parts"))}, nil
 }
 
-func newStatusesJSON(views []view) (all []statusJSON) {
-	for _, v := range views {
-		all = append(all, newStatusJSON(v))
-	}
-	return all
+func badgeOptions(query url.Values) (renderOptions, error) {
+	return renderOptions{imageOptions: parseImageOptions(query), fields: parseFields(query.Get("parts"))}, nil
 }
 
-// writeJSON writes an object, or an array for several people.
-func writeJSON(_ *renderer, key renderingKey, views []view, many bool) ([]byte, error) {
-	switch {
-	case key.look.shields:
-		return json.Marshal(newShields(key.look, views, many))
-	case many:
-		return json.Marshal(newStatusesJSON(views))
+func dataOptions(query url.Values) (renderOptions, error) {
+	o := renderOptions{fields: parseFields(query.Get("parts")), shields: query.Get("format") == "shields"}
+	if o.shields {
+		image := parseImageOptions(query)
+		o.label, o.labelled = image.label, image.labelled
 	}
-	return json.Marshal(newStatusJSON(views[0]))
+	return o, nil
 }
 
-// A shields is what shields.io makes a badge of (its endpoint badge, schema 1).
-type shields struct {
-	Version int    `json:"schemaVersion"`
-	Label   string `json:"label"`
-	Message string `json:"message"`
-	Colour  string `json:"color"`
-}
-
-func newShields(l look, views []view, many bool) shields {
-	v := views[0]
-	if many {
-		v = aggregate(views)
+func scriptOptions(query url.Values) (renderOptions, error) {
+	callback := query.Get("cb")
+	if callback != "" && !callbackName.MatchString(callback) {
+		return renderOptions{}, errCallback
 	}
-	return shields{1, l.labelOr(defaultLabel), v.Label, strings.TrimPrefix(hexColour(statePaints[v.State].light), "#")}
-}
-
-// writeText writes a line for the state, and one for each of the message and when the person was there last. Of several people
-// each has one line.
-func writeText(_ *renderer, _ renderingKey, views []view, many bool) ([]byte, error) {
-	var b bytes.Buffer
-	between := "\n"
-	if many {
-		between = " – "
-	}
-	for _, v := range views {
-		b.WriteString(v.Label)
-		for _, more := range []string{v.Nick, v.Message, v.LastActive, v.JID} {
-			if more != "" {
-				b.WriteString(between + strings.Join(strings.Fields(more), " "))
-			}
-		}
-		b.WriteByte('\n')
-	}
-	return b.Bytes(), nil
-}
-
-// writeXML writes the same names as the JSON.
-func writeXML(_ *renderer, _ renderingKey, views []view, many bool) ([]byte, error) {
-	type resources struct {
-		Resource []clientJSON `xml:"resource"`
-	}
-	type status struct {
-		XMLName xml.Name `xml:"status"`
-		statusJSON
-		Resources *resources `xml:"resources"`
-	}
-	var all []status
-	for _, s := range newStatusesJSON(views) {
-		one := status{statusJSON: s}
-		if s.Clients != nil {
-			one.Resources = &resources{s.Clients}
-		}
-		all = append(all, one)
-	}
-	var document any = all[0]
-	if many {
-		document = struct {
-			XMLName xml.Name `xml:"statuses"`
-			Status  []status
-		}{Status: all}
-	}
-	b, err := xml.Marshal(document)
-	return append([]byte(xml.Header), append(b, '\n')...), err
-}
-
-// writeScript writes a script that puts the status into the elements of the page that it is on.
-func writeScript(r *renderer, _ renderingKey, views []view, _ bool) ([]byte, error) {
-	data, err := json.Marshal(newStatusesJSON(views)) // which escapes what means something to HTML
-	if err != nil {
-		return nil, err
-	}
-	return []byte(strings.Replace(r.sources["script.js"], "STATUS", string(data), 1)), nil
-}
-
-func drawn(key renderingKey, views []view, many bool) *picture {
-	v := views[0]
-	if many {
-		v = aggregate(views)
-	}
-	return badge(v, key.look)
-}
-
-func writeSVG(_ *renderer, key renderingKey, views []view, many bool) ([]byte, error) {
-	p := drawn(key, views, many)
-	return p.writeSVG(key.look.theme, key.look.height(p)), nil
-}
-
-// writePNG writes what our own fonts can. A state in a script that they do not have is in English; a message, a name or a label
-// is left out.
-func writePNG(r *renderer, key renderingKey, views []view, many bool) ([]byte, error) {
-	english := r.languages.english()
-	for i := range views {
-		v := &views[i]
-		if !canDraw(v.Label) {
-			v.Label = english.text("state." + string(v.State))
-		}
-		for _, s := range []*string{&v.Message, &v.Nick, &v.LastActive, &v.JID} {
-			if !canDraw(*s) {
-				*s = ""
-			}
-		}
-	}
-	if !canDraw(key.look.label) {
-		key.look.label, key.look.labelled = "", false
-	}
-	p := drawn(key, views, many)
-	return p.writePNG(&r.encoder, key.look.theme, key.look.height(p))
+	return renderOptions{fields: allFields, callback: callback}, nil
 }

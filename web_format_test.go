@@ -24,10 +24,28 @@ import (
 	xhtml "golang.org/x/net/html"
 )
 
-// sources of styles and scripts, which have files of their own and are left out of golden files.
+// A statusJSON decodes the JSON of a status.
+type statusJSON struct {
+	Version int          `json:"version"`
+	State   State        `json:"state"`
+	Label   string       `json:"label"`
+	Message string       `json:"message"`
+	Nick    string       `json:"nick"`
+	Avatar  string       `json:"avatar"`
+	JID     string       `json:"jid"`
+	Since   string       `json:"since"`
+	Idle    string       `json:"idle_since"`
+	Seen    string       `json:"last_seen"`
+	AsOf    string       `json:"as_of"`
+	Clients []clientJSON `json:"resources"`
+}
+
+type clientJSON = resourceData
+
+// sourceNames are styles and scripts, which have files of their own and are left out of golden files.
 var sourceNames = []string{"status.css", "status.js", "index.css", "embed.js"}
 
-// withoutSources leaves out styles and scripts, which must be there as they are.
+// withoutSources removes styles and scripts, which must be unchanged, from a page.
 func withoutSources(t *testing.T, page string) string {
 	t.Helper()
 	for _, name := range sourceNames {
@@ -35,7 +53,7 @@ func withoutSources(t *testing.T, page string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		page = strings.ReplaceAll(page, compact(string(source)), "")
+		page = strings.ReplaceAll(page, string(source), "")
 	}
 	if strings.Contains(page, "{ color-scheme") || strings.Contains(page, "use strict") {
 		t.Error("a style or a script is not in the page as it is")
@@ -43,11 +61,11 @@ func withoutSources(t *testing.T, page string) string {
 	return page
 }
 
-// everything is what somebody has who shows everything.
+// everything is the form of a user who shows everything.
 const everything = `<show_status_msg>1</show_status_msg><show_full_jid>1</show_full_jid><show_nick>1</show_nick><show_avatar>1</show_avatar>` +
 	`<show_last_seen>1</show_last_seen><show_resources>1</show_resources>`
 
-// openAll has Juliet, who is online, show everything, with a nickname and a picture.
+// openAll lets Juliet, who is online, show everything, with a nickname and an avatar.
 func (f *fixture) openAll() {
 	f.t.Helper()
 	_, id, text := encoded(f.t, func(b *bytes.Buffer) error { return png.Encode(b, plain(8, 8, red)) })
@@ -58,10 +76,10 @@ func (f *fixture) openAll() {
 	f.settled(juliet)
 }
 
-// juliets brings Juliet into a state, in which she has two clients when she is online.
+// juliets brings Juliet into a state; online with two resources.
 func (f *fixture) juliets(state State) {
 	f.t.Helper()
-	f.advance(time.Minute) // so that nobody asks too much
+	f.advance(time.Minute) // past the limit on requests of one JID
 	for _, resource := range []string{"balcony", "phone"} {
 		f.says(resource, "type='unavailable'", "")
 	}
@@ -80,8 +98,8 @@ func (f *fixture) juliets(state State) {
 	}
 }
 
-// TestFormats compares every format of every state with a golden file, for somebody who shows nothing and for somebody who shows
-// everything. Every JSON is one that the schema describes.
+// TestFormats compares every format of every state with a golden file, for a user who shows nothing and for one who shows
+// everything. The JSON is validated with the schema.
 func TestFormats(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -155,7 +173,7 @@ func validate(t *testing.T, schema *jsonschema.Schema, body string) {
 	}
 }
 
-// TestSchemaIsStrict sees to it that the schema does not let everything through.
+// TestSchemaIsStrict checks that the schema refuses other objects.
 func TestSchemaIsStrict(t *testing.T) {
 	schema := statusSchema(t)
 	for _, wrong := range []string{`{}`, `[]`, `{"version":2,"state":"away","label":"x"}`, `{"version":1,"state":"gone","label":"x"}`,
@@ -165,12 +183,12 @@ func TestSchemaIsStrict(t *testing.T) {
 			t.Fatal(err)
 		}
 		if schema.Validate(value) == nil {
-			t.Errorf("%s is let through", wrong)
+			t.Errorf("%s is valid", wrong)
 		}
 	}
 }
 
-// allPaths are all the addresses at which something of Juliet is shown.
+// allPaths returns all addresses that show something of Juliet.
 func allPaths() (paths []string) {
 	for _, id := range []string{julietPage, "/status/" + Token{}.String(), julietPage + "," + Token{}.String()} {
 		for _, rest := range []string{"", ".json", ".txt", ".xml", ".js", ".svg", ".png", "/embed", "/events", ".json?format=shields", ".svg?style=card",
@@ -189,7 +207,7 @@ func allPaths() (paths []string) {
 	return paths
 }
 
-// whole returns an answer with its headers; of an event stream as far as the first event.
+// whole returns a response with its headers; of an event stream up to the first event.
 func (f *fixture) whole(path string) string {
 	f.t.Helper()
 	resp, err := http.Get(f.web.URL + path)
@@ -214,15 +232,14 @@ func (f *fixture) whole(path string) string {
 	}
 }
 
-// TestNothingLeaks walks all representations of somebody who shows nothing, and of the same person with one thing switched on after
-// the other.
+// TestNothingLeaks searches all representations of a user for what is not shown, with one option on after the other.
 func TestNothingLeaks(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("Balkon", "", "")
 	f.openAll()
 	f.says("Balkon", "", `<show>away</show><status>Rendezvous</status><priority>7</priority><idle xmlns='urn:xmpp:idle:1' since='2026-11-22T09:42:00Z'/>`)
-	_, picture, _ := strings.Cut(f.status().Avatar, ",")
+	_, avatar, _ := strings.Cut(f.status().Avatar, ",")
 	hash := sha1.Sum([]byte(juliet))
 	encodings := []string{juliet, "juliet", "Juliet@", hex.EncodeToString(hash[:])}
 	for shift := range 3 { // base64 differs with where in it the text begins
@@ -230,10 +247,10 @@ func TestNothingLeaks(t *testing.T) {
 		encodings = append(encodings, text[4:len(text)-4])
 	}
 	secrets := map[string][]string{
-		"show_full_jid": encodings, "show_status_msg": {"Rendezvous"}, "show_nick": {"Giulietta"}, "show_avatar": {picture},
+		"show_full_jid": encodings, "show_status_msg": {"Rendezvous"}, "show_nick": {"Giulietta"}, "show_avatar": {avatar},
 		"show_resources": {"Balkon"}, "show_last_seen": {"2026-11-22T09", "min ago", "h ago"},
 	}
-	look := func(open string) {
+	search := func(open string) {
 		t.Helper()
 		for _, path := range allPaths() {
 			got := f.whole(path)
@@ -267,7 +284,7 @@ func TestNothingLeaks(t *testing.T) {
 			f.advance(time.Minute)
 			f.send(`<presence from='juliet@example.org/Balkon' to='webstatus.example.org'/>`)
 		}
-		look(option)
+		search(option)
 	}
 }
 
@@ -279,8 +296,8 @@ var hostile = []string{
 	`*/window.hurt=1/*`, `%3Cscript%3E`, `data:text/html,<script>`, "\\u003cscript\\u003e", `<?xml version="1.0"?><!DOCTYPE x [<!ENTITY y "z">]>&y;`,
 }
 
-// TestHostileTexts sends hostile messages, nicknames and resources through every representation, and reads the results with real
-// parsers: what was a text is a text in all of them.
+// TestHostileTexts renders hostile messages, nicknames and resources in every representation, and parses the results: a text must be
+// a text in all of them.
 func TestHostileTexts(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -338,8 +355,7 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
-// checkHTML parses a page and sees to it that the message is a text in it, and that nothing became an element or a script that is
-// not ours.
+// checkHTML parses a page and checks that it contains the message as a text, and no elements, attributes or scripts but its own.
 func checkHTML(t *testing.T, hostile, page, message string) {
 	t.Helper()
 	document, err := xhtml.Parse(strings.NewReader(page))
@@ -385,7 +401,7 @@ func checkXML(t *testing.T, hostile, body string) {
 	}
 }
 
-// TestSeveral asks for several people at once.
+// TestSeveral requests several people at once.
 func TestSeveral(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<show_status_msg>1</show_status_msg>")
@@ -420,7 +436,7 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// TestImageOfNobody has an image also where there is nobody, the same for all such addresses.
+// TestImageOfNobody checks that an address of nobody has an image too, the same for all such addresses.
 func TestImageOfNobody(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<jid_link>0</jid_link>")
@@ -439,22 +455,22 @@ func TestImageOfNobody(t *testing.T) {
 	}
 }
 
-// TestColoursAgree sees to it that images have the colours of the pages.
-func TestColoursAgree(t *testing.T) {
+// TestColorsAgree checks that images and pages have the same colors.
+func TestColorsAgree(t *testing.T) {
 	css, err := fs.ReadFile(embeddedTemplates, "status.css")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for state, p := range statePaints {
-		pair := "light-dark(" + hexColour(p.light) + ", " + hexColour(p.dark) + ")"
+	for state, p := range stateColors {
+		pair := "light-dark(" + hexColor(p.light) + ", " + hexColor(p.dark) + ")"
 		if !strings.Contains(string(css), pair) {
 			t.Errorf("%s: the page has no %s", state, pair)
 		}
 	}
 }
 
-// TestCompatibility compares what both modules called mod_webpresence answered, for somebody who shows everything.
-func TestCompatibility(t *testing.T) {
+// TestLegacyRoutes compares the responses of both modules called mod_webpresence, for a user who shows everything.
+func TestLegacyRoutes(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("Work", "", "")
@@ -479,10 +495,10 @@ func TestCompatibility(t *testing.T) {
 		{prosody + "html", "text/html; charset=utf-8", `<div id='` + h + `_status' class='xmpp_status'><img id='` + h + `_img' class='xmpp_status_image xmpp_status_away' alt='away' src='data:image/png;base64,…'/>` +
 			`<span id='` + h + `_status_name' class='xmpp_status_name'>Away</span><span id='` + h + `_status_message' class='xmpp_status_message'>lunch &amp; &#34;more&#34;</span></div>`},
 	}
-	picture := regexp.MustCompile(`base64,[^']*`)
+	image := regexp.MustCompile(`base64,[^']*`)
 	for _, tt := range tests {
 		resp, body := f.get(tt.path)
-		if body = picture.ReplaceAllString(body, "base64,…"); resp.StatusCode != 200 || body != tt.want || resp.Header.Get("Content-Type") != tt.contentType {
+		if body = image.ReplaceAllString(body, "base64,…"); resp.StatusCode != 200 || body != tt.want || resp.Header.Get("Content-Type") != tt.contentType {
 			t.Errorf("%s: %s %s\ngot  %s\nwant %s", tt.path, resp.Status, resp.Header.Get("Content-Type"), body, tt.want)
 		}
 	}
@@ -493,7 +509,7 @@ func TestCompatibility(t *testing.T) {
 		}
 	}
 	if resp, _ := f.get(user + "js?cb=alert(1)//"); resp.StatusCode != 400 {
-		t.Errorf("a callback that is none: %s", resp.Status)
+		t.Errorf("a malformed callback: %s", resp.Status)
 	}
 	words := map[State][2]string{Available: {"available", "online"}, Chat: {"chat", "chat"}, ExtendedAway: {"xa", "xa"}, DoNotDisturb: {"dnd", "dnd"}, Unavailable: {"", "offline"}, Unknown: {"", "offline"}}
 	f.says("Work", "type='unavailable'", "")
@@ -510,7 +526,7 @@ func TestCompatibility(t *testing.T) {
 		}
 	}
 
-	// Who is not known is offline for the one, and not found for the other; and so is who has switched the address off.
+	// An unknown user, and one who disallows JID-based URLs, is offline for Prosody's routes and not found for ejabberd's.
 	f.options("<jid_link>0</jid_link><show_nick>0</show_nick><show_avatar>0</show_avatar><show_last_seen>0</show_last_seen>")
 	for _, someone := range []string{"juliet", "nobody"} {
 		if resp, body := f.get("/status/" + someone + "@example.org/json"); resp.StatusCode != 200 || body != `{"jid":"","show":"offline","status":""}` {
@@ -529,7 +545,7 @@ func TestCompatibility(t *testing.T) {
 	}
 }
 
-// TestEmbed reads the page that has what to copy.
+// TestEmbed requests the page with snippets.
 func TestEmbed(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -539,12 +555,12 @@ func TestEmbed(t *testing.T) {
 	golden(t, "embed.html", withoutSources(t, body))
 	_, hidden := f.get(julietPage + "/embed")
 	if !strings.Contains(hidden, "https://status.example.org/status/ID") || strings.Contains(hidden, Token{}.String()) {
-		t.Error("the address made from the JID has one of the two addresses in its page")
+		t.Error("the page at the JID-based URL contains one of the two addresses")
 	}
 	f.options("<show_full_jid>1</show_full_jid>")
 	f.settled(juliet)
 	if _, open := f.get(julietPage + "/embed"); !strings.Contains(open, "https://status.example.org"+julietPage) {
-		t.Error("the address is not in the page of somebody who shows it")
+		t.Error("the page of a user who shows the JID does not contain the address")
 	}
 	if resp, _ := f.get("/status/" + Token{9}.String() + "/embed"); resp.StatusCode != 404 {
 		t.Error(resp.Status)
@@ -598,8 +614,8 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestPictureSize asks for a picture of a height, and for one that would have far too many pixels.
-func TestPictureSize(t *testing.T) {
+// TestImageSize requests an image of a height, and one that would have too many pixels.
+func TestImageSize(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
@@ -609,13 +625,13 @@ func TestPictureSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if pixels := drawn.Width * drawn.Height; (drawn.Height == 480) != wantHeight || pixels > maxDrawn*101/100 {
+		if pixels := drawn.Width * drawn.Height; (drawn.Height == 480) != wantHeight || pixels > maxPNGPixels*101/100 {
 			t.Errorf("%s: %d by %d pixels", label, drawn.Width, drawn.Height)
 		}
 	}
 }
 
-// TestDocumentedSchema sees to it that the README names the file that the answers are tested against.
+// TestDocumentedSchema checks that the README names the schema that responses are tested with.
 func TestDocumentedSchema(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -623,5 +639,42 @@ func TestDocumentedSchema(t *testing.T) {
 	}
 	if !strings.Contains(string(readme), "docs/status.schema.json") {
 		t.Error("the README does not name docs/status.schema.json")
+	}
+}
+
+// TestLegacyCaching checks that the routes of the modules have entity tags, 304 and a lifetime like all representations.
+func TestLegacyCaching(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	for _, format := range formats {
+		path := statusPath + juliet + "/" + format.name
+		switch format.routes {
+		case routesStatus:
+			continue
+		case routesEjabberd:
+			path = "/presence/jid/juliet/example.org/" + format.name
+		}
+		resp, _ := f.get(path)
+		tag := resp.Header.Get("ETag")
+		if resp.StatusCode != http.StatusOK || tag == "" || resp.Header.Get("Cache-Control") == "" {
+			t.Errorf("%s: %s %v", path, resp.Status, resp.Header)
+		}
+		again, body := f.get(path, "If-None-Match", tag)
+		if again.StatusCode != http.StatusNotModified || body != "" || again.Header.Get("ETag") != tag {
+			t.Errorf("%s again: %s %v", path, again.Status, again.Header)
+		}
+	}
+}
+
+// TestFormatRows checks that each representation has a name of its own and is complete.
+func TestFormatRows(t *testing.T) {
+	for i, f := range formats {
+		if formatNamed(f.routes, f.name) != f {
+			t.Errorf("row %d has the name %q of another", i, f.name)
+		}
+		if f.write == nil || f.cacheControl == nil || representations[representationIndex(f.metric)] != f.metric || f.metric == "none" {
+			t.Errorf("row %d, %q, is not complete", i, f.name)
+		}
 	}
 }

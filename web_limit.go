@@ -1,150 +1,322 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
-// A ration is how much of our time one reader may take with what has to be made for them. What is there already costs nothing.
-type ration struct {
-	mu   sync.Mutex // held while something is made, so that a reader has one thing made after the other
-	left *rate.Limiter
-}
+// Limits on what clients can use up. Cached responses are subject to none of them.
 
-const (
-	rationRate  = 200 * time.Millisecond // a second
-	rationBurst = 2 * time.Second        // at once, for who shows many people on one site
-	rationPause = time.Minute            // between two looks at which are whole again, and are forgotten
-	maxRations  = 10000                  // before all are forgotten
+// Errors of rendering within limits.
+var (
+	errBudget = errors.New("the client has used up its render budget")
+	errBusy   = errors.New("too much is being rendered")
 )
 
-// errRation says that a reader has taken more than their ration.
-var errRation = errors.New("more has been asked for than is due to one reader")
+// isLimit reports whether an error is that of a limit, and so none of the program.
+func isLimit(err error) bool { return errors.Is(err, errBudget) || errors.Is(err, errBusy) }
 
-// rations are those of all readers, by household.
-type rations struct {
-	mu     sync.Mutex
-	by     map[netip.Prefix]*ration
-	looked time.Time
+// limits are the limits of a website.
+type limits struct {
+	budgets *renderBudgets
+	slots   *renderSlots
+	streams *streamLimit
+	now     func() time.Time                     // measures rendering
+	after   func(time.Duration) <-chan time.Time // delays events
 }
 
-func newRations() *rations { return &rations{by: make(map[netip.Prefix]*ration)} }
+func newLimits() *limits {
+	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newStreamLimit(), now: time.Now, after: time.After}
+}
 
-// spend has work done at the cost of a reader, and returns its error, or errRation. Who is not told apart has no ration of their own.
-func (r *rations) spend(client netip.Addr, work func() error) error {
-	from := household(client)
-	if !from.IsValid() {
-		return work()
+// render renders something in memory for a client: when it is the client's turn, its budget is not used up, and a slot is free.
+// The time from then on is charged to the client. The work must not write to the client, for which others would have to wait.
+// It returns the error of the work, errBudget, errBusy, or the context's error if the client went away first.
+func (l *limits) render(ctx context.Context, client netip.Addr, class slotClass, work func() error) error {
+	b := l.budgets.take(client, l.now)
+	if b != nil {
+		defer l.budgets.put(b)
+		if err := b.turn.acquire(ctx, errBudget); err != nil {
+			return err
+		}
+		defer b.turn.release()
+		if b.left.TokensAt(l.now()) <= 0 {
+			return errBudget
+		}
 	}
-	one := r.of(from)
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	if one.left.Tokens() <= 0 {
-		return errRation
+	if err := l.slots.acquire(ctx, class); err != nil {
+		return err
 	}
-	began := time.Now()
-	defer func() { one.left.ReserveN(time.Now(), int(min(time.Since(began), rationBurst).Microseconds())) }()
+	defer l.slots.release(class)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if b != nil {
+		began := l.now()
+		defer func() { b.charge(l.now(), began) }()
+	}
 	return work()
 }
 
-func (r *rations) of(from netip.Prefix) *ration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	one := r.by[from]
-	if one == nil {
-		r.forget()
-		one = &ration{left: rate.NewLimiter(rate.Limit(rationRate.Microseconds()), int(rationBurst.Microseconds()))}
-		r.by[from] = one
-	}
-	return one
-}
-
-// forget drops now and then the rations that are whole, and all of them where that makes no room.
-func (r *rations) forget() {
-	if now := time.Now(); len(r.by) >= maxRations || now.Sub(r.looked) >= rationPause {
-		r.looked = now
-		maps.DeleteFunc(r.by, func(_ netip.Prefix, one *ration) bool { return one.left.Tokens() >= float64(one.left.Burst()) })
-	}
-	if len(r.by) >= maxRations {
-		clear(r.by)
+// charge charges a client for work that needed no slot.
+func (l *limits) charge(client netip.Addr, began time.Time) {
+	if b := l.budgets.take(client, l.now); b != nil {
+		b.charge(l.now(), began)
+		l.budgets.put(b)
 	}
 }
 
-// household returns the network that one reader is likely to have all of: an address of IPv4, 64 bits of IPv6. It is not valid for
-// the zero address.
-func household(client netip.Addr) netip.Prefix {
+// delay returns the time until a client's budget allows more, 0 if it does now.
+func (l *limits) delay(client netip.Addr) time.Duration {
+	b := l.budgets.take(client, l.now)
+	if b == nil {
+		return 0
+	}
+	defer l.budgets.put(b)
+	tokens := b.left.TokensAt(l.now())
+	if tokens > 0 {
+		return 0
+	}
+	return max(minDelay, time.Duration((1-tokens)/float64(b.left.Limit())*float64(time.Second)))
+}
+
+// minDelay is how long events are delayed at least, for changes to merge.
+const minDelay = 20 * time.Millisecond
+
+// A renderBudget is the time that may be spent on one client prefix: on rendering, on compression, and on events.
+type renderBudget struct {
+	turn  *queue        // one rendering at a time, so that requests sent at once cannot all start before the first is charged
+	left  *rate.Limiter // microseconds
+	users int           // of the budget at the moment; under the mutex of renderBudgets
+}
+
+const (
+	budgetRate   = 200 * time.Millisecond // each second
+	budgetBurst  = 2 * time.Second        // at once, for a site that shows many people
+	maxTurns     = 200                    // requests of one client that wait for their turn: a page may show many images
+	budgetsPause = time.Minute            // between searches for budgets that are whole again
+	maxBudgets   = 10000                  // client prefixes, before all are forgotten
+)
+
+// charge deducts the time since something began from a budget, which may become negative by one burst at most.
+func (b *renderBudget) charge(now, began time.Time) {
+	b.left.ReserveN(now, min(int(now.Sub(began).Microseconds()), b.left.Burst()))
+}
+
+// renderBudgets are the budgets of all client prefixes. A budget that is whole is as good as none and not kept.
+type renderBudgets struct {
+	rate, burst time.Duration // of each budget: refilled in a second, and at most
+
+	mu       sync.Mutex
+	byPrefix map[netip.Prefix]*renderBudget
+	cleaned  time.Time
+}
+
+func newRenderBudgets() *renderBudgets {
+	return &renderBudgets{rate: budgetRate, burst: budgetBurst, byPrefix: make(map[netip.Prefix]*renderBudget)}
+}
+
+// take returns the budget of a client until put gets it back; nil for a client of this machine, which has none.
+func (bs *renderBudgets) take(client netip.Addr, now func() time.Time) *renderBudget {
+	prefix := clientPrefix(client)
+	if !prefix.IsValid() {
+		return nil
+	}
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	b := bs.byPrefix[prefix]
+	if b == nil {
+		bs.forget(now())
+		b = &renderBudget{turn: newQueue(1, maxTurns), left: rate.NewLimiter(rate.Limit(bs.rate.Microseconds()), int(bs.burst.Microseconds()))}
+		bs.byPrefix[prefix] = b
+	}
+	b.users++
+	return b
+}
+
+func (bs *renderBudgets) put(b *renderBudget) {
+	bs.mu.Lock()
+	defer bs.mu.Unlock()
+	b.users--
+}
+
+// forget removes budgets that are whole, now and then, and all that are not in use if there are too many. The mutex is held.
+func (bs *renderBudgets) forget(now time.Time) {
+	full := len(bs.byPrefix) >= maxBudgets
+	if !full && now.Sub(bs.cleaned) < budgetsPause {
+		return
+	}
+	bs.cleaned = now
+	maps.DeleteFunc(bs.byPrefix, func(_ netip.Prefix, b *renderBudget) bool {
+		return b.users == 0 && b.left.TokensAt(now) >= float64(b.left.Burst())
+	})
+	if len(bs.byPrefix) >= maxBudgets {
+		maps.DeleteFunc(bs.byPrefix, func(_ netip.Prefix, b *renderBudget) bool { return b.users == 0 })
+	}
+}
+
+// clientPrefix returns the network that one client is likely to have all of: an IPv4 address, or 64 bits of IPv6 (RFC 6177). It is
+// invalid for the zero address.
+func clientPrefix(client netip.Addr) netip.Prefix {
 	bits := 64
 	if client.Is4() {
 		bits = 32
 	}
-	from, _ := client.Prefix(bits)
-	return from
+	prefix, _ := client.Prefix(bits)
+	return prefix
+}
+
+// A slotClass is a kind of rendering with its own slots, so that expensive renderings do not hold up cheap ones.
+type slotClass uint8
+
+const (
+	slotSingle slotClass = iota // a page of one person, or its data
+	slotList                    // several people, and the page with the snippets
+	slotPNG
+	slotClasses
+)
+
+// renderSlots bound how much is rendered at once for all clients together, and with that the memory that rendering takes.
+type renderSlots struct {
+	queues    [slotClasses]*queue
+	expensive *semaphore.Weighted // shared by lists and PNGs: all cores but one, which is left to ordinary pages
 }
 
 const (
-	maxStreams     = 50000 // open ones
-	maxStreamsEach = 100   // of one address, behind which there may be an office
+	slotWait      = time.Second // for a slot
+	maxSlotWaits  = 64          // requests that wait for a slot of an expensive class: about as many as can get one within slotWait
+	maxSingleWait = 1024        // requests that wait for a slot of an ordinary page
 )
 
-// Streams counts the open event streams, so that nobody takes them all.
-type streams struct {
-	mu    sync.Mutex
-	total int
-	by    map[netip.Prefix]int
+func newRenderSlots(cores int) *renderSlots {
+	expensive := max(1, cores-1)
+	return &renderSlots{expensive: semaphore.NewWeighted(int64(expensive)),
+		queues: [slotClasses]*queue{slotSingle: newQueue(cores, maxSingleWait), slotList: newQueue(expensive, maxSlotWaits), slotPNG: newQueue(expensive, maxSlotWaits)}}
 }
 
-func newStreams() *streams { return &streams{by: make(map[netip.Prefix]int)} }
+// acquire waits for a slot, for slotWait at most and not longer than ctx lasts.
+func (s *renderSlots) acquire(ctx context.Context, class slotClass) error {
+	q := s.queues[class]
+	if err := q.acquire(ctx, errBusy); err != nil || class == slotSingle {
+		return err
+	}
+	// At most one rendering of the other class is in front of this one for each core, so this wait is short.
+	if err := s.expensive.Acquire(ctx, 1); err != nil {
+		q.release()
+		return err
+	}
+	return nil
+}
 
-// open returns how many streams are open.
-func (s *streams) open() int {
+func (s *renderSlots) release(class slotClass) {
+	if class != slotSingle {
+		s.expensive.Release(1)
+	}
+	s.queues[class].release()
+}
+
+// A queue is a semaphore that a bounded number wait for, each for a bounded time.
+type queue struct {
+	slots      *semaphore.Weighted
+	waiting    atomic.Int64
+	maxWaiting int64
+}
+
+func newQueue(slots, maxWaiting int) *queue {
+	return &queue{slots: semaphore.NewWeighted(int64(slots)), maxWaiting: int64(maxWaiting)}
+}
+
+// acquire takes a slot. It returns full if too many wait already or none becomes free within slotWait, and the context's error if
+// that ends first.
+func (q *queue) acquire(ctx context.Context, full error) error {
+	if q.slots.TryAcquire(1) {
+		return nil
+	}
+	defer q.waiting.Add(-1)
+	if q.waiting.Add(1) > q.maxWaiting {
+		return full
+	}
+	wait, cancel := context.WithTimeout(ctx, slotWait)
+	defer cancel()
+	switch err := q.slots.Acquire(wait, 1); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return full
+}
+
+func (q *queue) release() { q.slots.Release(1) }
+
+const (
+	maxStreams       = 50000 // open event streams
+	maxClientStreams = 100   // of one client prefix, which may be an office
+)
+
+// A streamLimit bounds the open event streams.
+type streamLimit struct {
+	mu       sync.Mutex
+	total    int
+	byPrefix map[netip.Prefix]int
+}
+
+func newStreamLimit() *streamLimit { return &streamLimit{byPrefix: make(map[netip.Prefix]int)} }
+
+// open returns the number of open streams.
+func (s *streamLimit) open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.total
 }
 
-// enter counts a stream in, and returns what counts it out, or the status of a refusal. Who is not told apart has no limit of
-// their own.
-func (s *streams) enter(client netip.Addr) (leave func(), status int) {
-	from := household(client)
+// enter counts a stream, and returns a function that ends it, or the status of a refusal. Clients of this machine only count
+// toward the total.
+func (s *streamLimit) enter(client netip.Addr) (leave func(), status int) {
+	prefix := clientPrefix(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.total >= maxStreams:
 		return nil, http.StatusServiceUnavailable
-	case from.IsValid() && s.by[from] >= maxStreamsEach:
+	case prefix.IsValid() && s.byPrefix[prefix] >= maxClientStreams:
 		return nil, http.StatusTooManyRequests
 	}
 	s.total++
-	if from.IsValid() {
-		s.by[from]++
+	if prefix.IsValid() {
+		s.byPrefix[prefix]++
 	}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.total--
-		if s.by[from] <= 1 {
-			delete(s.by, from)
+		if s.byPrefix[prefix] <= 1 {
+			delete(s.byPrefix, prefix)
 		} else {
-			s.by[from]--
+			s.byPrefix[prefix]--
 		}
 	}, http.StatusOK
 }
 
-// client returns from where a request comes, the zero address for this machine. What X-Forwarded-For says is believed of the
-// proxies that the operator has named, and of nobody else.
+// client returns the address that a request comes from; the zero address for this machine, whose requests are not limited.
+// X-Forwarded-For counts as far as the proxies that the operator trusts have written it.
 func (w *website) client(r *http.Request) netip.Addr {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	remote, err := netip.ParseAddrPort(r.RemoteAddr) // fails for a Unix socket, which only a proxy of this machine can reach
 	address := remote.Addr().Unmap()
 	if err == nil && !w.isProxy(address) {
-		return notLocal(address)
+		return orZero(address)
 	}
 	forwarded := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
 	for _, hop := range slices.Backward(forwarded) {
@@ -156,14 +328,15 @@ func (w *website) client(r *http.Request) netip.Addr {
 			break
 		}
 	}
-	return notLocal(address)
+	return orZero(address)
 }
 
 func (w *website) isProxy(address netip.Addr) bool {
 	return slices.ContainsFunc(w.proxies, func(p netip.Prefix) bool { return p.Contains(address) })
 }
 
-func notLocal(address netip.Addr) netip.Addr {
+// orZero returns the zero address for a loopback address.
+func orZero(address netip.Addr) netip.Addr {
 	if address.IsLoopback() {
 		return netip.Addr{}
 	}

@@ -1,14 +1,21 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
-// TestRation has a stranger ask for one large picture after the other. They are told to wait, but not what is there already, and
-// nobody else.
-func TestRation(t *testing.T) {
+// TestRenderBudget has a client ask for one large image after the other. It gets 429 then, but still what is cached, and other
+// clients notice nothing.
+func TestRenderBudget(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
 	f.register("")
@@ -19,8 +26,10 @@ func TestRation(t *testing.T) {
 		resp, _ := f.get(path, "X-Forwarded-For", client)
 		return resp
 	}
-	if resp := ask(stranger, julietPage); resp.StatusCode != http.StatusOK {
-		t.Fatal(resp.Status)
+	for _, path := range []string{julietPage, statusPath + juliet + "/html", "/presence/jid/juliet/example.org/xml"} {
+		if resp := ask(stranger, path); resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status)
+		}
 	}
 	for i := 0; ; i++ {
 		resp := ask(stranger, julietPage+fmt.Sprintf(".png?size=480&style=plastic&label=%060d", i))
@@ -34,14 +43,251 @@ func TestRation(t *testing.T) {
 			t.Fatal("the stranger is given everything")
 		}
 	}
-	for path, want := range map[string]int{julietPage: http.StatusOK, julietPage + "/embed": http.StatusTooManyRequests,
-		statusPath + juliet + "/image": http.StatusTooManyRequests, "/presence/jid/juliet/example.org/image": http.StatusTooManyRequests,
-		statusPath + "nobody.png": http.StatusTooManyRequests} {
+	for path, want := range map[string]int{julietPage: http.StatusOK, statusPath + juliet + "/html": http.StatusOK, "/presence/jid/juliet/example.org/xml": http.StatusOK,
+		julietPage + "/embed": http.StatusTooManyRequests, statusPath + juliet + "/image": http.StatusTooManyRequests,
+		"/presence/jid/juliet/example.org/image": http.StatusTooManyRequests, statusPath + "nobody.png": http.StatusTooManyRequests} {
 		if resp := ask(stranger, path); resp.StatusCode != want {
 			t.Errorf("%s: %s, not %d", path, resp.Status, want)
 		}
 	}
 	if resp := ask(other, julietPage+".png?label=other"); resp.StatusCode != http.StatusOK {
-		t.Errorf("somebody else: %s", resp.Status)
+		t.Errorf("another client: %s", resp.Status)
+	}
+}
+
+// A stalledWriter is a client that does not read: writing blocks until the test ends.
+type stalledWriter struct {
+	header  http.Header
+	writing chan struct{} // closed at the first write
+	once    sync.Once
+	end     context.Context
+}
+
+func (w *stalledWriter) Header() http.Header { return w.header }
+func (w *stalledWriter) WriteHeader(int)     {}
+func (w *stalledWriter) Write(p []byte) (int, error) {
+	w.once.Do(func() { close(w.writing) })
+	<-w.end.Done()
+	return 0, w.end.Err()
+}
+
+// TestStalledClient has a client that does not read what it asked for. Others behind the same address are answered.
+func TestStalledClient(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	handler := f.site.handler()
+	for i, path := range []string{julietPage + "/embed", julietPage + ".png?label=", statusPath + juliet + "/html", julietPage + "," + julietPage[len(statusPath):] + "?theme="} {
+		stalled := &stalledWriter{header: make(http.Header), writing: make(chan struct{}), end: t.Context()}
+		go handler.ServeHTTP(stalled, httptest.NewRequest("GET", path, nil))
+		<-stalled.writing
+		neighbor := httptest.NewRecorder()
+		handler.ServeHTTP(neighbor, httptest.NewRequest("GET", julietPage+fmt.Sprintf("/embed?label=%d", i), nil))
+		if neighbor.Code != http.StatusOK {
+			t.Errorf("%s: the neighbor gets %d", path, neighbor.Code)
+		}
+	}
+}
+
+// A stepClock advances by a step whenever it is read.
+type stepClock struct {
+	mu   sync.Mutex
+	time time.Time
+	step time.Duration
+}
+
+func (c *stepClock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.time = c.time.Add(c.step)
+	return c.time
+}
+
+func (c *stepClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.time = c.time.Add(d)
+}
+
+// budgetLeft returns what is left of a client's budget.
+func (f *fixture) budgetLeft(client string) time.Duration {
+	now := f.site.limits.now
+	b := f.site.limits.budgets.take(netip.MustParseAddr(client), now)
+	defer f.site.limits.budgets.put(b)
+	return time.Duration(b.left.TokensAt(now())) * time.Microsecond
+}
+
+// TestStreamsAreCharged sees to it that events cost the client's budget, whether or not they were rendered for it.
+func TestStreamsAreCharged(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = loopbackProxies
+	clock := &stepClock{time: noon, step: 10 * time.Millisecond}
+	f.site.limits.now = clock.now
+	f.site.limits.budgets.rate = 10 * time.Microsecond // next to nothing
+	f.register("")
+	f.says("b", "", "")
+	const client = "192.0.2.1"
+	left := f.budgetLeft(client)
+	for _, event := range []string{"rendered", "cached"} {
+		_, lines := f.events(julietPage, "", client)
+		next(t, lines, "data")
+		before := left
+		if left = f.budgetLeft(client); before-left < clock.step/2 {
+			t.Errorf("an event that was %s cost %s", event, before-left)
+		}
+	}
+	_, lines := f.events(julietPage+","+Token{9}.String(), "", client)
+	next(t, lines, "data")
+	if now := f.budgetLeft(client); left-now < clock.step/2 {
+		t.Errorf("an event of several people cost %s", left-now)
+	}
+}
+
+// TestEventsAreDelayed has a client use up its budget with a stream. The next event comes when the budget allows it, with the
+// newest state instead of all that happened meanwhile.
+func TestEventsAreDelayed(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = loopbackProxies
+	clock := &stepClock{time: noon, step: 10 * time.Millisecond}
+	delayed, released := make(chan time.Duration), make(chan time.Time)
+	limits := f.site.limits
+	limits.now, limits.budgets.rate, limits.budgets.burst = clock.now, time.Millisecond, 15*time.Millisecond // enough for one event
+	limits.after = func(d time.Duration) <-chan time.Time { delayed <- d; return released }
+	f.register("")
+	f.says("b", "", "")
+	_, lines := f.events(julietPage, "", "192.0.2.1")
+	if data := next(t, lines, "data"); !strings.Contains(data, `"available"`) {
+		t.Error(data)
+	}
+	f.says("b", "", "<show>dnd</show>")
+	if d := <-delayed; d < minDelay {
+		t.Errorf("delayed by %s", d)
+	}
+	f.says("b", "", "<show>xa</show>")
+	f.says("b", "", "<show>away</show>")
+	clock.advance(time.Minute)
+	close(released)
+	if data := next(t, lines, "data"); !strings.Contains(data, `"away"`) {
+		t.Errorf("got %s, want the newest state", data)
+	}
+}
+
+// TestBusy fills the slots of one kind of rendering. Others of that kind get 503, what is cached and other kinds are sent.
+func TestBusy(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	const png, list, one = julietPage + ".png", julietPage + "," + "x.json", julietPage + ".json"
+	f.get(png)
+	slots := f.site.limits.slots
+	for _, q := range slots.queues {
+		q.maxWaiting = 0 // nobody waits
+	}
+	status := func(path string) *http.Response { resp, _ := f.get(path); return resp }
+	free := slots.expensiveSlots()
+	for range free {
+		if err := slots.acquire(t.Context(), slotPNG); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if resp := status(png + "?style=card"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("no slot: %s, %q", resp.Status, resp.Header.Get("Retry-After"))
+	}
+	for _, path := range []string{png, one} {
+		if resp := status(path); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	for range free {
+		slots.release(slotPNG)
+	}
+	for _, path := range []string{png + "?style=card", list} {
+		if resp := status(path); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s with free slots: %s", path, resp.Status)
+		}
+	}
+}
+
+// expensiveSlots returns the number of expensive renderings that can start now.
+func (s *renderSlots) expensiveSlots() (n int) {
+	for s.expensive.TryAcquire(1) {
+		n++
+	}
+	s.expensive.Release(int64(n))
+	return n
+}
+
+// TestSlots sees to it that expensive renderings leave a core to ordinary pages.
+func TestSlots(t *testing.T) {
+	for cores, want := range map[int]int{1: 1, 2: 1, 4: 3, 64: 63} {
+		if got := newRenderSlots(cores).expensiveSlots(); got != want {
+			t.Errorf("%d cores: %d expensive renderings at once, want %d", cores, got, want)
+		}
+	}
+}
+
+// TestWaitersLeave has clients go away while they wait for their turn or for a slot. They wait no longer, and nothing is rendered
+// for them.
+func TestWaitersLeave(t *testing.T) {
+	l := newLimits()
+	client := netip.MustParseAddr("192.0.2.1")
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	done := make(chan error)
+	go func() {
+		done <- l.render(t.Context(), client, slotPNG, func() error { close(entered); <-proceed; return nil })
+	}()
+	<-entered
+	for i, waiter := range []netip.Addr{client, netip.MustParseAddr("192.0.2.2"), {}} {
+		ctx, leave := context.WithCancel(t.Context())
+		result := make(chan error)
+		for range l.slots.expensiveSlots() { // on more than two cores
+			l.slots.acquire(t.Context(), slotPNG)
+		}
+		go func() {
+			result <- l.render(ctx, waiter, slotPNG, func() error { t.Error("something is rendered for a client that has gone"); return nil })
+		}()
+		leave()
+		if err := <-result; !errors.Is(err, context.Canceled) {
+			t.Errorf("waiter %d: %v", i, err)
+		}
+	}
+	close(proceed)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, q := range l.slots.queues {
+		if n := q.waiting.Load(); n != 0 {
+			t.Errorf("%d still wait", n)
+		}
+	}
+}
+
+// TestBudgetsAreForgotten bounds the budgets that are kept, without taking one from a client that is being served.
+func TestBudgetsAreForgotten(t *testing.T) {
+	clock := &stepClock{time: noon}
+	bs := newRenderBudgets()
+	address := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}) }
+	served := bs.take(address(0), clock.now)
+	for i := range 3 * maxBudgets {
+		b := bs.take(address(1+i), clock.now)
+		b.charge(noon, noon.Add(-time.Second))
+		bs.put(b)
+	}
+	if len(bs.byPrefix) > maxBudgets {
+		t.Errorf("%d budgets are kept", len(bs.byPrefix))
+	}
+	if bs.take(address(0), clock.now) != served {
+		t.Error("a client that is being served has a second budget")
+	}
+}
+
+func TestClientPrefix(t *testing.T) {
+	for client, want := range map[string]string{"192.0.2.1": "192.0.2.1/32", "2001:db8::1": "2001:db8::/64", "2001:db8:0:1::1": "2001:db8:0:1::/64"} {
+		if got := clientPrefix(netip.MustParseAddr(client)).String(); got != want {
+			t.Errorf("%s: %s, want %s", client, got, want)
+		}
+	}
+	if clientPrefix(netip.Addr{}).IsValid() {
+		t.Error("the zero address has a prefix")
 	}
 }

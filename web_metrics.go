@@ -2,51 +2,51 @@ package main
 
 import (
 	"net/http"
-	"strings"
+	"slices"
+	"sync/atomic"
 )
 
-// answerKinds are what may be asked for.
-var answerKinds = [...]string{"page", "json", "txt", "xml", "js", "svg", "png", "events", "embed", "index", "compatible", "none"}
+// answerCounts counts responses, by what was asked for and by the class of the status.
+type answerCounts [len(representations)][6]atomic.Uint64
 
-// answerKind returns the index of what a path asks for.
-func answerKind(path string) int {
-	if path == "/" {
-		return 9
+// representations are the values of the label "representation": those of the formats, and events.
+var representations = [...]string{"page", "json", "txt", "xml", "js", "svg", "png", "events", "embed", "index", "legacy", "none"}
+
+// representationIndex returns the index of a value, that of "none" for others.
+func representationIndex(name string) int {
+	if i := slices.Index(representations[:], name); i >= 0 {
+		return i
 	}
-	if strings.HasPrefix(path, "/presence/") || strings.Contains(path, "@") {
-		return 10
-	}
-	if !strings.HasPrefix(path, statusPath) {
-		return 11
-	}
-	end := path[strings.LastIndexAny(path, "./")+1:]
-	for i, kind := range answerKinds[:9] {
-		if end == kind {
-			return i
-		}
-	}
-	return 0
+	return len(representations) - 1
 }
 
-// A counted answer remembers its status.
-type counted struct {
+// A countedResponse notes what is sent.
+type countedResponse struct {
 	http.ResponseWriter
-	status int
+	status         int
+	representation string
 }
 
-func (c *counted) WriteHeader(status int) {
+func (c *countedResponse) WriteHeader(status int) {
 	c.status = status
 	c.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap lets http.ResponseController through.
-func (c *counted) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+// Unwrap is for http.ResponseController.
+func (c *countedResponse) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// count counts the answers of a handler.
-func (c *counters) count(handler http.Handler) http.Handler {
+// note notes what a request asks for, if responses are counted.
+func note(rw http.ResponseWriter, representation string) {
+	if c, ok := rw.(*countedResponse); ok {
+		c.representation = representation
+	}
+}
+
+// count is middleware that counts responses.
+func (a *answerCounts) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		answer := counted{rw, http.StatusOK}
-		handler.ServeHTTP(&answer, r)
-		c.answers[answerKind(r.URL.Path)][min(answer.status/100, 5)].Add(1)
+		response := countedResponse{ResponseWriter: rw, status: http.StatusOK}
+		next.ServeHTTP(&response, r)
+		a[representationIndex(response.representation)][min(response.status/100, 5)].Add(1)
 	})
 }

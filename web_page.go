@@ -9,7 +9,6 @@ import (
 	"image/png"
 	"io/fs"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,35 +16,52 @@ import (
 	"rsc.io/qr"
 )
 
-// render makes a representation of one view, or of several people's.
-func (r *renderer) render(key renderingKey, views []view, many bool) (*rendering, error) {
-	for i := range views {
-		views[i] = views[i].only(key.look.fields)
+// A renderer writes all representations and pages. It belongs to one set of templates and languages.
+type renderer struct {
+	languages *languages
+	templates *template.Template
+	sources   map[string]string // styles and scripts, by file name
+	glyphs    template.HTML     // an SVG symbol for each state
+	index     map[*catalog]*plainPage
+	notFound  map[*catalog]*plainPage
+	buffers   sync.Pool   // of *bytes.Buffer, for pages
+	encoder   png.Encoder // with a pool of its own
+	policies  [policyCount][]string
+}
+
+// A plainPage is a page that is the same for all clients of a language.
+type plainPage struct {
+	identity *rendering
+	gzip     func() *rendering // compresses at the first call
+}
+
+func newPlainPage(f *format, body []byte) *plainPage {
+	return &plainPage{newRendering(f, body, false), sync.OnceValue(func() *rendering { return newRendering(f, body, true) })}
+}
+
+func (p *plainPage) rendering(compressed bool) *rendering {
+	if compressed {
+		return p.gzip()
 	}
-	body, err := key.as.write(r, key, views, many)
+	return p.identity
+}
+
+// render renders a representation of views.
+func (r *renderer) render(spec *renderSpec, views []view) (*rendering, error) {
+	if spec.options.fields != allFields {
+		for i := range views {
+			views[i] = views[i].only(spec.options.fields)
+		}
+	}
+	body, err := spec.format.write(r, spec, views)
 	if err != nil {
 		return nil, err
 	}
-	return &rendering{renderingKey: key, body: body, etag: []string{etag(body, "")}, length: []string{strconv.Itoa(len(body))}}, nil
+	return newRendering(spec.format, body, spec.compress), nil
 }
 
-// A renderer makes representations out of views, and the pages that are the same for everybody.
-type renderer struct {
-	languages     *languages
-	pages         *template.Template
-	sources       map[string]string // of styles and scripts, by name
-	glyphs        template.HTML     // a symbol of each state
-	index         map[*catalog][]byte
-	notFound      map[*catalog][]byte
-	kept          cache
-	buffers       sync.Pool   // of *bytes.Buffer, in which pages are made
-	encoder       png.Encoder // which keeps its buffers as well
-	statusSources string      // of style and script in a status page, as directives of a Content-Security-Policy
-	embedSources  string      // the same of the page with the snippets
-	otherSources  string      // the same of the other pages
-
-	// The policies themselves, as the header's values.
-	statusPolicy, embedPolicy, otherPolicy []string
+func writePage(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
+	return r.page("status.html", r.statusPage(spec, views))
 }
 
 // statusPage is the data of templates/status.html.
@@ -53,22 +69,23 @@ type statusPage struct {
 	Lang   *catalog
 	Theme  string
 	Title  string
-	Listed bool   // search engines may list the page
+	Listed bool   // search engines may index the page
 	Many   bool   // several people
 	State  string // of the first of them
 	People []person
-	Glyphs template.HTML // a symbol of each state
+	Glyphs template.HTML // an SVG symbol for each state
 	Style  template.CSS
 	Script template.JS
 
 	WriteLabel string // of the links that write to people
 }
 
-// A person is one of those on a status page. It is written out, since templates are slow at methods and embedded fields.
+// A person is one of the people on a status page. It copies a view, since templates are slow at methods and embedded fields. Fields
+// that are not shown are empty.
 type person struct {
 	State   string
 	Label   string
-	Nick    string // empty if not shown, as the others
+	Nick    string
 	Message string
 	Avatar  template.URL
 	Since   moment
@@ -79,10 +96,10 @@ type person struct {
 	Write   template.URL // xmpp: link to the JID
 }
 
-// A moment is a time, and what is said around it.
+// A moment is a time with the words around it.
 type moment struct {
 	Before string
-	At     string // RFC 3339, empty if the time is not shown
+	At     string // RFC 3339; empty if the time is not shown
 	Text   string
 	After  string
 }
@@ -92,7 +109,7 @@ func newMoment(lang *catalog, name string, at time.Time, text string) moment {
 	return moment{around[0], formatTime(at), text, around[1]}
 }
 
-// clock puts a time in figures that everybody reads, until the page's script has those of the reader.
+// clock formats a time for clients without JavaScript; the page's script replaces it by local time.
 func clock(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -114,132 +131,130 @@ func newPerson(v view, lang *catalog) person {
 	return p
 }
 
-func (r *renderer) statusPage(key renderingKey, views []view, many bool) statusPage {
-	page := statusPage{Lang: key.lang, Theme: string(key.look.theme), Many: many, Listed: true, Glyphs: r.glyphs,
-		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"]), WriteLabel: key.lang.texts["page.message"]}
+func (r *renderer) statusPage(spec *renderSpec, views []view) statusPage {
+	page := statusPage{Lang: spec.lang, Theme: string(spec.options.theme), Many: spec.many, Listed: true, Glyphs: r.glyphs,
+		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"]), WriteLabel: spec.lang.texts["page.message"]}
 	for _, v := range views {
-		page.People = append(page.People, newPerson(v, key.lang))
+		page.People = append(page.People, newPerson(v, spec.lang))
 		page.Listed = page.Listed && v.Indexed
 	}
 	page.State = page.People[0].State
 	page.Title = views[0].Label
 	switch {
-	case many:
+	case spec.many:
 		page.Title = aggregate(views).Label
 	case views[0].Nick != "":
 		page.Title = views[0].Nick + ": " + page.Title
 	}
-	if m := views[0].Message; m != "" && !many {
+	if m := views[0].Message; m != "" && !spec.many {
 		page.Title += " – " + m
 	}
 	return page
 }
 
-// plainPage is the data of templates/index.html and templates/notfound.html.
-type plainPage struct {
+// plainData is the data of templates/index.html and templates/notfound.html.
+type plainData struct {
 	Lang        *catalog
 	Domain      string       // the component's JID
 	RegisterURI template.URL // xmpp: link that registers
 	QRSize      int
-	QRPath      string // the same link as a QR code, as the data of an SVG path
-	Commands    []commandLink
+	QRPath      string   // the same link as a QR code, as SVG path data
+	Commands    []string // titles of the commands that the component has for users
 	Style       template.CSS
 }
 
-// A commandLink is an xmpp: link that runs a command (XEP-0147).
-type commandLink struct {
-	URI   template.URL
-	Title string
-}
+// commandTitles are the names of the titles of the commands for users, in the order of clients' menus. They are no links: no client
+// follows xmpp: links to commands (XEP-0147 §8.1).
+var commandTitles = []string{"command.page", "command.options", "command.newlink", "command.stop"}
 
-// commandLinks are those that users may run.
-func commandLinks(domain string, lang *catalog) (links []commandLink) {
-	for _, cmd := range commands {
-		if !cmd.admin {
-			links = append(links, commandLink{componentURI(domain, "command;node="+cmd.node), cmd.title(lang)})
-		}
-	}
-	return links
-}
-
-// componentURI links to the component with a query (RFC 5122 §2.5).
+// componentURI returns an xmpp: link to the component with a query (RFC 5122 §2.5).
 func componentURI(domain, query string) template.URL {
 	return template.URL("xmpp:" + url.PathEscape(domain) + "?" + query)
 }
 
-// newRenderer makes a renderer of the files in a directory like templates.
+// newRenderer returns a renderer with the files of a directory like templates.
 func newRenderer(domain string, files fs.FS) (*renderer, error) {
 	languages, err := loadLanguages(files)
 	if err != nil {
 		return nil, err
 	}
-	pages, err := template.ParseFS(files, "*.html")
+	templates, err := template.ParseFS(files, "*.html")
 	if err != nil {
 		return nil, err
 	}
-	r := &renderer{languages: languages, pages: pages, sources: make(map[string]string),
-		index: make(map[*catalog][]byte), notFound: make(map[*catalog][]byte), kept: cache{max: maxCache},
-		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, encoder: png.Encoder{BufferPool: new(pngBuffers)}}
+	r := &renderer{languages: languages, templates: templates, sources: make(map[string]string),
+		index: make(map[*catalog]*plainPage), notFound: make(map[*catalog]*plainPage),
+		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, encoder: png.Encoder{CompressionLevel: png.BestSpeed, BufferPool: new(pngBuffers)}}
 	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
 		source, err := fs.ReadFile(files, name)
 		if err != nil {
 			return nil, err
 		}
-		r.sources[name] = compact(string(source))
+		r.sources[name] = string(source)
 	}
 	for _, s := range states {
 		r.glyphs += template.HTML(fmt.Sprintf(`<symbol id="%s" viewBox="0 0 24 24"><path d="%s"/></symbol>`, s, pathData(glyphs[s])))
 	}
-	r.statusSources = "style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"
-	r.embedSources = "style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"
-	r.otherSources = "style-src " + r.hash("index.css")
-	code, err := qr.Encode(string(componentURI(domain, "register")), qr.M)
-	if err != nil {
-		return nil, err
-	}
-	for _, lang := range languages.all {
-		page := plainPage{lang, domain, componentURI(domain, "register"), code.Size, qrPath(code), commandLinks(domain, lang),
-			template.CSS(r.sources["index.css"])}
-		for name, into := range map[string]map[*catalog][]byte{"index.html": r.index, "notfound.html": r.notFound} {
-			if into[lang], err = r.page(name, page); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return r, nil
+	return r, r.renderPlainPages(domain)
 }
 
-// check makes one of each page that is made later, so that what is wrong with a template shows at once.
+func (r *renderer) renderPlainPages(domain string) error {
+	code, err := qr.Encode(string(componentURI(domain, "register")), qr.M)
+	if err != nil {
+		return err
+	}
+	for _, lang := range r.languages.all {
+		data := plainData{Lang: lang, Domain: domain, RegisterURI: componentURI(domain, "register"), QRSize: code.Size, QRPath: qrPath(code),
+			Style: template.CSS(r.sources["index.css"])}
+		for _, name := range commandTitles {
+			data.Commands = append(data.Commands, lang.text(name))
+		}
+		index, err := r.page("index.html", data)
+		if err != nil {
+			return err
+		}
+		notFound, err := r.page("notfound.html", data)
+		if err != nil {
+			return err
+		}
+		r.index[lang], r.notFound[lang] = newPlainPage(formatIndex, index), newPlainPage(formatNotFound, notFound)
+	}
+	return nil
+}
+
+// setPolicies sets the values of Content-Security-Policy. Inline styles and scripts are allowed by their hashes.
+func (r *renderer) setPolicies(frameAncestors string) {
+	page := func(sources string) []string {
+		return []string{"default-src 'none'; " + sources + "; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors " + frameAncestors}
+	}
+	r.policies = [policyCount][]string{
+		policyImage:  {"default-src 'none'; style-src 'unsafe-inline'; img-src data:"},
+		policyStatus: page("style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"),
+		policyEmbed:  page("style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"),
+		policyPlain:  page("style-src " + r.hash("index.css")),
+	}
+}
+
+// check renders each page that newRenderer does not, so that an error in a template shows at once.
 func (r *renderer) check() error {
 	v := view{State: Away, Label: "x", Message: "x", Nick: "x", Avatar: &Avatar{}, JID: "x@y", Since: time.Unix(1, 0), Idle: time.Unix(1, 0),
 		LastActive: "x", Ago: "x", Resources: []viewResource{{Name: "x", State: Away, Label: "x", Message: "x"}}, AsOf: time.Unix(1, 0)}
 	for _, lang := range r.languages.all {
-		key := renderingKey{as: asPage, lang: lang, look: look{theme: themeDark}}
 		for _, views := range [][]view{{v}, {unknownView(lang), v}} {
-			if _, err := r.render(key, views, len(views) > 1); err != nil {
+			spec := &renderSpec{format: formatPage, lang: lang, many: len(views) > 1, options: renderOptions{imageOptions: imageOptions{theme: themeDark}, fields: allFields}}
+			if _, err := r.render(spec, views); err != nil {
 				return err
 			}
 		}
 		if _, err := r.page("embed.html", embedPage{Lang: lang, Languages: r.languages.all, IsHidden: true, Styles: badgeStyles,
-			Parts: []embedPart{{}}, Snippets: []snippet{{}}}); err != nil {
+			Fields: []embedField{{}}, Snippets: []snippet{{}}}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// compact leaves out of a style or a script what is there for those who write it: indents, and lines that are comments.
-func compact(source string) string {
-	var b strings.Builder
-	for line := range strings.Lines(source) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "//") {
-			b.WriteString(line + "\n")
-		}
-	}
-	return b.String()
-}
-
-// qrPath draws the dark squares of a QR code.
+// qrPath returns the dark squares of a QR code as SVG path data.
 func qrPath(code *qr.Code) string {
 	var b strings.Builder
 	for y := range code.Size {
@@ -252,19 +267,19 @@ func qrPath(code *qr.Code) string {
 	return b.String()
 }
 
-// page makes a page of the template of that name.
+// page executes the template of a name.
 func (r *renderer) page(name string, data any) ([]byte, error) {
-	if r.pages.Lookup(name) == nil {
+	if r.templates.Lookup(name) == nil {
 		return nil, fmt.Errorf("%s is missing", name)
 	}
 	b := r.buffers.Get().(*bytes.Buffer)
 	defer r.buffers.Put(b)
 	b.Reset()
-	err := r.pages.ExecuteTemplate(b, name, data)
+	err := r.templates.ExecuteTemplate(b, name, data)
 	return bytes.Clone(b.Bytes()), err
 }
 
-// pngBuffers are those of an encoder, each of which has a megabyte.
+// pngBuffers is the pool of an encoder's buffers, of a megabyte each.
 type pngBuffers struct{ sync.Pool }
 
 func (p *pngBuffers) Get() *png.EncoderBuffer {
@@ -274,7 +289,7 @@ func (p *pngBuffers) Get() *png.EncoderBuffer {
 
 func (p *pngBuffers) Put(b *png.EncoderBuffer) { p.Pool.Put(b) }
 
-// hash allows one inline style or script (CSP Level 3 §2.3.1).
+// hash returns the source that allows an inline style or script (CSP Level 3 §2.3.1).
 func (r *renderer) hash(name string) string {
 	sum := sha256.Sum256([]byte(r.sources[name]))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"

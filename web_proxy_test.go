@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestProxies puts each of the web servers, with the lines that are handed out for it, in front of a website: pages come through,
-// events come at once, and readers are told apart.
+// TestProxies puts each of the web servers, with its configuration from dist, in front of a website: pages come through, events
+// are not buffered, and clients are told apart.
 func TestProxies(t *testing.T) {
 	modules := ""
 	for _, name := range []string{"mpm_event", "authz_core", "proxy", "proxy_http"} {
@@ -86,7 +86,7 @@ func testProxy(t *testing.T, f *fixture, url string) {
 	}
 }
 
-// TestForwardedFor believes what trusted proxies say of readers, and nobody else.
+// TestForwardedFor checks that X-Forwarded-For counts if a trusted proxy has written it, and only then.
 func TestForwardedFor(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
@@ -96,7 +96,7 @@ func TestForwardedFor(t *testing.T) {
 	} {
 		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{"X-Forwarded-For": {tt.forwarded}}}
 		if got := f.site.client(r).String(); got != tt.want {
-			t.Errorf("%s for %q is taken for %s, want %s", tt.remote, tt.forwarded, got, tt.want)
+			t.Errorf("%s for %q is %s, want %s", tt.remote, tt.forwarded, got, tt.want)
 		}
 	}
 }

@@ -8,14 +8,14 @@ import (
 	"syscall"
 )
 
-// loadRenderer makes a renderer of the embedded templates and those of a directory.
+// loadRenderer returns a renderer with the embedded templates and those of a directory that replace them.
 func loadRenderer(domain, dir string) (*renderer, error) {
 	files, err := templateFiles(dir)
 	if err != nil {
 		return nil, err
 	}
 	r, err := newRenderer(domain, files)
-	if err == nil && dir != "" { // the embedded ones have been tested
+	if err == nil && dir != "" { // tests check the embedded ones
 		err = r.check()
 	}
 	if err != nil && dir != "" {
@@ -24,23 +24,23 @@ func loadRenderer(domain, dir string) (*renderer, error) {
 	return r, err
 }
 
-// reload reads the templates again at each SIGHUP, until ctx is done. Where something is wrong with them, the ones before stay.
-func (w *website) reload(ctx context.Context, domain string) {
-	hangUps := make(chan os.Signal, 1)
-	signal.Notify(hangUps, syscall.SIGHUP)
-	defer signal.Stop(hangUps)
+// reload reloads the templates at each SIGHUP until ctx is done. Templates with an error are reported and not used.
+func (w *website) reload(ctx context.Context) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	defer signal.Stop(signals)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangUps:
+		case <-signals:
 		}
-		r, err := loadRenderer(domain, w.templates)
+		r, err := loadRenderer(w.domain, w.templates)
 		if err != nil {
-			w.log.Error("the templates have not been read again", "cause", err)
+			w.log.Error("the templates could not be reloaded", "cause", err)
 			continue
 		}
 		w.use(r)
-		w.log.Info("the templates have been read again")
+		w.log.Info("templates reloaded")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestReload has the operator change a template, and then break it, while pages are shown.
+// TestReload changes a template, and then breaks it, while pages are served.
 func TestReload(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -21,24 +21,24 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.get(julietPage) // which is kept
-	go f.site.reload(t.Context(), f.conf.domain)
-	hangUp := func() {
+	f.get(julietPage) // so that it is cached
+	go f.site.reload(t.Context())
+	sendSIGHUP := func() {
 		t.Helper()
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 	}
-	keepHangUps(t)
+	ignoreSIGHUP(t)
 	write(`<p>{{(index .People 0).Label}}, says my own page</p>`)
 	eventually(t, "the operator's page is shown", func() bool {
-		hangUp()
+		sendSIGHUP()
 		_, body := f.get(julietPage)
 		return body == `<p>Available, says my own page</p>`
 	})
 	write(`{{.Nonsense}}`)
 	eventually(t, "the log says what is wrong", func() bool {
-		hangUp()
+		sendSIGHUP()
 		return strings.Contains(f.log.String(), "status.html:1:")
 	})
 	if _, body := f.get(julietPage); body != `<p>Available, says my own page</p>` {
@@ -46,9 +46,9 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// keepHangUps keeps a SIGHUP from ending the tests while nobody listens for it.
-func keepHangUps(t *testing.T) {
-	hangUps := make(chan os.Signal, 1)
-	signal.Notify(hangUps, syscall.SIGHUP)
-	t.Cleanup(func() { signal.Stop(hangUps) })
+// ignoreSIGHUP keeps a SIGHUP from ending the tests while nobody listens for it.
+func ignoreSIGHUP(t *testing.T) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(signals) })
 }

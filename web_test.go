@@ -41,7 +41,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// TestLinkDown has the page say that what it shows is the last known.
+// TestLinkDown checks that a page says when it shows the last known state.
 func TestLinkDown(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.linkTimes.retry = time.Hour; c.linkTimes.most = time.Hour })
 	f.register("")
@@ -119,7 +119,7 @@ func TestCaching(t *testing.T) {
 	}
 }
 
-// TestNotFound has the same answer for all that is not there.
+// TestNotFound checks that all addresses that show nothing get the same response.
 func TestNotFound(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<jid_link>0</jid_link>")
@@ -203,7 +203,7 @@ func TestEvents(t *testing.T) {
 	wantEvent(`{"version":1,"state":"available","label":"Available","message":"one\ntwo","since":"2026-11-22T12:00:00Z"}`)
 	f.says("b", "", "<show>away</show>")
 	wantEvent(`{"version":1,"state":"away","label":"Away","since":"2026-11-22T12:00:00Z"}`)
-	f.says("b", "", "<show>away</show><priority>1</priority>") // nothing that anybody could see
+	f.says("b", "", "<show>away</show><priority>1</priority>") // changes nothing that is shown
 	f.says("b", "type='unavailable'", "")
 	wantEvent(`{"version":1,"state":"unavailable","label":"Offline"}`)
 	f.send(`<iq type='set' id='x' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
@@ -245,7 +245,7 @@ func next(t *testing.T, lines *bufio.Scanner, field string) string {
 	return ""
 }
 
-// TestEventIDs has a reader come again who has missed nothing, and one who has missed a change.
+// TestEventIDs reconnects a client that has missed nothing, and one that has missed a change.
 func TestEventIDs(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -257,7 +257,7 @@ func TestEventIDs(t *testing.T) {
 	next(t, again, "retry")
 	f.says("b", "", "<show>dnd</show>")
 	if data := next(t, again, "data"); !strings.Contains(data, `"dnd"`) {
-		t.Errorf("what the reader has seen is sent again: %s", data)
+		t.Errorf("an event that the client has is sent again: %s", data)
 	}
 	_, late := f.events(julietPage, id, "")
 	if data := next(t, late, "data"); !strings.Contains(data, `"dnd"`) {
@@ -294,7 +294,7 @@ func TestEventsEndAtNewLink(t *testing.T) {
 	}
 }
 
-// TestEventsAtShutdown tells readers to come again soon.
+// TestEventsAtShutdown checks that streams end with a short time to reconnect.
 func TestEventsAtShutdown(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -308,12 +308,12 @@ func TestEventsAtShutdown(t *testing.T) {
 
 var loopbackProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
-// TestStreamLimits has one address take all the streams that it may, at nobody else's cost.
+// TestStreamLimits opens as many streams from one address as it may. Other addresses are not affected.
 func TestStreamLimits(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
 	f.register("")
-	for range maxStreamsEach {
+	for range maxClientStreams {
 		if resp, _ := f.events(julietPage, "", "8.8.8.8, 203.0.113.7"); resp.StatusCode != 200 {
 			t.Fatal(resp.Status)
 		}
@@ -326,11 +326,11 @@ func TestStreamLimits(t *testing.T) {
 	}
 }
 
-// TestStreamsAreCountedOut sees to it that who has gone takes no place, and that all together have a limit.
-func TestStreamsAreCountedOut(t *testing.T) {
-	s := newStreams()
+// TestStreamLimit checks that streams that have ended do not count, and that all streams together have a limit.
+func TestStreamLimit(t *testing.T) {
+	s := newStreamLimit()
 	var leave []func()
-	for range maxStreamsEach {
+	for range maxClientStreams {
 		l, status := s.enter(netip.MustParseAddr("2001:db8::1"))
 		if status != 200 {
 			t.Fatal(status)
@@ -338,7 +338,7 @@ func TestStreamsAreCountedOut(t *testing.T) {
 		leave = append(leave, l)
 	}
 	if _, status := s.enter(netip.MustParseAddr("2001:db8::2")); status != 429 {
-		t.Errorf("the same household: %d", status)
+		t.Errorf("the same prefix: %d", status)
 	}
 	leave[0]()
 	if _, status := s.enter(netip.MustParseAddr("2001:db8::2")); status != 200 {
@@ -352,34 +352,34 @@ func TestStreamsAreCountedOut(t *testing.T) {
 	}
 }
 
-// TestGzip compares what is zipped with what is not, and keeps their tags apart.
+// TestGzip compares compressed responses with others, and their entity tags.
 func TestGzip(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
 	ask := func(path, encoding, condition string) (*http.Response, string) {
-		return f.get(path, "Accept-Encoding", encoding, "If-None-Match", condition) // so that the client leaves it to us
+		return f.get(path, "Accept-Encoding", encoding, "If-None-Match", condition) // keeps the client from decompressing
 	}
 	for _, path := range []string{julietPage, julietPage + ".svg", julietPage + ".js", "/", julietPage + "/embed"} {
 		plain, body := ask(path, "identity", "")
-		zipped, small := ask(path, "br, gzip", "")
+		compressed, small := ask(path, "br, gzip", "")
 		r, err := gzip.NewReader(strings.NewReader(small))
 		if err != nil {
 			t.Fatalf("%s: %v", path, err)
 		}
-		if unzipped, err := io.ReadAll(r); err != nil || string(unzipped) != body || len(small) >= len(body) || zipped.Header.Get("Content-Encoding") != "gzip" || plain.Header.Get("Content-Encoding") != "" {
+		if decompressed, err := io.ReadAll(r); err != nil || string(decompressed) != body || len(small) >= len(body) || compressed.Header.Get("Content-Encoding") != "gzip" || plain.Header.Get("Content-Encoding") != "" {
 			t.Errorf("%s: %v, %d and %d bytes", path, err, len(small), len(body))
 		}
-		tag := zipped.Header.Get("ETag")
+		tag := compressed.Header.Get("ETag")
 		if tag != "" && tag == plain.Header.Get("ETag") {
-			t.Errorf("%s: one tag for two", path)
+			t.Errorf("%s: one entity tag for two encodings", path)
 		}
 		if again, _ := ask(path, "gzip", tag); tag != "" && again.StatusCode != 304 {
 			t.Errorf("%s: %s", path, again.Status)
 		}
 	}
 	if resp, _ := ask(julietPage+".json", "gzip", ""); resp.Header.Get("Content-Encoding") != "" {
-		t.Error("what is small is zipped")
+		t.Error("a small body is compressed")
 	}
 	_, id, text := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, noise()) })
 	f.openAll()
@@ -391,7 +391,7 @@ func TestGzip(t *testing.T) {
 	}
 }
 
-// noise makes a picture that is hard to compress.
+// noise returns an image that is hard to compress.
 func noise() image.Image {
 	img := image.NewNRGBA(image.Rect(0, 0, 200, 200))
 	random := rand.New(rand.NewPCG(1, 2))
@@ -401,7 +401,7 @@ func noise() image.Image {
 	return img
 }
 
-// TestSearchEngines has pages listed by those who want that, and by nobody else.
+// TestSearchEngines checks that search engines may index only the pages of users who want that.
 func TestSearchEngines(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -424,7 +424,7 @@ func TestSearchEngines(t *testing.T) {
 	listed(true)
 }
 
-// TestTheme has a page and pictures follow what the address asks for.
+// TestTheme checks that pages and images follow the query.
 func TestTheme(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")

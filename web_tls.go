@@ -15,18 +15,18 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 )
 
-// A tlsConfig says how the web server comes by its certificate. The zero one means plain HTTP.
+// A tlsConfig says where the web server's certificate comes from. The zero value means plain HTTP.
 type tlsConfig struct {
 	cert, key     string   // PEM files
-	acmeDomains   []string // to get a certificate for (RFC 8555)
-	acmeCache     string   // directory for keys and certificates
-	acmeDirectory string   // of the authority
+	acmeDomains   []string // names of the certificate to get by ACME (RFC 8555)
+	acmeCache     string   // directory of its keys and certificates
+	acmeDirectory string   // URL of the authority's directory
 }
 
 func (c tlsConfig) enabled() bool { return c.cert != "" || len(c.acmeDomains) > 0 }
 
-// listenerConfig returns the configuration of the listener, nil for plain HTTP, and what answers at port 80: a redirection, and
-// the authority's questions.
+// listenerConfig returns the configuration of the listener, nil for plain HTTP, and the handler of port 80: redirections, and the
+// authority's challenges (RFC 8555 §8.3).
 func (c tlsConfig) listenerConfig(baseURL string, log *slog.Logger) (*tls.Config, http.Handler, error) {
 	switch {
 	case len(c.acmeDomains) > 0:
@@ -46,7 +46,8 @@ func (c tlsConfig) listenerConfig(baseURL string, log *slog.Logger) (*tls.Config
 	return nil, redirect(baseURL), nil
 }
 
-// withoutPort takes the port from the host that is asked for, which the authority names where port 80 is another one here.
+// withoutPort is middleware that removes the port from the host of a request: autocert compares it with bare names, and behind a
+// forwarded port 80 it can have one.
 func withoutPort(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if host, _, err := net.SplitHostPort(r.Host); err == nil {
@@ -56,7 +57,7 @@ func withoutPort(handler http.Handler) http.Handler {
 	})
 }
 
-// redirect sends everybody to the same path below a URL.
+// redirect redirects to the same path and query below a URL.
 func redirect(baseURL string) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		target, err := url.Parse(baseURL)
@@ -70,18 +71,18 @@ func redirect(baseURL string) http.Handler {
 	})
 }
 
-// certificateFiles are a certificate and its key, which are read again when the files change.
+// certificateFiles are a certificate and its key, reloaded when the files change.
 type certificateFiles struct {
 	cert, key string
 	log       *slog.Logger
 
 	mu      sync.Mutex
 	current *tls.Certificate
-	changed [2]time.Time // of the files that were read
-	looked  time.Time
+	changed [2]time.Time // modification times of the loaded files
+	checked time.Time
 }
 
-// certificateCheck is how often the files are looked at.
+// certificateCheck is the shortest time between checks for a change.
 const certificateCheck = time.Second
 
 func (f *certificateFiles) load() error {
@@ -104,15 +105,14 @@ func (f *certificateFiles) load() error {
 	return nil
 }
 
-// get returns the certificate as the files have it now. While they are not right, as in the middle of a change, the one before
-// stays.
+// get returns the certificate of the files. If they do not fit together, as in the middle of a change, the one before stays.
 func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) >= certificateCheck {
-		f.looked = now
+	if now := time.Now(); now.Sub(f.checked) >= certificateCheck {
+		f.checked = now
 		if err := f.load(); err != nil {
-			f.log.Warn("the certificate has not been read again", "cause", err)
+			f.log.Warn("the certificate could not be reloaded", "cause", err)
 		}
 	}
 	return f.current, nil

@@ -26,7 +26,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// writeCertificate makes a certificate for this machine, and writes it into two files.
+// writeCertificate writes a new certificate for this machine and its key into two files.
 func writeCertificate(t *testing.T, dir, name string) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -53,14 +53,14 @@ func writeCertificate(t *testing.T, dir, name string) (cert, key string) {
 	return cert, key
 }
 
-// insecure asks servers whoever they are.
+// insecure is a client that accepts all certificates.
 func insecure(serverName string) *http.Client {
 	return &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: serverName}},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// TestHTTPS serves with a certificate that is renewed meanwhile, and sends those who come by HTTP to it.
+// TestHTTPS renews the certificate while it is served, and redirects from HTTP.
 func TestHTTPS(t *testing.T) {
 	cert, key := writeCertificate(t, t.TempDir(), "first")
 	port, plain := strconv.Itoa(freePort(t)), strconv.Itoa(freePort(t))
@@ -87,7 +87,7 @@ func TestHTTPS(t *testing.T) {
 	if err := os.WriteFile(key, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the log says what is wrong", func() bool { name(); return a.countLog("the certificate has not been read again") > 0 })
+	eventually(t, "the log says what is wrong", func() bool { name(); return a.countLog("the certificate could not be reloaded") > 0 })
 	if got := name(); got != "second" {
 		t.Errorf("%s after a mistake", got)
 	}
@@ -102,7 +102,7 @@ func TestHTTPS(t *testing.T) {
 	a.end(t, 15)
 }
 
-// nameServer answers by TCP that every name is this machine's, until the test ends.
+// nameServer resolves all names to this machine, by TCP, until the test ends.
 func nameServer(t *testing.T) (address string) {
 	t.Helper()
 	return acceptAll(t, func(conn net.Conn) {
@@ -111,7 +111,7 @@ func nameServer(t *testing.T) (address string) {
 	})
 }
 
-// answerName answers one question, with its length before it (RFC 1035 §4.2.2).
+// answerName answers one query with a length prefix (RFC 1035 §4.2.2).
 func answerName(conn net.Conn) error {
 	var size uint16
 	if err := binary.Read(conn, binary.BigEndian, &size); err != nil {

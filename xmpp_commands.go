@@ -214,11 +214,13 @@ func (c *commands) complete(ctx context.Context, cmd command, r *commandRequest,
 	return payload, afterReply, nil
 }
 
-// note returns a payload with a text.
-func note(text string) *commandPayload { return &commandPayload{Note: &commandNote{"info", text}} }
+// noteResult returns a payload with a text.
+func noteResult(text string) *commandPayload {
+	return &commandPayload{Note: &commandNote{"info", text}}
+}
 
 func (c *commands) page(_ context.Context, r *commandRequest) (*commandPayload, func(), error) {
-	return note(c.accounts.status(r.lang, r.entry) + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
+	return noteResult(c.accounts.status(r.lang, r.entry) + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
 }
 
 func (c *commands) optionsForm(r *commandRequest) *stanza.Form {
@@ -236,14 +238,14 @@ func (c *commands) options(ctx context.Context, r *commandRequest) (*commandPayl
 	if err := c.registry.SetOptions(ctx, r.entry, values, ""); err != nil {
 		return nil, nil, err
 	}
-	return note(shownText(r.lang, values)), func() { c.accounts.contacts.ask(ctx, r.entry) }, nil
+	return noteResult(shownText(r.lang, values)), func() { c.accounts.contacts.ask(ctx, r.entry) }, nil
 }
 
 func (c *commands) newLink(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
 	if err := c.registry.RenewToken(ctx, r.entry); err != nil {
 		return nil, nil, err
 	}
-	return note(r.lang.text("chat.newlink") + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
+	return noteResult(r.lang.text("chat.newlink") + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
 }
 
 func (c *commands) stopForm(r *commandRequest) *stanza.Form {
@@ -257,7 +259,7 @@ func (c *commands) stop(ctx context.Context, r *commandRequest) (*commandPayload
 	if err := c.registry.Remove(ctx, r.entry); err != nil {
 		return nil, nil, err
 	}
-	return note(r.lang.text("chat.goodbye")), func() { c.accounts.contacts.withdraw(ctx, r.from.bare) }, nil
+	return noteResult(r.lang.text("chat.goodbye")), func() { c.accounts.contacts.withdraw(ctx, r.from.bare) }, nil
 }
 
 // adminForm returns a form of XEP-0133.
@@ -375,5 +377,5 @@ func (c *commands) delete(ctx context.Context, r *commandRequest) (*commandPaylo
 			return nil, nil, err
 		}
 	}
-	return note("Removed: " + strings.Join(removed, ", ")), func() { notify(c.removed) }, nil
+	return noteResult("Removed: " + strings.Join(removed, ", ")), func() { notify(c.removed) }, nil
 }

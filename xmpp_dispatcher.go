@@ -17,18 +17,18 @@ type dispatcher struct {
 	room *semaphore.Weighted // bytes of all queues
 
 	mu          sync.Mutex
-	changed     *sync.Cond        // there is a ready queue, or no task at all
-	queues      map[string]*queue // with tasks that wait or run, by bare JID
-	first, last *queue            // list of the queues that no worker has
-	tasks       int               // that wait or run
+	changed     *sync.Cond            // there is a ready queue, or no task at all
+	queues      map[string]*taskQueue // with tasks that wait or run, by bare JID
+	first, last *taskQueue            // list of the queues that no worker has
+	tasks       int                   // that wait or run
 	closed      bool
 }
 
-// A queue is the FIFO of one person.
-type queue struct {
+// A taskQueue is the FIFO of one person.
+type taskQueue struct {
 	bare    string
 	waiting []task
-	next    *queue // in the list of ready queues
+	next    *taskQueue // in the list of ready queues
 }
 
 // A task is a stanza to be handled, or a function to be run.
@@ -58,7 +58,7 @@ const (
 )
 
 func newDispatcher() *dispatcher {
-	d := &dispatcher{room: semaphore.NewWeighted(maxAllQueues), queues: make(map[string]*queue)}
+	d := &dispatcher{room: semaphore.NewWeighted(maxAllQueues), queues: make(map[string]*taskQueue)}
 	d.changed = sync.NewCond(&d.mu)
 	return d
 }
@@ -74,7 +74,7 @@ func (d *dispatcher) enqueue(ctx context.Context, bare string, t task) (accepted
 	defer d.mu.Unlock()
 	q := d.queues[bare]
 	if q == nil {
-		q = &queue{bare: bare}
+		q = &taskQueue{bare: bare}
 		d.queues[bare] = q
 		d.makeReady(q)
 	}
@@ -143,7 +143,7 @@ func (d *dispatcher) work(ctx context.Context) {
 }
 
 // makeReady appends a queue to the ready ones. The caller holds mu.
-func (d *dispatcher) makeReady(q *queue) {
+func (d *dispatcher) makeReady(q *taskQueue) {
 	if d.first == nil {
 		d.first = q
 	} else {
@@ -154,7 +154,7 @@ func (d *dispatcher) makeReady(q *queue) {
 }
 
 // finish returns a queue to the ready ones, or forgets it if it is empty.
-func (d *dispatcher) finish(q *queue, done int) {
+func (d *dispatcher) finish(q *taskQueue, done int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tasks -= done

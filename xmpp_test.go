@@ -102,7 +102,8 @@ func (f *fixture) start() {
 	}
 	f.comp = newComponent(f.conf, users)
 	ctx, cancel := context.WithCancel(context.Background())
-	f.site = newWebsite(f.comp, r, websiteConfig{frameAncestors: "*"}, ctx)
+	f.site = newWebsite(websiteConfig{domain: f.conf.domain, baseURL: f.conf.baseURL, jidLinks: f.conf.jidLinks, frameAncestors: "*", board: f.comp.board,
+		now: f.conf.now, log: f.conf.log, closing: ctx}, r)
 	f.web = httptest.NewServer(f.site.handler())
 	done := make(chan error, 1)
 	go func() { done <- f.comp.run(ctx) }()

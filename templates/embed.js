@@ -3,7 +3,7 @@
 	const form = document.querySelector("form");
 	const address = location.pathname.replace(/\/embed$/, "").replace(/^.*\/status\//, "");
 
-	// Where the address must not be in the page, it is put in here, from the browser's own.
+	// The page does not contain an address that reveals a hidden JID. The browser knows it.
 	function fillIn() {
 		const result = document.getElementById("result");
 		if ("hidden" in result.dataset) {
@@ -26,7 +26,7 @@
 		const turn = ++latest, query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
 		const here = location.pathname + "?" + query;
 		const answer = await (await fetch(here)).text();
-		if (turn !== latest) return; // something else has been chosen meanwhile
+		if (turn !== latest) return; // the form has changed since
 		history.replaceState(null, "", here);
 		document.getElementById("result").replaceWith(new DOMParser().parseFromString(answer, "text/html").getElementById("result"));
 		fillIn();

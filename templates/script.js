@@ -2,8 +2,8 @@
 (() => {
 	const script = document.currentScript;
 
-	// An element says with data-webstatus which part it wants, such as "label"; of whom with data-webstatus-person, such as "2",
-	// where several are asked for; and of which script with data-webstatus-id, a part of the script's address.
+	// Elements have data-webstatus, the key to show, such as "label"; data-webstatus-person, a number from 1, if the script's address
+	// names several people; data-webstatus-id, a part of that address, if the page has several scripts.
 	function show(all) {
 		for (const element of document.querySelectorAll("[data-webstatus]")) {
 			const { webstatus: part, webstatusPerson: person = 1, webstatusId: id } = element.dataset;
@@ -24,7 +24,7 @@
 		if (!script || !window.EventSource) return;
 		const address = new URL(script.src);
 		address.pathname = address.pathname.replace(/\.js$/, "/events");
-		// A site whose Content-Security-Policy lets no events in shows the status as it was when the page was opened.
+		// Where the site's Content-Security-Policy forbids the connection, the status stays as it was at first.
 		new EventSource(address).onmessage = event => show([].concat(JSON.parse(event.data)));
 	}
 

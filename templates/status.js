@@ -3,7 +3,7 @@
 	const lang = document.documentElement.lang;
 	const people = [...document.querySelectorAll(".person")];
 
-	// What stays the same is left alone, so that it is not announced again.
+	// Unchanged values are not set again: screen readers would announce them.
 	function set(object, key, value) {
 		if (object[key] !== value) object[key] = value;
 	}

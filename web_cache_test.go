@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"weak"
+)
+
+// TestCacheIsBounded fills a cache with more than it may keep, in bytes.
+func TestCacheIsBounded(t *testing.T) {
+	const maximum = 1 << 20
+	c := newRenderingCache(maximum)
+	body := bytes.Repeat([]byte("x"), 10<<10)
+	for i := range 1000 {
+		c.Set(renderingKey{format: formatPNG, options: fmt.Sprint(i)}, newRendering(formatPNG, body, false))
+	}
+	c.CleanUp()
+	size := 0
+	for _, n := range c.All() {
+		size += len(n.body)
+	}
+	if size > maximum || size < maximum/2 || c.WeightedSize() > maximum {
+		t.Errorf("%d bytes are cached, with a weight of %d; the maximum is %d", size, c.WeightedSize(), maximum)
+	}
+	c.Set(renderingKey{format: formatPage}, newRendering(formatPage, make([]byte, 2*maximum), false))
+	c.CleanUp()
+	if c.WeightedSize() > maximum {
+		t.Errorf("a rendering that is larger than the cache is kept: %d bytes", c.WeightedSize())
+	}
+}
+
+// TestCacheKeepsNoSnapshots changes a user whose renderings are cached. The replaced snapshot is garbage then.
+func TestCacheKeepsNoSnapshots(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.get(julietPage)
+	f.get(julietPage + "," + Token{9}.String() + ".json")
+	old := weak.Make(f.comp.board.byJID(juliet).snapshot.Load())
+	f.says("b", "", "<show>away</show>")
+	eventually(t, "the replaced snapshot is freed", func() bool { runtime.GC(); return old.Value() == nil })
+	if f.site.cache.EstimatedSize() == 0 {
+		t.Error("nothing is cached")
+	}
+}
+
+// TestRenderedOnce has several clients ask for the same expensive rendering at once.
+func TestRenderedOnce(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	var renderings atomic.Int32
+	format := *formatPNG
+	format.write = func(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
+		renderings.Add(1)
+		return formatPNG.write(r, spec, views)
+	}
+	w := f.site
+	renderer := w.renderer.Load()
+	spec := renderSpec{format: &format, lang: renderer.languages.english(), options: defaultRenderOptions}
+	subjects, _ := w.subjectsOf([]*entry{w.board.byJID(juliet)}, "", nil)
+	var clients sync.WaitGroup
+	for range 20 {
+		clients.Go(func() {
+			if _, err := w.render(t.Context(), w.client(&http.Request{}), renderer, spec, spec.key(subjects), subjects); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	clients.Wait()
+	if n := renderings.Load(); n != 1 {
+		t.Errorf("rendered %d times", n)
+	}
+}
+
+// TestKeys sees to it that everything that a representation depends on makes a key of its own.
+func TestKeys(t *testing.T) {
+	english := &catalog{}
+	base := renderSpec{format: formatPNG, lang: english, options: defaultRenderOptions}
+	person := subject{key: personKey{snapshot: 1}}
+	keys := map[renderingKey]string{base.key([]subject{person}): "base"}
+	add := func(name string, key renderingKey) {
+		t.Helper()
+		if other, ok := keys[key]; ok {
+			t.Errorf("%s has the key of %s", name, other)
+		}
+		keys[key] = name
+	}
+	for name, change := range map[string]func(*renderSpec){
+		"format": func(s *renderSpec) { s.format = formatSVG }, "language": func(s *renderSpec) { s.lang = &catalog{Tag: "de"} },
+		"gzip": func(s *renderSpec) { s.compress = true }, "many": func(s *renderSpec) { s.many = true }, "style": func(s *renderSpec) { s.options.style = styleCard },
+		"label": func(s *renderSpec) { s.options.label, s.options.labelled = "x", true }, "empty label": func(s *renderSpec) { s.options.labelled = true },
+		"quoted label": func(s *renderSpec) { s.options.label, s.options.labelled = `x"`, true }, "size": func(s *renderSpec) { s.options.size = 40 },
+		"theme": func(s *renderSpec) { s.options.theme = themeDark }, "fields": func(s *renderSpec) { s.options.fields = 1 },
+		"shields": func(s *renderSpec) { s.options.shields = true }, "callback": func(s *renderSpec) { s.options.callback = "x" },
+	} {
+		spec := base
+		change(&spec)
+		add(name, spec.key([]subject{person}))
+	}
+	for name, change := range map[string]func(*personKey){
+		"snapshot": func(k *personKey) { k.snapshot = 2 }, "message": func(k *personKey) { k.message = 1 }, "age": func(k *personKey) { k.age.count = 1 },
+		"unit": func(k *personKey) { k.age.unit = 1 }, "as of": func(k *personKey) { k.asOf = 1 }, "expired": func(k *personKey) { k.expired = true },
+	} {
+		changed := person
+		change(&changed.key)
+		add(name, base.key([]subject{changed}))
+		many := base
+		many.many = true
+		add(name+" of several", many.key([]subject{changed}))
+		add(name+" of the second", many.key([]subject{person, changed}))
+	}
+}

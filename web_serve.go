@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	stopTime  = 5 * time.Second // for running requests to finish at shutdown
+	graceTime = time.Second     // for accepted connections to send a request at shutdown
+)
+
+// serveWeb serves HTTP, or HTTPS with a TLS configuration, until ctx is done, and then finishes running requests.
+func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, handler http.Handler, log *slog.Logger) error {
+	var open sync.WaitGroup // connections
+	server := &http.Server{
+		Handler:           handler,
+		TLSConfig:         secure,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				open.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				open.Done()
+			}
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // mistakes of strangers
+	}
+	served := make(chan error, 1)
+	go func() {
+		if secure != nil {
+			served <- server.ServeTLS(listener, "", "")
+		} else {
+			served <- server.Serve(listener)
+		}
+	}()
+	select {
+	case err := <-served:
+		return fmt.Errorf("the web server failed: %w", err)
+	case <-ctx.Done():
+	}
+	// Shutdown closes connections whose request has not been read yet. Accepted clients must be answered, since at an upgrade the
+	// next process only answers the others.
+	listener.Close()
+	<-served
+	server.SetKeepAlivesEnabled(false)
+	answered := make(chan struct{})
+	go func() { open.Wait(); close(answered) }()
+	select {
+	case <-answered:
+	case <-time.After(graceTime):
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	if server.Shutdown(ctx) != nil {
+		server.Close() // ends the requests that still run
+	}
+	return nil
+}
+
+// serveAuxiliary serves HTTP until ctx is done and does not wait for running requests then: metrics and redirections. It returns
+// at once if there is no listener.
+func serveAuxiliary(ctx context.Context, listener net.Listener, handler http.Handler) error {
+	if listener == nil {
+		return nil
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("the web server at %s failed: %w", listener.Addr(), err)
+	}
+	return nil
+}
