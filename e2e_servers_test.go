@@ -150,6 +150,7 @@ const (
 // A server is a real XMPP server on loopback ports.
 type server struct {
 	name          string
+	root          root // that it runs in
 	dir           string
 	c2s, compPort int
 	run           func() *process
@@ -220,14 +221,19 @@ func (s *server) configure(t testing.TB, text, file string) string {
 	return path
 }
 
-// newServer starts a server, with more in its configuration if wanted.
+// newServer starts a server, with more in its configuration if wanted. The name may be followed by @ and the Debian release that it is to
+// come from; otherwise it is this machine's.
 func newServer(t testing.TB, name string, more ...string) *server {
 	t.Helper()
+	name, suite, _ := strings.Cut(name, "@")
 	s := &server{name: name, dir: t.TempDir(), c2s: freePort(t), compPort: freePort(t)}
+	if suite != "" {
+		s.root = debianRoot(t, suite)
+	}
 	switch name {
 	case "prosody":
 		s.large = true
-		program := need(t, "prosody")
+		program := s.root.need(t, "prosody")
 		config := s.configure(t, prosodyConfig+strings.Join(more, "\n"), "prosody.cfg.lua")
 		for _, user := range accounts {
 			dir := filepath.Join(s.dir, "data", "localhost", "accounts")
@@ -239,12 +245,12 @@ func newServer(t testing.TB, name string, more ...string) *server {
 				t.Fatal(err)
 			}
 		}
-		s.run = func() *process { return start(t, exec.Command(program, "-F", "--config", config)) }
+		s.run = func() *process { return start(t, s.root.command(program, "-F", "--config", config)) }
 	case "ejabberd":
 		// The command ejabberdctl wants a node name, a cookie and a user of its own. Erlang alone does not.
-		erl := need(t, "erl")
-		libraries, err := filepath.Glob("/usr/lib/*-linux-gnu/ejabberd-*")
-		if err != nil || len(libraries) == 0 {
+		erl := s.root.need(t, "erl")
+		libraries := s.root.glob(t, "/usr/lib/*-linux-gnu/ejabberd-*")
+		if len(libraries) == 0 {
 			missing(t, "ejabberd is not where Debian has it")
 		}
 		config := s.configure(t, ejabberdConfig+strings.Join(more, "\n"), "ejabberd.yml")
@@ -267,7 +273,7 @@ func (s *server) runEjabberd(t testing.TB, erl, libraries, config string) *proce
 	}
 	ready := filepath.Join(s.dir, "ready")
 	os.Remove(ready) // may not be there
-	cmd := exec.Command(erl, "+P", "50000", "+sbwt", "none", "-noinput", "-mnesia", "dir", strconv.Quote(filepath.Join(s.dir, "spool")),
+	cmd := s.root.command(erl, "+P", "50000", "+sbwt", "none", "-noinput", "-mnesia", "dir", strconv.Quote(filepath.Join(s.dir, "spool")),
 		"-s", "ejabberd", "-eval", register.String()+fmt.Sprintf("file:write_file(%q,\"ok\").", ready))
 	cmd.Env = append(os.Environ(), "HOME="+filepath.Join(s.dir, "home"), "EJABBERD_CONFIG_PATH="+config,
 		"EJABBERD_LOG_PATH="+filepath.Join(s.dir, "logs", "ejabberd.log"), "ERL_LIBS="+libraries,
