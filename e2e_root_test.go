@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -51,19 +50,6 @@ func (r root) need(t testing.TB, program string) string {
 	return ""
 }
 
-// glob returns the paths in the root that match a pattern.
-func (r root) glob(t testing.TB, pattern string) []string {
-	t.Helper()
-	paths, err := filepath.Glob(string(r) + pattern)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range paths {
-		paths[i] = strings.TrimPrefix(paths[i], string(r))
-	}
-	return paths
-}
-
 // versions returns the versions of packages in the root, for the log.
 func (r root) versions(packages ...string) string {
 	out, _ := r.command("dpkg-query", append([]string{"--show", "--showformat=${Package} ${Version} "}, packages...)...).Output() // none without dpkg
@@ -108,6 +94,26 @@ func debianRoot(t testing.TB, suite string) root {
 
 // cachedRoot returns a root from the cache, and sets it up first where it is absent or damaged.
 func cachedRoot(suite string) (root, error) {
+	packages := suitePackages[suite]
+	dir, err := cached(suite, packages, func(dir string) bool { return root(dir).intact(packages) }, func(dir string) error {
+		install := append([]string{"DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"}, packages...)
+		for _, cmd := range []*exec.Cmd{
+			root("/").command("debootstrap", "--variant=minbase", suite, dir), // it mounts some as well
+			root(dir).command("env", install...),
+			root(dir).command("apt-get", "clean"),
+		} {
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
+			}
+		}
+		return nil
+	})
+	return root(dir), err
+}
+
+// cached returns a directory in the user's cache, where it stays for the next run. One that is absent or not intact is filled first. What
+// goes into it is part of its name.
+func cached(name string, contents []string, intact func(dir string) bool, fill func(dir string) error) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -117,9 +123,9 @@ func cachedRoot(suite string) (root, error) {
 		return "", err
 	}
 	hash := fnv.New32a()
-	fmt.Fprint(hash, suitePackages[suite])
-	r := root(filepath.Join(cache, fmt.Sprintf("%s-%08x", suite, hash.Sum32())))
-	lock, err := os.Create(string(r) + ".lock") // against another run
+	fmt.Fprint(hash, contents)
+	dir := filepath.Join(cache, fmt.Sprintf("%s-%08x", name, hash.Sum32()))
+	lock, err := os.Create(dir + ".lock") // against another run
 	if err != nil {
 		return "", err
 	}
@@ -127,36 +133,26 @@ func cachedRoot(suite string) (root, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", err
 	}
-	if r.intact(suitePackages[suite]) {
-		return r, nil
+	if _, err := os.Stat(dir); err == nil && intact(dir) {
+		return dir, nil
 	}
-	unfinished := r + ".unfinished"
-	for _, old := range []root{r, unfinished} {
-		if err := os.RemoveAll(string(old)); err != nil {
+	unfinished := dir + ".unfinished"
+	for _, old := range []string{dir, unfinished} {
+		if err := os.RemoveAll(old); err != nil {
 			return "", err
 		}
 	}
-	install := append([]string{"DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"}, suitePackages[suite]...)
-	for _, cmd := range []*exec.Cmd{
-		root("/").command("debootstrap", "--variant=minbase", suite, string(unfinished)), // it mounts some as well
-		unfinished.command("env", install...),
-		unfinished.command("apt-get", "clean"),
-	} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
-		}
+	if err := fill(unfinished); err != nil {
+		return "", err
 	}
-	if !unfinished.intact(suitePackages[suite]) {
-		return "", errors.New("it is damaged from the start")
+	if !intact(unfinished) {
+		return "", fmt.Errorf("%s is damaged from the start", unfinished)
 	}
-	return r, os.Rename(string(unfinished), string(r))
+	return dir, os.Rename(unfinished, dir)
 }
 
 // intact reports whether the root has the packages, and every file of every package.
 func (r root) intact(packages []string) bool {
-	if _, err := os.Stat(string(r)); err != nil {
-		return false
-	}
 	for _, args := range [][]string{{"dpkg", "--verify"}, {"dpkg", "--audit"}} {
 		if out, err := r.command(args[0], args[1:]...).CombinedOutput(); err != nil || len(out) > 0 {
 			return false

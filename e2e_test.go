@@ -42,6 +42,23 @@ func TestE2E(t *testing.T) {
 	}
 }
 
+// TestE2EJabberd2 runs with jabberd2 what needs nothing but registration and presence.
+func TestE2EJabberd2(t *testing.T) {
+	for _, name := range []string{"jabberd2", "jabberd2@trixie"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, name)
+			t.Log(s.root.versions(s.name))
+			t.Run("article", func(t *testing.T) { testArticle(t, s) })
+			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
+			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
+			t.Run("killed", func(t *testing.T) { testKilled(t, s) })
+			t.Run("link cut", func(t *testing.T) { testLinkCut(t, s) })
+			t.Run("server gone", func(t *testing.T) { testServerGone(t, s) })
+		})
+	}
+}
+
 const (
 	linked = "linked to the XMPP server" // what the log says of it
 	noLink = "no link to the XMPP server"
