@@ -28,6 +28,7 @@ func TestE2E(t *testing.T) {
 			t.Run("article", func(t *testing.T) { testArticle(t, s) })
 			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
 			t.Run("slixmpp", func(t *testing.T) { testSlixmpp(t, s) })
+			t.Run("xmpp.js", func(t *testing.T) { testXMPPJS(t, s) })
 			t.Run("profanity", func(t *testing.T) { testProfanity(t, s) })
 			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
 			t.Run("abuse", func(t *testing.T) { testAbuse(t, s) })
