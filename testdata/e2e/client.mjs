@@ -1,7 +1,10 @@
 // Drives webstatus with xmpp.js: discovery, registration, the contact request, presence, options, leaving.
 //
 // usage: node client.mjs HOST PORT DOMAIN USER PASSWORD
+import { webcrypto } from "node:crypto";
 import { client, xml } from "@xmpp/client";
+
+globalThis.crypto ??= webcrypto; // which Node.js 18 keeps to itself
 
 const [host, port, domain, username, password] = process.argv.slice(2);
 const nsInfo = "http://jabber.org/protocol/disco#info", nsItems = "http://jabber.org/protocol/disco#items";
