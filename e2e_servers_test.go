@@ -153,6 +153,7 @@ type server struct {
 	root          root // that it runs in
 	dir           string
 	c2s, compPort int
+	web           int    // port for WebSocket, 0 for none
 	libraries     string // directory of its modules, where it has to be told
 	run           func() *process
 	process       *process
@@ -171,7 +172,11 @@ certificates = "{{.Dir}}"
 log = { { levels = { min = "info" }, to = "console" } }
 interfaces = { "127.0.0.1" }
 c2s_ports = { {{.C2S}} }
-legacy_ssl_ports = {} c2s_direct_tls_ports = {} s2s_ports = {} http_ports = {} https_ports = {}
+legacy_ssl_ports = {} c2s_direct_tls_ports = {} s2s_ports = {} https_ports = {}
+http_interfaces = { "127.0.0.1" }
+http_ports = { {{.Web}} }
+http_default_host = "localhost"
+consider_websocket_secure = true
 component_interfaces = { "127.0.0.1" }
 component_ports = { {{.Component}} }
 c2s_require_encryption = false
@@ -179,8 +184,8 @@ c2s_stanza_size_limit = 2097152
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 storage = "internal"
-modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons","vcard_legacy","lastactivity" }
-modules_disabled = { "s2s","tls","http","admin_shell","admin_socket" }
+modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons","vcard_legacy","lastactivity","websocket" }
+modules_disabled = { "s2s","tls","admin_shell","admin_socket" }
 VirtualHost "localhost"
 Component "webstatus.localhost"
 	component_secret = "s3cret"
@@ -242,7 +247,7 @@ func (s *server) configure(t testing.TB, text, file string) string {
 	t.Helper()
 	var b bytes.Buffer
 	err := template.Must(template.New("").Parse(text)).Execute(&b, map[string]any{
-		"Dir": s.dir, "C2S": s.c2s, "Component": s.compPort, "Root": os.Getuid() == 0, "Libraries": s.libraries,
+		"Dir": s.dir, "C2S": s.c2s, "Component": s.compPort, "Web": s.web, "Root": os.Getuid() == 0, "Libraries": s.libraries,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -265,7 +270,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 	}
 	switch name {
 	case "prosody":
-		s.large = true
+		s.large, s.web = true, freePort(t)
 		program := s.root.need(t, "prosody")
 		config := s.configure(t, prosodyConfig+strings.Join(more, "\n"), "prosody.cfg.lua")
 		for _, user := range accounts {
@@ -351,7 +356,10 @@ func (s *server) runEjabberd(t testing.TB, erl, config string) *process {
 func (s *server) start(t testing.TB) {
 	t.Helper()
 	s.process = s.run()
-	for _, port := range []int{s.c2s, s.compPort} {
+	for _, port := range []int{s.c2s, s.compPort, s.web} {
+		if port == 0 {
+			continue
+		}
 		eventually(t, s.name+" listens", func() bool {
 			conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 			if err != nil {
