@@ -2,8 +2,8 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers, clients and a browser.
-PROGRAMS = prosody ejabberdctl erl chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter podman runc busybox npm
-PACKAGES = gcc libc6-dev prosody ejabberd chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static $(if $(shell command -v npm),,npm)
+PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox npm node
+PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static $(if $(shell command -v npm),,npm)
 SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
 # Succeed if the race detector can be built, and if nothing is missing.
@@ -56,7 +56,7 @@ clean:
 test: programs check
 	if ($(HAS_ALL)); then export WEBSTATUS_E2E=require; fi; \
 	race=; if $(HAS_CC); then race=-race; fi; \
-	go test $$race -count 1 -timeout 14m ./...
+	go test $$race -count 1 -parallel 8 -timeout 20m ./... # most of the parallel tests wait for something
 
 check:
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt: $$files"; exit 1; fi

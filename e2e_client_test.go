@@ -94,8 +94,8 @@ type client struct {
 	ended error // why nothing more will come
 }
 
-// login connects a resource of a user.
-func (s *server) login(t testing.TB, user, resource string) *client {
+// connect opens a user's connection, up to where the user logs in.
+func (s *server) connect(t testing.TB, user string) *client {
 	t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(s.c2s))
 	if err != nil {
@@ -103,31 +103,56 @@ func (s *server) login(t testing.TB, user, resource string) *client {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
-	c := &client{conn: conn, bare: user + "@localhost", resource: resource}
+	c := &client{conn: conn, bare: user + "@localhost"}
 	c.openStream(t)
+	return c
+}
+
+// register makes an account (XEP-0077).
+func (s *server) register(t testing.TB, user string) {
+	t.Helper()
+	c := s.connect(t, user)
+	c.send(t, `<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username><password>pass-%[1]s</password></query></iq>`, user)
+	if answer := c.expect(t, "iq"); answer.attr("type") != "result" {
+		t.Fatalf("no account %s: %s", user, answer)
+	}
+	c.conn.Close()
+}
+
+// login connects a resource of a user.
+func (s *server) login(t testing.TB, user, resource string) *client {
+	t.Helper()
+	c := s.connect(t, user)
+	c.resource = resource
 	c.send(t, `<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>%s</auth>`,
 		base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00pass-"+user)))
 	c.expect(t, "success")
-	c.openStream(t)
+	features := c.openStream(t)
 	c.send(t, `<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>%s</resource></bind></iq>`, resource)
 	if bound := c.expect(t, "iq"); bound.find("jid").Text != c.bare+"/"+resource {
 		t.Fatalf("binding %s: %s", resource, bound)
 	}
-	conn.SetReadDeadline(time.Time{})
+	if session := features.find("session"); session.XMLName.Local != "" && !session.has("optional") { // RFC 3921 §3, jabberd2
+		c.send(t, `<iq type='set' id='session'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>`)
+		if answer := c.expect(t, "iq"); answer.attr("type") != "result" {
+			t.Fatalf("no session: %s", answer)
+		}
+	}
+	c.conn.SetReadDeadline(time.Time{})
 	go c.read()
 	c.request(t, "get", "", `<query xmlns='jabber:iq:roster'/>`) // without it the server tells nothing of contacts that go
 	return c
 }
 
-// openStream begins a stream, the first or the one after SASL, and takes its features.
-func (c *client) openStream(t testing.TB) {
+// openStream begins a stream, the first or the one after SASL, and returns its features.
+func (c *client) openStream(t testing.TB) *node {
 	t.Helper()
 	c.send(t, `<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>`)
 	c.decoder = xml.NewDecoder(c.conn)
 	if _, err := nextStart(c.decoder); err != nil {
 		t.Fatalf("opening a stream: %v", err)
 	}
-	c.expect(t, "features")
+	return c.expect(t, "features")
 }
 
 // expect takes the next element, which must have a name.

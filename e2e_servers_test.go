@@ -150,8 +150,11 @@ const (
 // A server is a real XMPP server on loopback ports.
 type server struct {
 	name          string
+	root          root // that it runs in
 	dir           string
 	c2s, compPort int
+	web           int    // port for WebSocket, 0 for none
+	libraries     string // directory of its modules, where it has to be told
 	run           func() *process
 	process       *process
 	large         bool // lets stanzas through that are very deep, or have a megabyte
@@ -169,7 +172,11 @@ certificates = "{{.Dir}}"
 log = { { levels = { min = "info" }, to = "console" } }
 interfaces = { "127.0.0.1" }
 c2s_ports = { {{.C2S}} }
-legacy_ssl_ports = {} c2s_direct_tls_ports = {} s2s_ports = {} http_ports = {} https_ports = {}
+legacy_ssl_ports = {} c2s_direct_tls_ports = {} s2s_ports = {} https_ports = {}
+http_interfaces = { "127.0.0.1" }
+http_ports = { {{.Web}} }
+http_default_host = "localhost"
+consider_websocket_secure = true
 component_interfaces = { "127.0.0.1" }
 component_ports = { {{.Component}} }
 c2s_require_encryption = false
@@ -177,8 +184,8 @@ c2s_stanza_size_limit = 2097152
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 storage = "internal"
-modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons","vcard_legacy","lastactivity" }
-modules_disabled = { "s2s","tls","http","admin_shell","admin_socket" }
+modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons","vcard_legacy","lastactivity","websocket" }
+modules_disabled = { "s2s","tls","admin_shell","admin_socket" }
 VirtualHost "localhost"
 Component "webstatus.localhost"
 	component_secret = "s3cret"
@@ -203,12 +210,44 @@ modules: {mod_disco: {}, mod_roster: {}, mod_last: {}, mod_ping: {}, mod_offline
   mod_vcard: {}, mod_vcard_xupdate: {}, mod_pubsub: {plugins: [flat, pep]}, mod_muc: {}} # without which mod_caps fails
 `
 
+// jabberd2Configs are the configurations of jabberd2's three programs, which meet in the router. Components connect to the router as well.
+var jabberd2Configs = map[string]string{
+	"router": `<router><id>router</id><log type='stdout'/>
+<local><ip>127.0.0.1</ip><port>{{.Component}}</port><users>{{.Dir}}/users.xml</users><secret>s3cret</secret></local>
+<aci><acl type='all'><user>jabberd</user></acl></aci></router>`,
+	"users": `<users><user><name>jabberd</name><secret>s3cret</secret></user></users>`,
+	"sm": `<sm><id>sm</id><log type='stdout'/>` + jabberd2Router + `<local><id>localhost</id></local>
+<storage><path>{{.Libraries}}</path><driver>db</driver><db><path>{{.Dir}}/data</path></db></storage>
+<modules><path>{{.Libraries}}</path>
+<chain id='sess-start'><module>status</module></chain>
+<chain id='sess-end'><module>status</module><module>iq-last</module></chain>
+<chain id='in-sess'><module>validate</module><module>status</module><module>privacy</module><module>roster</module><module>iq-vcard</module><module>iq-ping</module>
+	<module>iq-private</module><module>disco</module><module>offline</module><module>presence</module><module>deliver</module></chain>
+<chain id='in-router'><module>session</module><module>validate</module><module>presence</module><module>privacy</module></chain>
+<chain id='out-router'><module>privacy</module></chain>
+<chain id='pkt-sm'><module>iq-last</module><module>iq-ping</module><module>iq-time</module><module>iq-version</module><module>disco</module><module>presence</module></chain>
+<chain id='pkt-user'><module>roster</module><module>presence</module><module>disco</module><module>iq-vcard</module><module>deliver</module>
+	<module>offline</module><module>iq-last</module></chain>
+<chain id='pkt-router'><module>session</module><module>disco</module></chain>
+<chain id='user-load'><module>active</module><module>roster</module><module>privacy</module></chain>
+<chain id='user-create'><module>active</module></chain>
+<chain id='disco-extend'><module>iq-version</module></chain></modules>
+<discovery><identity><category>server</category><type>im</type><name>jabberd2</name></identity></discovery></sm>`,
+	"c2s": `<c2s><id>c2s</id><log type='stdout'/>` + jabberd2Router + `<local><id register-enable='true'>localhost</id><ip>127.0.0.1</ip><port>{{.C2S}}</port></local>
+<io><limits><stanzasize>262144</stanzasize></limits></io>
+<authreg><path>{{.Libraries}}</path><module>db</module><db><path>{{.Dir}}/accounts</path></db>
+<mechanisms><sasl><plain/></sasl></mechanisms></authreg></c2s>`,
+}
+
+const jabberd2Router = `<router><ip>127.0.0.1</ip><port>{{.Component}}</port><user>jabberd</user><pass>s3cret</pass>
+<retry><init>60</init><lost>60</lost><sleep>1</sleep></retry></router>`
+
 // configure writes a server's configuration.
 func (s *server) configure(t testing.TB, text, file string) string {
 	t.Helper()
 	var b bytes.Buffer
 	err := template.Must(template.New("").Parse(text)).Execute(&b, map[string]any{
-		"Dir": s.dir, "C2S": s.c2s, "Component": s.compPort, "Root": os.Getuid() == 0,
+		"Dir": s.dir, "C2S": s.c2s, "Component": s.compPort, "Web": s.web, "Root": os.Getuid() == 0, "Libraries": s.libraries,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -220,14 +259,19 @@ func (s *server) configure(t testing.TB, text, file string) string {
 	return path
 }
 
-// newServer starts a server, with more in its configuration if wanted.
+// newServer starts a server, with more in its configuration if wanted. The name may be followed by @ and the Debian release that it is to
+// come from; otherwise it is this machine's.
 func newServer(t testing.TB, name string, more ...string) *server {
 	t.Helper()
+	name, suite, _ := strings.Cut(name, "@")
 	s := &server{name: name, dir: t.TempDir(), c2s: freePort(t), compPort: freePort(t)}
+	if suite != "" {
+		s.root = debianRoot(t, suite)
+	}
 	switch name {
 	case "prosody":
-		s.large = true
-		program := need(t, "prosody")
+		s.large, s.web = true, freePort(t)
+		program := s.root.need(t, "prosody")
 		config := s.configure(t, prosodyConfig+strings.Join(more, "\n"), "prosody.cfg.lua")
 		for _, user := range testAccounts {
 			dir := filepath.Join(s.dir, "data", "localhost", "testAccounts")
@@ -239,27 +283,58 @@ func newServer(t testing.TB, name string, more ...string) *server {
 				t.Fatal(err)
 			}
 		}
-		s.run = func() *process { return start(t, exec.Command(program, "-F", "--config", config)) }
+		s.run = func() *process { return start(t, s.root.command(program, "-F", "--config", config)) }
 	case "ejabberd":
 		// The command ejabberdctl wants a node name, a cookie and a user of its own. Erlang alone does not.
-		erl := need(t, "erl")
-		libraries, err := filepath.Glob("/usr/lib/*-linux-gnu/ejabberd-*")
-		if err != nil || len(libraries) == 0 {
-			missing(t, "ejabberd is not where Debian has it")
-		}
+		erl := s.root.need(t, "erl")
+		s.libraries = filepath.Dir(s.path(t, "/usr/lib/*-linux-gnu/ejabberd-*"))
 		config := s.configure(t, ejabberdConfig+strings.Join(more, "\n"), "ejabberd.yml")
 		for _, dir := range []string{"home", "logs", "spool"} {
 			if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}
-		s.run = func() *process { return s.runEjabberd(t, erl, filepath.Dir(libraries[0]), config) }
+		s.run = func() *process { return s.runEjabberd(t, erl, config) }
+	case "jabberd2":
+		router, sm, c2s := s.root.need(t, "jabberd2-router"), s.root.need(t, "jabberd2-sm"), s.root.need(t, "jabberd2-c2s")
+		s.libraries = s.path(t, "/usr/lib/*-linux-gnu/jabberd2")
+		for part, text := range jabberd2Configs {
+			s.configure(t, text, part+".xml")
+		}
+		for _, dir := range []string{"accounts", "data"} {
+			if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		script := fmt.Sprintf("cd '%s' && { %s -c router.xml & %s -c sm.xml & exec %s -c c2s.xml; }", s.dir, router, sm, c2s)
+		s.run = func() *process {
+			p := start(t, s.root.command("sh", "-c", script))
+			eventually(t, "jabberd2 is ready", func() bool {
+				return strings.Contains(p.out.String(), "sm ready for sessions") && strings.Contains(p.out.String(), "ready for connections")
+			})
+			return p
+		}
 	}
 	s.start(t)
+	if name == "jabberd2" {
+		for _, user := range accounts {
+			s.register(t, user)
+		}
+	}
 	return s
 }
 
-func (s *server) runEjabberd(t testing.TB, erl, libraries, config string) *process {
+// path returns where the server's Debian has something.
+func (s *server) path(t testing.TB, pattern string) string {
+	t.Helper()
+	paths, err := filepath.Glob(string(s.root) + pattern)
+	if err != nil || len(paths) == 0 {
+		missing(t, s.name+" is not where Debian has it")
+	}
+	return strings.TrimPrefix(paths[0], string(s.root))
+}
+
+func (s *server) runEjabberd(t testing.TB, erl, config string) *process {
 	t.Helper()
 	var register strings.Builder
 	for _, user := range testAccounts {
@@ -267,10 +342,10 @@ func (s *server) runEjabberd(t testing.TB, erl, libraries, config string) *proce
 	}
 	ready := filepath.Join(s.dir, "ready")
 	os.Remove(ready) // may not be there
-	cmd := exec.Command(erl, "+P", "50000", "+sbwt", "none", "-noinput", "-mnesia", "dir", strconv.Quote(filepath.Join(s.dir, "spool")),
+	cmd := s.root.command(erl, "+P", "50000", "+sbwt", "none", "-noinput", "-mnesia", "dir", strconv.Quote(filepath.Join(s.dir, "spool")),
 		"-s", "ejabberd", "-eval", register.String()+fmt.Sprintf("file:write_file(%q,\"ok\").", ready))
 	cmd.Env = append(os.Environ(), "HOME="+filepath.Join(s.dir, "home"), "EJABBERD_CONFIG_PATH="+config,
-		"EJABBERD_LOG_PATH="+filepath.Join(s.dir, "logs", "ejabberd.log"), "ERL_LIBS="+libraries,
+		"EJABBERD_LOG_PATH="+filepath.Join(s.dir, "logs", "ejabberd.log"), "ERL_LIBS="+s.libraries,
 		"ERL_CRASH_DUMP_BYTES=0", "ERL_MAX_PORTS=4096", "ERL_INETRC=/etc/ejabberd/inetrc")
 	p := start(t, cmd)
 	eventually(t, "ejabberd is ready", func() bool { _, err := os.Stat(ready); return err == nil })
@@ -281,7 +356,10 @@ func (s *server) runEjabberd(t testing.TB, erl, libraries, config string) *proce
 func (s *server) start(t testing.TB) {
 	t.Helper()
 	s.process = s.run()
-	for _, port := range []int{s.c2s, s.compPort} {
+	for _, port := range []int{s.c2s, s.compPort, s.web} {
+		if port == 0 {
+			continue
+		}
 		eventually(t, s.name+" listens", func() bool {
 			conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 			if err != nil {

@@ -20,13 +20,15 @@ import (
 
 // TestE2E runs everything against real servers, with clients that are logged in.
 func TestE2E(t *testing.T) {
-	for _, name := range []string{"prosody", "ejabberd"} {
+	for _, name := range []string{"prosody", "ejabberd", "prosody@trixie", "ejabberd@trixie"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newServer(t, name)
+			t.Log(s.root.versions(s.name))
 			t.Run("article", func(t *testing.T) { testArticle(t, s) })
 			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
 			t.Run("slixmpp", func(t *testing.T) { testSlixmpp(t, s) })
+			t.Run("xmpp.js", func(t *testing.T) { testXMPPJS(t, s) })
 			t.Run("profanity", func(t *testing.T) { testProfanity(t, s) })
 			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
 			t.Run("abuse", func(t *testing.T) { testAbuse(t, s) })
@@ -37,6 +39,23 @@ func TestE2E(t *testing.T) {
 			// These wait long, each with a server of its own, for what is silent to be given up.
 			t.Run("server frozen", func(t *testing.T) { t.Parallel(); testServerFrozen(t, newServer(t, name)) })
 			t.Run("link dead", func(t *testing.T) { t.Parallel(); testLinkDead(t, newServer(t, name)) })
+		})
+	}
+}
+
+// TestE2EJabberd2 runs with jabberd2 what needs nothing but registration and presence.
+func TestE2EJabberd2(t *testing.T) {
+	for _, name := range []string{"jabberd2", "jabberd2@trixie"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t, name)
+			t.Log(s.root.versions(s.name))
+			t.Run("article", func(t *testing.T) { testArticle(t, s) })
+			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
+			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
+			t.Run("killed", func(t *testing.T) { testKilled(t, s) })
+			t.Run("link cut", func(t *testing.T) { testLinkCut(t, s) })
+			t.Run("server gone", func(t *testing.T) { testServerGone(t, s) })
 		})
 	}
 }
@@ -572,32 +591,37 @@ func TestE2EConnections(t *testing.T) {
 		"balanced": "domain_balancing: {" + testDomain + ": {type: bare_source, component_number: 2}}\n",
 	}
 	for name, balancing := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newServer(t, "ejabberd", balancing)
-			cable := newCable(t, s.componentAddress())
-			a := newAppliance(t, cable.address(), "WEBSTATUS_CONNECTIONS=2")
-			a.waitLogs(t, 2, linked)
-			p := gather(t, s, a)
-			for range 10 {
-				p.stays.send(t, `<presence><show>dnd</show></presence>`)
-				a.want(t, p.stays.bare, shown{state: "dnd"})
-				p.stays.send(t, `<presence/>`)
-				a.want(t, p.stays.bare, shown{state: "available"})
-			}
-			if balancing != "" { // only then they stay in order
-				for i := range 1000 {
-					p.stays.send(t, `<presence><show>away</show><status>%d</status></presence>`, i)
-				}
-				a.want(t, p.stays.bare, shown{state: "away", message: "999"})
-			}
-			cable.unplug()
-			a.waitLogs(t, 2, noLink)
-			p.part(t)
-			cable.plug()
-			a.waitLogs(t, 4, linked)
-			p.wantParted(t, a)
-			p.meetAgain(t, s, a)
-		})
+		for _, ejabberd := range []string{"ejabberd", "ejabberd@trixie"} {
+			t.Run(name+" "+ejabberd, func(t *testing.T) {
+				t.Parallel()
+				testConnections(t, newServer(t, ejabberd, balancing), balancing != "")
+			})
+		}
 	}
+}
+
+func testConnections(t *testing.T, s *server, balanced bool) {
+	cable := newCable(t, s.componentAddress())
+	a := newAppliance(t, cable.address(), "WEBSTATUS_CONNECTIONS=2")
+	a.waitLogs(t, 2, linked)
+	p := gather(t, s, a)
+	for range 10 {
+		p.stays.send(t, `<presence><show>dnd</show></presence>`)
+		a.want(t, p.stays.bare, shown{state: "dnd"})
+		p.stays.send(t, `<presence/>`)
+		a.want(t, p.stays.bare, shown{state: "available"})
+	}
+	if balanced { // only then they stay in order
+		for i := range 1000 {
+			p.stays.send(t, `<presence><show>away</show><status>%d</status></presence>`, i)
+		}
+		a.want(t, p.stays.bare, shown{state: "away", message: "999"})
+	}
+	cable.unplug()
+	a.waitLogs(t, 2, noLink)
+	p.part(t)
+	cable.plug()
+	a.waitLogs(t, 4, linked)
+	p.wantParted(t, a)
+	p.meetAgain(t, s, a)
 }

@@ -198,7 +198,7 @@ func (p *pep) onPicture(ctx context.Context, e *entry, source AvatarSource, id, 
 		return
 	}
 	hash := pictureHash(picture)
-	if a := e.profile().Avatar; hash == notes.refused || a != nil && a.ID == hash {
+	if a := e.profile().Avatar; hash == notes.refused || a != nil && a.ID == hash && (source == AvatarVCard || id == hash) {
 		return // known already
 	}
 	notes.decoding = p.avatars.add(avatarJob{picture, source, id, func(ctx context.Context, a *Avatar, err error) {

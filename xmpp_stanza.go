@@ -14,6 +14,7 @@ import (
 // Namespaces of what we read. Those of what we write stand in the types that we write.
 const (
 	nsComponent = "jabber:component:accept" // XEP-0114
+	nsClient    = "jabber:client"           // RFC 6120; jabberd2 has it on stanzas for components as well
 	nsRegister  = "jabber:iq:register"      // XEP-0077
 	nsForm      = "jabber:x:data"           // XEP-0004
 	nsDiscoInfo = "http://jabber.org/protocol/disco#info"
@@ -152,10 +153,18 @@ func (s *received) readStart(d *xml.Decoder) error {
 	if !ok {
 		return errors.New("no start tag")
 	}
-	s.name, s.attrs = start.Name, start.Attr
+	s.name, s.attrs = componentName(start.Name), start.Attr
 	s.to, s.id, s.typ = s.attr("to"), s.attr("id"), s.attr("type")
 	s.from, _ = parseJID(s.attr("from")) // empty if malformed
 	return nil
+}
+
+// componentName returns the name of a stanza, or of a direct child, in the namespace of components.
+func componentName(name xml.Name) xml.Name {
+	if name.Space == nsClient {
+		name.Space = nsComponent
+	}
+	return name
 }
 
 // decode reads the content of e up to its end tag.
@@ -174,7 +183,11 @@ func (e *element) decode(d *xml.Decoder, depth int) error {
 				}
 				continue
 			}
-			e.children = append(e.children, element{name: tok.Name, attrs: tok.Attr})
+			name := tok.Name
+			if depth == 1 {
+				name = componentName(name)
+			}
+			e.children = append(e.children, element{name: name, attrs: tok.Attr})
 			if err := e.children[len(e.children)-1].decode(d, depth+1); err != nil {
 				return err
 			}

@@ -22,6 +22,10 @@ func TestDecodeStanza(t *testing.T) {
 	if len(s.children) != 3 || s.child(nsComponent, "q") == nil {
 		t.Errorf("%d children", len(s.children))
 	}
+	s, err = decodeStanza([]byte(`<message xmlns='jabber:client' from='a@b' to='d'><body>1</body><x xmlns='y'><body xmlns='jabber:client'/></x></message>`))
+	if err != nil || s.name.Space != nsComponent || s.childText(nsComponent, "body") != "1" || s.child("y", "x").child(nsComponent, "body") != nil {
+		t.Errorf("as jabberd2 sends it: %v, %+v", err, s)
+	}
 	for in, want := range map[string]error{
 		`<iq from='a@b' id='1' type='get'><a></b></iq>`: errNotWellFormed,
 		`<iq from='a@b' id='1' type='get'>`:             errNotWellFormed,

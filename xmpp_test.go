@@ -473,6 +473,20 @@ func TestPresence(t *testing.T) {
 	f.wantState(Available)
 }
 
+// TestClientNamespace has a server that sends stanzas in the namespace of clients, as jabberd2 does.
+func TestClientNamespace(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("<show_status_msg>1</show_status_msg>")
+	f.send(`<presence xmlns='jabber:client' from='juliet@example.org/b' to='webstatus.example.org'><show>away</show><status>lunch</status></presence>`)
+	f.settled(juliet)
+	f.wantState(Away)
+	if _, page := f.get(julietPage); !strings.Contains(page, "lunch") {
+		t.Errorf("the page does not show the message: %s", page)
+	}
+	f.send(`<iq xmlns='jabber:client' type='get' id='1' from='juliet@example.org/b' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
+	f.want(`<iq type='result' id='1' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+}
+
 // TestNewLink follows what the web shows while the link is down and after it is up again.
 func TestNewLink(t *testing.T) {
 	f := newFixture(t, nil)
