@@ -235,7 +235,7 @@ var jabberd2Configs = map[string]string{
 <discovery><identity><category>server</category><type>im</type><name>jabberd2</name></identity></discovery></sm>`,
 	"c2s": `<c2s><id>c2s</id><log type='stdout'/>` + jabberd2Router + `<local><id register-enable='true'>localhost</id><ip>127.0.0.1</ip><port>{{.C2S}}</port></local>
 <io><limits><stanzasize>262144</stanzasize></limits></io>
-<authreg><path>{{.Libraries}}</path><module>db</module><db><path>{{.Dir}}/accounts</path></db>
+<authreg><path>{{.Libraries}}</path><module>db</module><db><path>{{.Dir}}/testAccounts</path></db>
 <mechanisms><sasl><plain/></sasl></mechanisms></authreg></c2s>`,
 }
 
@@ -301,7 +301,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 		for part, text := range jabberd2Configs {
 			s.configure(t, text, part+".xml")
 		}
-		for _, dir := range []string{"accounts", "data"} {
+		for _, dir := range []string{"testAccounts", "data"} {
 			if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -317,7 +317,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 	}
 	s.start(t)
 	if name == "jabberd2" {
-		for _, user := range accounts {
+		for _, user := range testAccounts {
 			s.register(t, user)
 		}
 	}
