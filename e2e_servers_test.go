@@ -235,7 +235,7 @@ var jabberd2Configs = map[string]string{
 <discovery><identity><category>server</category><type>im</type><name>jabberd2</name></identity></discovery></sm>`,
 	"c2s": `<c2s><id>c2s</id><log type='stdout'/>` + jabberd2Router + `<local><id register-enable='true'>localhost</id><ip>127.0.0.1</ip><port>{{.C2S}}</port></local>
 <io><limits><stanzasize>262144</stanzasize></limits></io>
-<authreg><path>{{.Libraries}}</path><module>db</module><db><path>{{.Dir}}/testAccounts</path></db>
+<authreg><path>{{.Libraries}}</path><module>db</module><db><path>{{.Dir}}/accounts</path></db>
 <mechanisms><sasl><plain/></sasl></mechanisms></authreg></c2s>`,
 }
 
@@ -274,7 +274,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 		program := s.root.need(t, "prosody")
 		config := s.configure(t, prosodyConfig+strings.Join(more, "\n"), "prosody.cfg.lua")
 		for _, user := range testAccounts {
-			dir := filepath.Join(s.dir, "data", "localhost", "testAccounts")
+			dir := filepath.Join(s.dir, "data", "localhost", "accounts")
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -301,7 +301,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 		for part, text := range jabberd2Configs {
 			s.configure(t, text, part+".xml")
 		}
-		for _, dir := range []string{"testAccounts", "data"} {
+		for _, dir := range []string{"accounts", "data"} {
 			if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
 				t.Fatal(err)
 			}
