@@ -1,9 +1,95 @@
 package main
 
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
 // setOf returns the set of the given fields.
 func setOf(indices ...int) (s fieldSet) {
 	for _, i := range indices {
 		s = s.with(i, true)
 	}
 	return s
+}
+
+// TestNewOption adds an option as a developer would: a row, a column and a text. Everything else follows.
+func TestNewOption(t *testing.T) {
+	f := newFixture(t, nil)
+	f.stop()
+	before := fields
+	t.Cleanup(func() { fields = before })
+	i := len(fields)
+	fields = append(slices.Clone(fields), field{option: "show_mood", chat: "mood", query: "mood", hide: func(*view) {}})
+	db, err := openDatabase(t.Context(), f.dbPath, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.sql.ExecContext(t.Context(), "ALTER TABLE users ADD COLUMN show_mood INTEGER NOT NULL DEFAULT 0"); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	f.start()
+	for _, c := range f.conf.languages.all {
+		c.texts["option.show_mood"] = "Show mood"
+	}
+	f.asks(juliet, "get", `<query xmlns='jabber:iq:register'/>`, `<field var='show_mood' type='boolean' label='Show mood'><value>0</value></field>`)
+	f.register("<show_mood>1</show_mood>")
+	f.settled(juliet)
+	if u, err := f.db.GetUser(t.Context(), juliet); err != nil || !u.Options.has(i) || !newUserLine(u.User).Options["show_mood"] {
+		t.Errorf("not stored: %+v %v", u, err)
+	}
+	if answer := f.write("show mood off"); strings.Contains(answer, "Show mood") {
+		t.Error(answer)
+	}
+	f.want(`<presence type='subscribe' …`)
+	if help := f.write("help"); !strings.Contains(help, "show mood on") {
+		t.Error(help)
+	}
+	if _, page := f.get(julietPage + "/embed"); !strings.Contains(page, `value="mood"> Show mood`) {
+		t.Errorf("not on the embed page: %s", page)
+	}
+}
+
+// TestOptionsAreListedOnce counts where the name of an option stands: in its row, in a step of the schema, and in a text of each
+// language. The people of the demo, who fill in the form, do not count.
+func TestOptionsAreListedOnce(t *testing.T) {
+	var sources []string
+	for _, pattern := range []string{"*.go", "schema.sql", "templates/*", "templates/lang/*"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, files...)
+	}
+	for _, f := range fields {
+		if f.option == "" {
+			continue
+		}
+		for _, file := range sources {
+			if strings.HasSuffix(file, "_test.go") || file == "cmd_demo.go" {
+				continue
+			}
+			content, err := os.ReadFile(file)
+			if err != nil {
+				continue // a directory
+			}
+			want := 0
+			if file == "field.go" || filepath.Dir(file) == "templates/lang" {
+				want = 1
+			}
+			got := 0
+			for line := range strings.Lines(string(content)) {
+				if strings.Contains(line, f.option) {
+					got++
+				}
+			}
+			if file != "schema.sql" && got != want || file == "schema.sql" && got != 1 {
+				t.Errorf("%s stands in %d lines of %s", f.option, got, file)
+			}
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
+	"fmt"
 	"image/png"
 	"regexp"
 	"slices"
@@ -207,5 +208,33 @@ func TestFeatures(t *testing.T) {
 		if got := f.ask("u"+strconv.Itoa(i)+"@example.org", typ, `<`+local+` xmlns='`+feature+`'/>`); strings.Contains(got, "service-unavailable") {
 			t.Errorf("%s: %s", feature, got)
 		}
+	}
+}
+
+// TestUserListIsBounded asks for more users than fit into one stanza (XEP-0133 §4.20).
+func TestUserListIsBounded(t *testing.T) {
+	const admin, node = "admin@example.org", nsAdmin + "#get-registered-users-list"
+	f := newFixture(t, func(c *componentConfig) { c.admins = []string{admin} })
+	const users = listWithoutForm + 100
+	for i := range users {
+		if _, err := f.comp.registry.Register(t.Context(), fmt.Sprintf("user%d@%s.example.org", i, strings.Repeat("long", 250)), 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func(maxItems string) (jids int, answer string) {
+		t.Helper()
+		got := f.asks(admin, "set", commandXML(node, "", ""), `status='executing'`, `type='list-single'`, `var='max_items'`)
+		id := regexp.MustCompile(`sessionid='[^']+'`).FindString(got)
+		answer = f.ask(admin, "set", commandXML(node, id, `<x xmlns='jabber:x:data' type='submit'><field var='max_items'><value>`+maxItems+`</value></field></x>`))
+		return strings.Count(answer, "@long"), answer
+	}
+	if n, answer := list("25"); n != 25 || !strings.Contains(answer, `25 of 300 users`) {
+		t.Errorf("%d users: %.300s", n, answer)
+	}
+	if n, answer := list("none"); n < 200 || n == users || len(answer) > 2*maxListSize || !strings.Contains(answer, ` of 300 users`) {
+		t.Errorf("%d users in %d bytes", n, len(answer))
+	}
+	if _, answer := list("many"); !strings.Contains(answer, `<bad-payload`) {
+		t.Error(answer)
 	}
 }

@@ -45,7 +45,7 @@ type taskPriority int
 const (
 	taskKept     taskPriority = iota // it is queued all the same
 	taskRefused                      // enqueue returns false: the sender is due an answer
-	taskPresence                     // it replaces the waiting task of the same resource; if there is none, it is dropped
+	taskPresence                     // it replaces the waiting task of the same resource; at most maxResources are kept
 	taskDropped                      // it is dropped
 )
 
@@ -78,22 +78,35 @@ func (d *dispatcher) enqueue(ctx context.Context, bare string, t task) (accepted
 		d.queues[bare] = q
 		d.makeReady(q)
 	}
-	if len(q.waiting) >= maxQueue && t.priority != taskKept {
-		replaced := -1
-		if t.priority == taskPresence {
-			replaced = slices.IndexFunc(q.waiting, func(w task) bool { return w.priority == taskPresence && w.resource == t.resource })
-		}
-		if replaced < 0 {
-			d.room.Release(t.weight)
-			return t.priority != taskRefused
-		}
-		d.room.Release(q.waiting[replaced].weight)
-		q.waiting = slices.Delete(q.waiting, replaced, replaced+1)
-		d.tasks--
+	if len(q.waiting) >= maxQueue && !d.makeRoom(q, t) {
+		d.room.Release(t.weight)
+		return t.priority != taskRefused
 	}
 	q.waiting = append(q.waiting, t)
 	d.tasks++
 	return true
+}
+
+// makeRoom reports whether a task is queued although its person's queue is full. It removes the task that the new one replaces. The
+// caller holds mu.
+func (d *dispatcher) makeRoom(q *taskQueue, t task) bool {
+	if t.priority != taskPresence {
+		return t.priority == taskKept
+	}
+	resources := 0
+	for i, w := range q.waiting {
+		if w.priority != taskPresence {
+			continue
+		}
+		if w.resource == t.resource {
+			d.room.Release(w.weight)
+			q.waiting = slices.Delete(q.waiting, i, i+1)
+			d.tasks--
+			return true
+		}
+		resources++
+	}
+	return resources < maxResources
 }
 
 // dispatch runs a function among the tasks of a person. It must not be called by a task.

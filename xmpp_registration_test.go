@@ -1,7 +1,10 @@
 package main
 
 import (
+	"encoding/base64"
 	"errors"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -36,4 +39,21 @@ func FuzzForm(f *testing.F) {
 			t.Errorf("%s: %+v the first time, %+v, %v the second", content, values, again, err)
 		}
 	})
+}
+
+// TestLinkAlphabet has a JID whose base64 has characters in the standard alphabet at which chat clients cut a link.
+func TestLinkAlphabet(t *testing.T) {
+	const bare = "jürgen~o?~~~@example.org"
+	if standard := base64.StdEncoding.EncodeToString([]byte(bare)); !strings.ContainsAny(standard, "/+=") {
+		t.Fatalf("%s shows nothing", standard)
+	}
+	f := newFixture(t, nil)
+	form := f.ask(bare, "get", `<query xmlns='jabber:iq:register'/>`)
+	link := regexp.MustCompile(`https://status\.example\.org/status/([^<]*)`).FindStringSubmatch(form)
+	if link == nil || !regexp.MustCompile(`^[A-Za-z0-9_-]+$`).MatchString(link[1]) {
+		t.Fatalf("%q in %s", link, form)
+	}
+	if got, ok := decodeJID(link[1]); !ok || got != bare {
+		t.Errorf("it leads to %q", got)
+	}
 }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+// breakDatabase lets every write fail until the returned function is called.
+func (f *fixture) breakDatabase() (repair func()) {
+	f.t.Helper()
+	set := func(on string) {
+		f.t.Helper()
+		if _, err := f.db.sql.ExecContext(context.Background(), "PRAGMA query_only = "+on); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	set("1")
+	return func() { set("0") }
+}
+
+// TestRemovalIsFinal has another process remove a user who changes the subscription before we hear of the removal.
+func TestRemovalIsFinal(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.syncTimes.poll = time.Hour })
+	f.register("")
+	f.settled(juliet)
+	if err := f.db.DeleteUser(t.Context(), juliet); err != nil {
+		t.Fatal(err)
+	}
+	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.settled(juliet) // nothing is confirmed
+	if _, err := f.db.GetUser(t.Context(), juliet); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the user is back: %v", err)
+	}
+	if w, err := f.db.Withdrawals(t.Context()); err != nil || len(w) != 1 {
+		t.Errorf("withdrawals: %v %v", w, err)
+	}
+	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
+		t.Errorf("the page is still there: %s", resp.Status)
+	}
+}
+
+// TestSubscriptionIsStoredFirst has the database fail while a user subscribes, who tries again.
+func TestSubscriptionIsStoredFirst(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.settled(juliet)
+	repair := f.breakDatabase()
+	for range 2 {
+		f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+		f.settled(juliet) // not confirmed
+	}
+	repair()
+	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+}
+
+// TestOptionsDeleteAtOnce switches off what is stored: it is out of the file before that is confirmed.
+func TestOptionsDeleteAtOnce(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.syncTimes.save = time.Hour })
+	f.register("")
+	f.says("b", "", "")
+	f.options("<show_nick>1</show_nick><show_status_msg>1</show_status_msg>")
+	f.want(wantNick)
+	f.says("b", "", "<status>secret message</status><nick xmlns='http://jabber.org/protocol/nick'>Jule</nick>")
+	f.comp.registry.SavePresence(t.Context())
+	u, err := f.db.GetUser(t.Context(), juliet)
+	if err != nil || u.Profile == nil || len(u.Status.Messages) != 1 {
+		t.Fatalf("not stored: %+v %v", u, err)
+	}
+	f.options("<show_nick>0</show_nick><show_status_msg>0</show_status_msg>")
+	if u, err = f.db.GetUser(t.Context(), juliet); err != nil || u.Profile != nil || len(u.Status.Messages) != 0 {
+		t.Errorf("still stored: %+v %v", u, err)
+	}
+}
+
+// TestFailureLog repeats a failure for two minutes.
+func TestFailureLog(t *testing.T) {
+	var lines strings.Builder
+	now := noon
+	f := failureLog{log: slog.New(slog.NewTextHandler(&lines, nil)), now: func() time.Time { return now }, what: "the database"}
+	for range 120 {
+		f.report("storing", errors.New("cannot grow"))
+		now = now.Add(time.Second)
+	}
+	f.report("storing", nil)
+	f.report("storing", nil)
+	got := strings.Count(lines.String(), "cannot grow")
+	if got != 2 || strings.Count(lines.String(), "works again") != 1 {
+		t.Errorf("logged:\n%s", &lines)
+	}
+}
+
+// TestFullDisk lets every write fail: the log says so once, and not at each attempt.
+func TestFullDisk(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	repair := f.breakDatabase()
+	f.says("b", "", "<show>away</show>")
+	eventually(t, "the failure is logged", func() bool { return strings.Contains(f.log.String(), "level=ERROR") })
+	for range 10 {
+		f.comp.registry.SavePresence(t.Context())
+	}
+	if n := strings.Count(f.log.String(), "level=ERROR"); n != 1 {
+		t.Errorf("%d errors are logged:\n%s", n, f.log)
+	}
+	repair()
+	eventually(t, "the recovery is logged", func() bool { return strings.Contains(f.log.String(), "the database works again") })
+}
