@@ -215,12 +215,22 @@ func TestFeatures(t *testing.T) {
 func TestUserListIsBounded(t *testing.T) {
 	const admin, node = "admin@example.org", nsAdmin + "#get-registered-users-list"
 	f := newFixture(t, func(c *componentConfig) { c.admins = []string{admin} })
+	f.stop()
 	const users = listWithoutForm + 50
+	var all []User
 	for i := range users {
-		if _, err := f.comp.registry.Register(t.Context(), fmt.Sprintf("user%d-%s@%s.example.org", i, strings.Repeat("x", 900), strings.Repeat("long", 250)), 0, ""); err != nil {
-			t.Fatal(err)
-		}
+		all = append(all, User{JID: fmt.Sprintf("user%d-%s@%s.example.org", i, strings.Repeat("x", 900), strings.Repeat("long", 250)), Token: Token{byte(i)},
+			Subscription: SubscriptionNone, Created: noon})
 	}
+	db, err := openDatabase(t.Context(), f.dbPath, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := db.InsertUsers(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	f.start()
 	list := func(maxItems string) (jids int, answer string) {
 		t.Helper()
 		got := f.asks(admin, "set", commandXML(node, "", ""), `status='executing'`, `type='list-single'`, `var='max_items'`)
