@@ -15,7 +15,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 # What packages are made with, and for.
 NFPM      = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
-VERSION   = $(shell sed -n 's/^const version = "\(.*\)"/\1/p' main.go)
+VERSION   = $(shell sed -n 's/^const version = "\(.*\)"/\1/p' version.go)
 EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PLATFORMS = linux_amd64 linux_arm64 linux_arm7 freebsd_amd64 darwin_amd64 darwin_arm64
 STATIC    = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -buildid='
