@@ -1,19 +1,19 @@
-# Its newest release.
+# Latest release of staticcheck.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# What the tests want besides Go: the race detector a C compiler, the end-to-end tests real servers, clients and a browser.
+# Test dependencies besides Go: a C compiler for the race detector, and servers, clients and a browser for the end-to-end tests.
 PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox npm node
 PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static $(if $(shell command -v npm),,npm)
 SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
-# Succeed if the race detector can be built, and if nothing is missing.
+# HAS_CC succeeds if the race detector can be built, HAS_ALL if no dependency is missing.
 HAS_CC  = echo '\#include <stdlib.h>' | gcc -E - >/dev/null 2>&1
 HAS_ALL = $(HAS_CC) && for p in $(PROGRAMS); do command -v $$p >/dev/null || exit 1; done && [ -e $(SLIXMPP) ]
 
-# Where Debian has servers, which not every user has on PATH.
+# Debian installs servers in sbin, which is not on every user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-# What packages are made with, and for.
+# Packaging tool and target platforms.
 NFPM      = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 VERSION   = $(shell sed -n 's/^const version = "\(.*\)"/\1/p' version.go)
 EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -28,8 +28,8 @@ run:
 build:
 	$(STATIC) -o webstatus .
 
-# Everything that is handed out, below build/: a binary for each platform, Debian and RPM packages, and their sums. The same commit
-# gives the same bytes.
+# Builds all release files in build/: a binary per platform, Debian and RPM packages, and checksums. Builds are reproducible: the same
+# commit gives the same bytes.
 dist: $(PLATFORMS:%=build/%/webstatus) manual
 	for arch in amd64 arm64 arm7; do $(MAKE) packages ARCH=$$arch || exit 1; done
 	for p in $(PLATFORMS); do tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(EPOCH) -C build/$$p -cf - webstatus | gzip -n > build/webstatus_$(VERSION)_$$p.tar.gz; done
@@ -51,12 +51,12 @@ manual: build/$(shell go env GOOS)_$(shell go env GOARCH)/webstatus
 clean:
 	rm -rf build webstatus
 
-# Everything that must hold, and anew each time, since what the tests start reads files that Go does not know of. Where packages cannot
-# be installed, the tests that want them are skipped and say so.
+# Runs all checks and tests. Results are not cached, because programs started by the tests read files that Go does not track. If
+# packages cannot be installed, the tests that need them are skipped and say so.
 test: programs check
 	if ($(HAS_ALL)); then export WEBSTATUS_E2E=require; fi; \
 	race=; if $(HAS_CC); then race=-race; fi; \
-	go test $$race -count 1 -parallel 8 -timeout 20m ./... # most of the parallel tests wait for something
+	go test $$race -count 1 -parallel 8 -timeout 20m ./... # most parallel tests are waiting, not computing
 
 check:
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt: $$files"; exit 1; fi
@@ -64,11 +64,11 @@ check:
 	go run $(STATICCHECK) ./...
 	go mod tidy -diff
 
-# Figures beside their yardsticks, as ratios.
+# Runs the benchmarks. Results are ratios to a baseline.
 bench:
 	go test -run '^$$' -bench . -benchtime 2s .
 
-# Installs what is missing, on Debian and its kin; a failure is not fatal. The policy keeps apt from starting the servers.
+# Installs missing test dependencies on Debian and derivatives. Failure is not fatal. The policy keeps apt from starting the servers.
 programs:
 	@if ($(HAS_ALL)) || ! command -v apt-get >/dev/null; then exit 0; fi; \
 	sudo=; if [ "$$(id -u)" != 0 ]; then sudo="sudo -n"; $$sudo true 2>/dev/null || { echo "only root can install $(PACKAGES)"; exit 0; }; fi; \

@@ -2,7 +2,7 @@
 set -e
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	# After an upgrade the new program takes over; the socket stays open meanwhile. What keeps it from starting is said in its log, and
-	# is no reason not to be installed.
+	# Restart into the new version after an upgrade. The socket stays open meanwhile. A service that fails to start logs the reason and
+	# must not make the installation fail.
 	systemctl try-restart webstatus.service || true
 fi
