@@ -127,6 +127,12 @@ func (o imageOptions) labelOr(label string) string {
 	return label
 }
 
+// maxSmall is the height in pixels of a badge that a PNG renders about as fast as a page: twice the natural height.
+const maxSmall = 2 * badgeHeight
+
+// isSmall reports whether the image is a badge of at most twice its natural size.
+func (o imageOptions) isSmall() bool { return o.style != styleCard && o.size <= maxSmall }
+
 // height returns the height in pixels that a drawing is wanted at.
 func (o imageOptions) height(d *drawing) float64 {
 	if o.size > 0 {

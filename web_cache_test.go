@@ -63,6 +63,7 @@ func TestRenderedOnce(t *testing.T) {
 	w := f.site
 	renderer := w.renderer.Load()
 	spec := renderSpec{format: &format, lang: renderer.languages.english(), options: defaultRenderOptions}
+	spec.options.style = styleCard
 	subjects, _ := w.subjectsOf([]*entry{w.board.byJID(juliet)}, "", nil)
 	var clients sync.WaitGroup
 	for range 20 {

@@ -43,8 +43,11 @@ func specOf(renderer *renderer, r *http.Request, f *format, many bool) (spec ren
 
 // slot returns the kind of slot that rendering takes.
 func (spec *renderSpec) slot() slotClass {
-	if spec.many && spec.format.slot == slotSingle {
+	switch {
+	case spec.many && spec.format.slot == slotSingle:
 		return slotList
+	case spec.format.slot == slotPNG && !spec.many && spec.options.isSmall():
+		return slotSingle
 	}
 	return spec.format.slot
 }
