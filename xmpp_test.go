@@ -330,7 +330,7 @@ func TestRegistration(t *testing.T) {
 			`<field var='show_avatar' type='boolean' label='Show picture'><value>0</value></field>` +
 			`<field var='show_last_seen' type='boolean' label='Show when you were last active (roughly)'><value>0</value></field>` +
 			`<field var='show_resources' type='boolean' label='Show each connected client'><value>0</value></field>` +
-			`<field var='jid_link' type='boolean' label='Also answer at the address made from the JID'><value>` + values[2] + `</value></field>` +
+			`<field var='jid_link' type='boolean' label='Also answer at the JID-based address'><value>` + values[2] + `</value></field>` +
 			`<field var='search_engines' type='boolean' label='Let search engines list the page'><value>0</value></field></x></query></iq>`
 	}
 	const byJID = "https://status.example.org" + julietPage
