@@ -8,7 +8,7 @@
 //
 //	webstatus serve             run the component and the web server
 //	webstatus migrate           migrate the database file to the schema of this version
-//	webstatus users list        who is registered, as a table, --json or --csv
+//	webstatus users list          list the registered users as a table, --json or --csv
 //	webstatus users show JID    show one user, with the URL of the status page
 //	webstatus users remove JID  remove a user; a running serve follows within 2 s
 //	webstatus users export      export all users as JSON Lines, for users import
