@@ -257,7 +257,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	conf.jidLinks = c.jidLinks
 	conf.hideOS = c.hideOS
 	for _, s := range c.admins {
-		bare, err := bareArgument(s)
+		bare, err := parseBareJID(s)
 		if err != nil {
 			problems.add("admin", "%v", err)
 		}

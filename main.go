@@ -8,10 +8,11 @@
 //
 //	webstatus serve             run the component and the web server
 //	webstatus migrate           migrate the database file to the schema of this version
-//	webstatus users list          list the registered users as a table, --json or --csv
+//	webstatus users list        list the registered users as a table, --json or --csv
 //	webstatus users show JID    show one user, with the URL of the status page
 //	webstatus users remove JID  remove a user; a running serve follows within 2 s
-//	webstatus users export      export all users as JSON Lines, for users import
+//	webstatus users export      export all users as JSON Lines
+//	webstatus users import      import users from JSON Lines, or from ejabberd's mod_webpresence
 //	webstatus backup FILE       write a consistent copy of the database; serve may be running
 //	webstatus templates export  write the embedded templates to a directory, for serve --templates
 //	webstatus check             check the configuration, the database and the link to the XMPP server
