@@ -33,7 +33,7 @@ type scene struct {
 type actor struct {
 	jid    string
 	nick   string
-	fields string // form fields of the registration (XEP-0077), as XML
+	fields string        // form fields of the registration (XEP-0077), as XML
 	pause  time.Duration // between scenes
 	scenes []scene
 
