@@ -13,9 +13,9 @@ func checkCommand() *cobra.Command {
 	var conf config
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Say what is wrong with the configuration, the database, the link to the XMPP server",
-		Long: `Load the configuration as serve would, open the database, log in to the XMPP server, and say of each whether it works and
-what to do if not. Nothing is changed.`,
+		Short: "Check the configuration, the database and the link to the XMPP server",
+		Long: `Load the configuration as serve does, open the database, and log in to the XMPP server. Print the result of each check, with a remedy
+if it failed. Nothing is changed.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			component, err := conf.resolve(problems, io.Discard)
@@ -29,45 +29,56 @@ what to do if not. Nothing is changed.`,
 	return cmd
 }
 
-// check tries everything that serve needs, in the order of serve, and goes on after what fails.
+// check tests what serve depends on, in the order in which serve uses it, and prints one line per check. A failed check does not
+// stop the others.
 func check(ctx context.Context, out io.Writer, conf config, component componentConfig) error {
 	failed := 0
-	report := func(what string, err error) {
+	report := func(name, note string, err error) {
 		if err != nil {
 			failed++
-			fmt.Fprintf(out, "FAIL  %s: %v\n", what, err)
+			fmt.Fprintf(out, "FAIL  %s: %v\n", name, err)
 			return
 		}
-		fmt.Fprintf(out, "ok    %s\n", what)
+		fmt.Fprintf(out, "ok    %s%s\n", name, note)
 	}
-	report("configuration", nil)
-	db, err := openDatabase(ctx, conf.db, false)
-	if err == nil {
-		db.Close()
-	}
-	if errors.Is(err, errNoDatabase) {
-		fmt.Fprintf(out, "ok    database: %s does not exist yet, serve creates it\n", conf.db)
-	} else {
-		report("database", err)
-	}
+	report("configuration", "", nil)
+	note, err := checkDatabase(ctx, conf.db)
+	report("database", note, err)
 	for _, server := range component.servers {
-		l := &link{domain: component.domain, secret: component.secret, server: server, tls: component.tls, times: component.linkTimes}
-		s, err := l.open(ctx)
-		var said *streamError
-		switch {
-		case err == nil:
-			s.conn.Close()
-		case errors.As(err, &said) && said.condition == "conflict":
-			fmt.Fprintf(out, "ok    link to %s: the secret is right, and another connection, a running serve perhaps, holds the place\n", server)
-			continue
-		default:
-			fault := diagnose(err, l)
-			err = fmt.Errorf("%s; check %s", fault.cause, fault.remedy)
-		}
-		report("link to "+server, err)
+		note, err := checkLink(ctx, server, component)
+		report("link to "+server, note, err)
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of the checks failed", failed)
 	}
 	return nil
+}
+
+// checkDatabase opens a database without writing to it. A missing file is not an error, because serve creates it.
+func checkDatabase(ctx context.Context, path string) (note string, err error) {
+	db, err := openDatabase(ctx, path, false)
+	if errors.Is(err, errNoDatabase) {
+		return fmt.Sprintf(": %s does not exist yet; serve creates it", path), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return "", db.Close()
+}
+
+// checkLink completes a handshake with a server. A conflict is not an error, because a server reports it only to a component that
+// knows the secret.
+func checkLink(ctx context.Context, server string, conf componentConfig) (note string, err error) {
+	l := &link{domain: conf.domain, secret: conf.secret, server: server, tls: conf.tls, times: conf.linkTimes}
+	s, err := l.open(ctx)
+	if err == nil {
+		s.conn.Close()
+		return "", nil
+	}
+	var streamErr *streamError
+	if errors.As(err, &streamErr) && streamErr.condition == "conflict" {
+		return ": the secret is accepted; the component is already connected, perhaps by a running serve", nil
+	}
+	fault := diagnose(err, l)
+	return "", fmt.Errorf("%s; check %s", fault.cause, fault.remedy)
 }

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/crypto/acme"
 )
 
-// A config is what flags and environment say, as text. Its resolve judges it.
+// A config holds the values of flags and environment variables as given. Its resolve methods validate them.
 type config struct {
 	domain      string
 	servers     []string
@@ -47,52 +47,52 @@ type config struct {
 }
 
 func (c *config) dbFlag(f *pflag.FlagSet) {
-	f.StringVar(&c.db, "db", "webstatus.db", "the SQLite `file`")
+	f.StringVar(&c.db, "db", "webstatus.db", "SQLite database `file`")
 }
 
 func (c *config) webFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` of the web server: host:port or unix:/path; a socket from systemd goes before it")
-	f.StringVar(&c.baseURL, "base-url", "", "`URL` by which the outside world reaches the web server, used in every link that is handed out (default from --listen)")
+	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` that the web server listens on: host:port or unix:/path; a socket passed by systemd takes precedence")
+	f.StringVar(&c.baseURL, "base-url", "", "public `URL` of the web server, the start of every URL that users get (default: derived from --listen)")
 }
 
 func (c *config) linkFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.domain, "domain", "", "the component's `JID`, such as webstatus.example.org (required)")
-	f.StringSliceVar(&c.servers, "server", []string{"127.0.0.1:5347"}, "`host:port` of the XMPP server's component listener; repeatable (the nodes of a cluster)")
-	f.BoolVar(&c.serverTLS, "server-tls", false, "speak TLS to that listener, verified (ejabberd: tls: true)")
-	f.StringVar(&c.serverCA, "server-ca", "", "PEM `file` with the authorities to verify the XMPP server against, instead of the system's")
-	f.StringVar(&c.secretFile, "secret-file", "", "`file` with the component secret; else WEBSTATUS_SECRET, or a systemd credential named secret")
-	f.IntVar(&c.connections, "connections", 1, "`number` of connections to each server (ejabberd balances over them)")
+	f.StringVar(&c.domain, "domain", "", "`JID` of the component, such as webstatus.example.org (required)")
+	f.StringSliceVar(&c.servers, "server", []string{"127.0.0.1:5347"}, "`host:port` of the XMPP server's component listener; repeatable, for the nodes of a cluster")
+	f.BoolVar(&c.serverTLS, "server-tls", false, "connect to that listener with TLS and verify its certificate (ejabberd: tls: true)")
+	f.StringVar(&c.serverCA, "server-ca", "", "PEM `file` with the CA certificates for --server-tls, instead of the system's")
+	f.StringVar(&c.secretFile, "secret-file", "", "`file` with the component secret (default: WEBSTATUS_SECRET, or the systemd credential named secret)")
+	f.IntVar(&c.connections, "connections", 1, "`number` of connections to each server (ejabberd balances the load over them)")
 }
 
 func (c *config) serveFlags(f *pflag.FlagSet) {
 	c.linkFlags(f)
 	c.dbFlag(f)
 	c.webFlags(f)
-	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: what follows the first dot of --domain)")
-	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` that may run the administration commands; repeatable")
-	f.StringSliceVar(&c.contacts, "contact", nil, "`URI` at which the operator is to be reached, such as mailto:admin@example.org; repeatable")
-	f.BoolVar(&c.hideOS, "hide-os", false, "do not name the operating system to those who ask for the version")
-	f.StringVar(&c.expire, "expire", "30d", "`time`, in days (30d) or hours (720h), after which a user is removed whose account the user's server says is gone; 0 for never")
-	f.BoolVar(&c.jidLinks, "jid-links", true, "answer at addresses made from JIDs, for users who want that")
-	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For is believed; repeatable")
-	f.StringVar(&c.tls.cert, "tls-cert", "", "PEM `file` with the certificate for HTTPS, and those that it rests on; read again when it changes")
-	f.StringVar(&c.tls.key, "tls-key", "", "PEM `file` with its key; read again when it changes")
-	f.StringSliceVar(&c.tls.acmeDomains, "acme-domain", nil, "`name` to get a certificate for by ACME, such as status.example.org; repeatable")
-	f.StringVar(&c.tls.acmeCache, "acme-cache", "acme", "`directory` for what ACME has brought")
-	f.StringVar(&c.tls.acmeDirectory, "acme-directory", acme.LetsEncryptURL, "`URL` of the certificate authority")
-	f.StringVar(&c.redirect, "redirect-listen", "", "`address` that sends everybody to --base-url, such as :80, and answers the certificate authority; none if empty")
+	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: the parent domain of --domain)")
+	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
+	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org; repeatable")
+	f.BoolVar(&c.hideOS, "hide-os", false, "omit the operating system from replies to version queries (XEP-0092)")
+	f.StringVar(&c.expire, "expire", "30d", "`duration`, in days (30d) or hours (720h), after which a user is removed whose account no longer exists; 0 for never")
+	f.BoolVar(&c.jidLinks, "jid-links", true, "serve the JID-based URLs of users who have them enabled")
+	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For is trusted; repeatable")
+	f.StringVar(&c.tls.cert, "tls-cert", "", "PEM `file` with the certificate chain for HTTPS; reloaded when it changes")
+	f.StringVar(&c.tls.key, "tls-key", "", "PEM `file` with the private key; reloaded when it changes")
+	f.StringSliceVar(&c.tls.acmeDomains, "acme-domain", nil, "`name` to obtain a certificate for with ACME, such as status.example.org; repeatable")
+	f.StringVar(&c.tls.acmeCache, "acme-cache", "acme", "`directory` for the ACME account key and certificates")
+	f.StringVar(&c.tls.acmeDirectory, "acme-directory", acme.LetsEncryptURL, "ACME directory `URL` of the certificate authority")
+	f.StringVar(&c.redirect, "redirect-listen", "", "`address` of a server that redirects to --base-url and answers ACME HTTP challenges, such as :80; none if empty")
 	f.StringVar(&c.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")
-	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; read again at SIGHUP")
-	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, as in Content-Security-Policy")
+	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; reloaded on SIGHUP")
+	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, in the syntax of Content-Security-Policy frame-ancestors")
 	c.logFlags(f, "info")
 }
 
 func (c *config) logFlags(f *pflag.FlagSet, level string) {
-	f.StringVar(&c.logLevel, "log-level", level, "`level`: debug, info, warn or error; debug logs stanzas without their contents")
+	f.StringVar(&c.logLevel, "log-level", level, "`level`: debug, info, warn or error; debug includes stanzas, without their contents")
 	f.StringVar(&c.logFormat, "log-format", "text", "`format`: text or json")
 }
 
-// A usageError says what is wrong with how the program was called.
+// A usageError lists the problems of a command line and its environment. It makes the exit status 2.
 type usageError struct{ problems []string }
 
 func (e *usageError) Error() string {
@@ -106,7 +106,7 @@ func (e *usageError) add(flag, format string, args ...any) {
 	e.problems = append(e.problems, "--"+flag+" ("+envName(flag)+"): "+fmt.Sprintf(format, args...))
 }
 
-// orNil returns the problems as an error, nil if there are none.
+// orNil returns e, or a nil error if there are no problems.
 func (e *usageError) orNil() error {
 	if len(e.problems) == 0 {
 		return nil
@@ -118,7 +118,7 @@ func envName(flag string) string {
 	return "WEBSTATUS_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// readEnvironment sets the flags that the command line has left to the environment. Lists are separated by commas.
+// readEnvironment sets the flags that are not on the command line from environment variables. Lists are comma-separated.
 func readEnvironment(f *pflag.FlagSet) *usageError {
 	problems := &usageError{}
 	f.VisitAll(func(flag *pflag.Flag) {
@@ -133,14 +133,14 @@ func readEnvironment(f *pflag.FlagSet) *usageError {
 	return problems
 }
 
-// resolveLink judges what the link to the XMPP server needs.
+// resolveLink validates the configuration of the link to the XMPP server.
 func (c *config) resolveLink(problems *usageError) (conf componentConfig) {
 	conf.connections = c.connections
 	if c.connections < 1 {
-		problems.add("connections", "%d: at least 1 is needed", c.connections)
+		problems.add("connections", "%d is less than 1", c.connections)
 	}
 	if c.domain == "" {
-		problems.add("domain", "required: the component's JID as the XMPP server's configuration names it, such as webstatus.example.org")
+		problems.add("domain", "required: the JID of the component in the XMPP server's configuration, such as webstatus.example.org")
 	} else if j, err := parseJID(c.domain); err != nil || j.bare != j.domain() || j.resource != "" {
 		problems.add("domain", "%q is not the JID of a component, such as webstatus.example.org", c.domain)
 	} else {
@@ -153,7 +153,7 @@ func (c *config) resolveLink(problems *usageError) (conf componentConfig) {
 	}
 	conf.servers = c.servers
 	if len(c.servers) == 0 {
-		problems.add("server", "at least one is needed")
+		problems.add("server", "at least one is required")
 	}
 	var err error
 	if conf.tls, err = c.tlsConfig(); err != nil {
@@ -174,7 +174,7 @@ func isPort(s string) bool {
 func (c *config) tlsConfig() (*tls.Config, error) {
 	if !c.serverTLS {
 		if c.serverCA != "" {
-			return nil, errors.New("is of use with --server-tls only")
+			return nil, errors.New("requires --server-tls")
 		}
 		return nil, nil
 	}
@@ -186,19 +186,18 @@ func (c *config) tlsConfig() (*tls.Config, error) {
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no PEM certificate", c.serverCA)
+			return nil, fmt.Errorf("%s contains no PEM certificate", c.serverCA)
 		}
 	}
 	return conf, nil
 }
 
-// secret reads the component secret from where it has been put.
+// secret returns the component secret from --secret-file, WEBSTATUS_SECRET or the systemd credential, in this order.
 func (c *config) secret() (string, error) {
-	file := c.secretFile
-	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); file == "" && os.Getenv("WEBSTATUS_SECRET") == "" && credentials != "" {
+	file, secret := c.secretFile, os.Getenv("WEBSTATUS_SECRET")
+	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); file == "" && secret == "" && credentials != "" {
 		file = filepath.Join(credentials, "secret")
 	}
-	secret := os.Getenv("WEBSTATUS_SECRET")
 	if file != "" {
 		content, err := os.ReadFile(file)
 		if err != nil {
@@ -212,13 +211,13 @@ func (c *config) secret() (string, error) {
 	return secret, nil
 }
 
-// resolveBaseURL returns the start of all links, without a slash at the end.
+// resolveBaseURL returns the base URL without a trailing slash.
 func (c *config) resolveBaseURL(problems *usageError) string {
 	if c.baseURL == "" {
 		host, port, err := net.SplitHostPort(c.listen)
 		if err != nil {
 			if strings.HasPrefix(c.listen, "unix:") {
-				problems.add("base-url", "required where --listen is a Unix socket")
+				problems.add("base-url", "required if --listen is a Unix socket")
 			}
 			return ""
 		}
@@ -241,7 +240,7 @@ func (c *config) resolveBaseURL(problems *usageError) string {
 func (c *config) resolveListen(problems *usageError) {
 	if path, ok := strings.CutPrefix(c.listen, "unix:"); ok {
 		if path == "" {
-			problems.add("listen", "a path is wanted after unix:")
+			problems.add("listen", "no path after unix:")
 		}
 		return
 	}
@@ -250,14 +249,14 @@ func (c *config) resolveListen(problems *usageError) {
 	}
 }
 
-// resolve judges everything that serve needs, and reports all problems at once.
+// resolve validates the whole configuration of serve. The error is a usageError with all problems.
 func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig, error) {
 	conf := c.resolveLink(problems)
 	conf.allow = c.resolveAllow(problems, conf.domain)
 	conf.jidLinks = c.jidLinks
 	conf.hideOS = c.hideOS
 	for _, s := range c.admins {
-		bare, err := bareArgument(s)
+		bare, err := parseBareJID(s)
 		if err != nil {
 			problems.add("admin", "%v", err)
 		}
@@ -281,7 +280,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	return conf, problems.orNil()
 }
 
-// resolveWebsite judges what the website alone needs.
+// resolveWebsite validates the configuration of the web server.
 func (c *config) resolveWebsite(problems *usageError) {
 	if sources := c.website.frameAncestors; strings.ContainsAny(sources, ";,\r\n") || strings.TrimSpace(sources) == "" {
 		problems.add("frame-ancestors", "%q is not a list of sources such as 'self' https://example.org", sources)
@@ -298,7 +297,7 @@ func (c *config) resolveWebsite(problems *usageError) {
 			proxy, err = netip.PrefixFrom(address, address.BitLen()), nil
 		}
 		if err != nil {
-			problems.add("trusted-proxy", "%q is no address or CIDR such as 10.0.0.0/8", s)
+			problems.add("trusted-proxy", "%q is not an address or CIDR such as 10.0.0.0/8", s)
 		}
 		c.website.proxies = append(c.website.proxies, proxy)
 	}
@@ -309,13 +308,13 @@ func (c *config) resolveWebsite(problems *usageError) {
 	}
 }
 
-// resolveTLS judges where certificates come from.
+// resolveTLS validates the sources of certificates.
 func (c *config) resolveTLS(problems *usageError) {
 	switch {
 	case (c.tls.cert == "") != (c.tls.key == ""):
-		problems.add("tls-key", "--tls-cert and --tls-key are of use together only")
+		problems.add("tls-key", "--tls-cert and --tls-key require each other")
 	case c.tls.cert != "" && len(c.tls.acmeDomains) > 0:
-		problems.add("acme-domain", "is of no use with --tls-cert")
+		problems.add("acme-domain", "cannot be combined with --tls-cert")
 	case c.tls.cert != "":
 		if _, err := tls.LoadX509KeyPair(c.tls.cert, c.tls.key); err != nil {
 			problems.add("tls-cert", "%v", err)
@@ -331,7 +330,7 @@ func (c *config) resolveTLS(problems *usageError) {
 	}
 }
 
-// parseDays reads a duration that may be in days.
+// parseDays parses a duration in days, such as 30d, or in the syntax of time.ParseDuration.
 func parseDays(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
@@ -340,16 +339,17 @@ func parseDays(s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return 0, fmt.Errorf("%q is not a time such as 30d or 720h", s)
+		return 0, fmt.Errorf("%q is not a duration such as 30d or 720h", s)
 	}
 	return d, nil
 }
 
+// resolveAllow returns the list of who may register: --allow, or the parent domain of the component.
 func (c *config) resolveAllow(problems *usageError, domain string) (allow allowList) {
 	if len(c.allow) == 0 && domain != "" {
 		_, parent, ok := strings.Cut(domain, ".")
 		if !ok {
-			problems.add("allow", "required, since --domain %s has no dot: the domains or JIDs that may register", domain)
+			problems.add("allow", "required, since --domain %s has no parent domain: domains or JIDs that may register", domain)
 		}
 		return allowList{parent}
 	}
@@ -366,7 +366,7 @@ func (c *config) resolveAllow(problems *usageError, domain string) (allow allowL
 func (c *config) logger(problems *usageError, to io.Writer) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
-		problems.add("log-level", "%q is none of debug, info, warn, error", c.logLevel)
+		problems.add("log-level", "%q is not debug, info, warn or error", c.logLevel)
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if _, is := to.(journalWriter); is {

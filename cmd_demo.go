@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,29 +20,29 @@ import (
 
 const demoDomain = "webstatus.verona.example"
 
-// A scene is what one resource does at some point of the play.
+// A scene is one presence stanza that an actor sends from a resource.
 type scene struct {
 	resource string
-	typ      string // "unavailable", or empty
+	typ      string // the type attribute: "unavailable", or empty
 	show     string
 	status   string
 	priority string
 }
 
-// An actor is one of the simulated people.
+// An actor is a simulated user, who plays the scenes in a loop.
 type actor struct {
 	jid    string
 	nick   string
-	fields string // of the registration
-	pause  time.Duration
+	fields string        // form fields of the registration (XEP-0077), as XML
+	pause  time.Duration // between scenes
 	scenes []scene
 
 	mu  sync.Mutex
-	now map[string]scene // what each connected resource has said last
+	now map[string]scene // current scene of each available resource
 }
 
-// actors are those who play, with scenes that begin anew after the last.
-func actors() []*actor {
+// demoActors returns the simulated users of the demo.
+func demoActors() []*actor {
 	const message, address, nick = "<show_status_msg>1</show_status_msg>", "<show_full_jid>1</show_full_jid>", "<show_nick>1</show_nick>"
 	const seen, clients = "<show_last_seen>1</show_last_seen>", "<show_resources>1</show_resources>"
 	return []*actor{
@@ -80,9 +81,9 @@ func demoCommand() *cobra.Command {
 	var conf config
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Everything against a built-in XMPP server with simulated people",
-		Long: `Run everything, with a temporary database, against a built-in XMPP server with five simulated people who come and go. No XMPP
-server and no configuration is needed. Without --listen a free port is taken if the usual one is not.`,
+		Short: "Run everything against a built-in XMPP server with simulated users",
+		Long: `Run everything, with a temporary database, against a built-in XMPP server with five simulated users. It needs no XMPP server and no
+configuration. Without --listen, it uses a free port if the default port is in use.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			conf.resolveListen(problems)
@@ -91,20 +92,7 @@ server and no configuration is needed. Without --listen a free port is taken if 
 			if err := problems.orNil(); err != nil {
 				return err
 			}
-			listener, err := listen(conf.listen, "listen")
-			if err != nil && !cmd.Flags().Changed("listen") {
-				listener, err = net.Listen("tcp", "127.0.0.1:0")
-			}
-			if err != nil {
-				return err
-			}
-			if conf.baseURL == "" {
-				conf.baseURL = "http://" + listener.Addr().String()
-			}
-			return demo(cmd.Context(), cmd.OutOrStdout(), listener, componentConfig{
-				domain: demoDomain, secret: "demo", connections: 1, allow: allowList{"*"}, jidLinks: true,
-				baseURL: strings.TrimRight(conf.baseURL, "/"), linkTimes: defaultLinkTimes, syncTimes: defaultSyncTimes, log: log,
-			})
+			return demo(cmd.Context(), conf, !cmd.Flags().Changed("listen"), cmd.OutOrStdout(), log)
 		}),
 	}
 	conf.webFlags(cmd.Flags())
@@ -112,56 +100,71 @@ server and no configuration is needed. Without --listen a free port is taken if 
 	return cmd
 }
 
-// demo runs until ctx is done.
-func demo(ctx context.Context, out io.Writer, listener net.Listener, conf componentConfig) error {
+// demo runs the component, the web server and a loopback server with a temporary database until ctx is done. If --listen is not
+// available and anyPort is true, it listens on a free port.
+func demo(ctx context.Context, conf config, anyPort bool, out io.Writer, log *slog.Logger) error {
+	listener, err := listen(conf.listen, "listen")
+	if err != nil && anyPort {
+		listener, err = net.Listen("tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	if conf.baseURL == "" {
+		conf.baseURL = "http://" + listener.Addr().String()
+	}
 	dir, err := os.MkdirTemp("", "webstatus-demo-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) // what stays is a temporary file
+	defer os.RemoveAll(dir) // best effort
 	db, err := openDatabase(ctx, filepath.Join(dir, "webstatus.db"), true)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	defer listener.Close()
-	l, err := newLoopback(conf.domain, conf.secret)
+	l, err := newLoopback(demoDomain, "demo")
 	if err != nil {
 		return err
 	}
-	conf.servers = []string{l.address()}
-	cast := actors()
-	around, err := withDemoPage(cast)
+	component := componentConfig{
+		domain: demoDomain, secret: l.secret, servers: []string{l.address()}, connections: 1, allow: allowList{"*"}, jidLinks: true,
+		baseURL: strings.TrimRight(conf.baseURL, "/"), linkTimes: defaultLinkTimes, syncTimes: defaultSyncTimes, log: log,
+	}
+	cast := demoActors()
+	middleware, err := demoPage(cast)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := l.serve(ctx, cast, func() { announce(out, conf.baseURL, cast) })
+		err := l.serve(ctx, cast, func() { printDemoURLs(out, component.baseURL, cast) })
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	})
 	g.Go(func() error {
-		return serveAt(ctx, doors{web: listener}, db, websiteConfig{frameAncestors: "*"}, conf, around)
+		return serveOn(ctx, listeners{web: listener}, db, websiteConfig{frameAncestors: "*"}, component, middleware)
 	})
 	return g.Wait()
 }
 
-func announce(out io.Writer, baseURL string, cast []*actor) {
-	fmt.Fprintf(out, "Five simulated people come and go on a built-in XMPP server; nothing here is real but webstatus.\n\n")
-	fmt.Fprintf(out, "  all of them   %s/demo\n", baseURL)
+// printDemoURLs prints the URLs of the demo.
+func printDemoURLs(out io.Writer, baseURL string, cast []*actor) {
+	fmt.Fprintf(out, "Five simulated users come and go on a built-in XMPP server.\n\n")
+	fmt.Fprintf(out, "  all users     %s/demo\n", baseURL)
 	fmt.Fprintf(out, "  how to join   %s/\n", baseURL)
 	for _, a := range cast {
 		name, _, _ := strings.Cut(a.jid, "@")
 		fmt.Fprintf(out, "  %-12s  %s/status/%s\n", name, baseURL, encodeJID(a.jid))
 	}
-	fmt.Fprintf(out, "\nAdd .json to a person's address for the same as data. Ctrl-C ends the demo.\n")
+	fmt.Fprintf(out, "\nAppend .json to a user's URL for the status as JSON. Press Ctrl-C to stop.\n")
 }
 
-// withDemoPage puts a page in front of a website that embeds everybody's, as a site of theirs would.
-func withDemoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
+// demoPage returns middleware that adds /demo, a page that embeds the status pages of all actors.
+func demoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
 	t, err := template.ParseFS(embeddedTemplates, "demo.html")
 	if err != nil {
 		return nil, err
@@ -181,7 +184,7 @@ func withDemoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
 		mux.Handle("/", website)
 		mux.HandleFunc("GET /demo", func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header()["Content-Type"] = headerHTML
-			io.WriteString(rw, page.String()) // an error means that the client has gone
+			io.WriteString(rw, page.String()) // fails only if the client is gone
 		})
 		return mux
 	}, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -8,39 +9,48 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// healthTimeout is how long /healthz may take to answer.
+// healthTimeout limits a request for /healthz, which itself waits up to databaseTimeout for the database.
 const healthTimeout = 2 * databaseTimeout
 
-// healthcheckCommand checks a running serve, for containers that have no other program to do so.
 func healthcheckCommand() *cobra.Command {
 	var conf config
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Check the health of a running serve",
-		Long:  "Request /healthz at --metrics-listen, print the answer, and exit with status 0 if everything works.",
+		Long:  "Request /healthz at --metrics-listen, print the response, and exit with status 0 if everything works.",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			if conf.metrics == "" {
-				problems.add("metrics-listen", "required: the address that serve listens at")
+				problems.add("metrics-listen", "required: the address that serve listens on")
 			}
 			if err := problems.orNil(); err != nil {
 				return err
 			}
-			client := &http.Client{Timeout: healthTimeout}
-			resp, err := client.Get("http://" + conf.metrics + "/healthz")
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			if _, err := io.Copy(cmd.OutOrStdout(), resp.Body); err != nil {
-				return err
-			}
-			if resp.StatusCode != http.StatusOK {
-				return errors.New("unhealthy")
-			}
-			return nil
+			return healthcheck(cmd.Context(), conf, cmd.OutOrStdout())
 		}),
 	}
-	cmd.Flags().StringVar(&conf.metrics, "metrics-listen", "", "`address` that serve listens at, such as 127.0.0.1:9180")
+	cmd.Flags().StringVar(&conf.metrics, "metrics-listen", "", "`address` that serve listens on, such as 127.0.0.1:9180")
 	return cmd
+}
+
+// healthcheck copies the response of /healthz to out. It returns an error unless the status is 200 OK.
+func healthcheck(ctx context.Context, conf config, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+conf.metrics+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(out, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New("unhealthy")
+	}
+	return nil
 }

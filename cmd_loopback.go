@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A loopback is the end of XEP-0114 that an XMPP server has, at a port that nobody else reaches: enough to show webstatus at
-// work, and to test it, without a server.
+// A loopback is the server side of XEP-0114 on a loopback address. It stands in for an XMPP server in the demo and in tests.
 type loopback struct {
 	listener net.Listener
 	domain   string // of the component
@@ -30,14 +29,14 @@ func newLoopback(domain, secret string) (*loopback, error) {
 
 func (l *loopback) address() string { return l.listener.Addr().String() }
 
-// A loopbackStream is a component's connection after the handshake. Sending may be done by several goroutines at once.
+// A loopbackStream is the connection of a component. Its send method may be called concurrently.
 type loopbackStream struct {
 	net.Conn
 	framer *framer
-	mu     sync.Mutex
+	mu     sync.Mutex // serializes send
 }
 
-// accept waits for a component and shakes hands with it.
+// accept waits for a component and completes the handshake.
 func (l *loopback) accept() (*loopbackStream, error) {
 	conn, err := l.listener.Accept()
 	if err != nil {
@@ -51,6 +50,7 @@ func (l *loopback) accept() (*loopbackStream, error) {
 	return s, nil
 }
 
+// handshake is the server side of XEP-0114 §3.
 func (l *loopback) handshake(s *loopbackStream) error {
 	if _, err := s.framer.header(); err != nil {
 		return err
@@ -66,12 +66,12 @@ func (l *loopback) handshake(s *loopbackStream) error {
 	digest := sha1.Sum([]byte(id + l.secret))
 	if want := "<handshake>" + hex.EncodeToString(digest[:]) + "</handshake>"; string(f.data) != want {
 		s.send(`<stream:error><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>`)
-		return errors.New("the component does not know the secret")
+		return errors.New("the component sent a wrong digest")
 	}
 	return s.send(`<handshake/>`)
 }
 
-// send writes XML, with its values escaped.
+// send writes XML; format has a %s for each value, which is escaped.
 func (s *loopbackStream) send(format string, values ...string) error {
 	escaped := make([]any, len(values))
 	for i, v := range values {
@@ -85,7 +85,7 @@ func (s *loopbackStream) send(format string, values ...string) error {
 	return err
 }
 
-// receive returns the component's next stanza.
+// receive returns the component's next stanza. The errors are those of the framer and decodeStanza.
 func (s *loopbackStream) receive() (*received, error) {
 	f, err := s.framer.next()
 	if err != nil {
@@ -94,6 +94,7 @@ func (s *loopbackStream) receive() (*received, error) {
 	return decodeStanza(f.data)
 }
 
+// play sends the presence of a scene.
 func (s *loopbackStream) play(a *actor, c scene) error {
 	from := a.jid + "/" + c.resource
 	if c.typ != "" {
@@ -104,16 +105,16 @@ func (s *loopbackStream) play(a *actor, c scene) error {
 		stanza += `<nick xmlns='http://jabber.org/protocol/nick'>%s</nick>`
 		values = append(values, a.nick)
 	}
-	for _, part := range [][2]string{{"show", c.show}, {"status", c.status}, {"priority", c.priority}} {
-		if part[1] != "" {
-			stanza += "<" + part[0] + ">%s</" + part[0] + ">"
-			values = append(values, part[1])
+	for _, child := range [][2]string{{"show", c.show}, {"status", c.status}, {"priority", c.priority}} {
+		if child[1] != "" {
+			stanza += "<" + child[0] + ">%s</" + child[0] + ">"
+			values = append(values, child[1])
 		}
 	}
 	return s.send(stanza+`</presence>`, values...)
 }
 
-// perform registers an actor and plays the scenes until ctx is done.
+// perform registers an actor and plays the scenes in a loop until ctx is done.
 func (s *loopbackStream) perform(ctx context.Context, a *actor) error {
 	if err := s.send(`<iq type='set' id='register' from='%s/play' to='%s'><query xmlns='jabber:iq:register'>`+a.fields+`</query></iq>`,
 		a.jid, demoDomain); err != nil {
@@ -140,7 +141,7 @@ func (s *loopbackStream) perform(ctx context.Context, a *actor) error {
 	}
 }
 
-// reply plays the part of an actor's server and roster: requests are granted, probes are answered.
+// reply acts as the server of an actor: it approves subscription requests, and answers probes with the current presence.
 func (s *loopbackStream) reply(a *actor, r *received) error {
 	switch r.typ {
 	case "subscribe":
@@ -161,7 +162,7 @@ func (s *loopbackStream) reply(a *actor, r *received) error {
 	return nil
 }
 
-// serve performs for one component until ctx is done. It calls ready when all actors are registered.
+// serve accepts one component and performs for it until ctx is done. It calls ready when all actors are registered.
 func (l *loopback) serve(ctx context.Context, cast []*actor, ready func()) error {
 	stop := context.AfterFunc(ctx, func() { l.listener.Close() })
 	defer stop()
@@ -190,7 +191,7 @@ func (l *loopback) serve(ctx context.Context, cast []*actor, ready func()) error
 				err = s.reply(a, r)
 			}
 		}
-		if bare == demoDomain { // a ping to itself
+		if bare == demoDomain { // a self-ping of the component
 			err = s.send(`<iq type='get' id='%s' from='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>`, r.id, demoDomain, demoDomain)
 		}
 		if r.id == "register" {

@@ -10,11 +10,11 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// manCommand writes the manual pages, for those who make packages.
+// manCommand returns the hidden command that writes the manual pages for the packages.
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "man DIR",
-		Short:  "Write the manual pages into a directory",
+		Short:  "Write the manual pages to a directory",
 		Args:   cobra.ExactArgs(1),
 		Hidden: true,
 		RunE: action(func(cmd *cobra.Command, args []string, _ *usageError) error {
@@ -26,51 +26,35 @@ func manCommand() *cobra.Command {
 	}
 }
 
-// configurationTopic explains how flags, environment and defaults go together, with every variable.
+// configurationTopic returns the help topic on flags, environment variables and defaults.
 func configurationTopic() *cobra.Command {
 	var conf config
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	conf.serveFlags(flags)
 	var b strings.Builder
-	fmt.Fprintf(&b, `Every flag of serve can come from the environment, and so from an EnvironmentFile= of systemd. A flag on the command line goes before the
-environment, and that before the default. Lists are separated by commas. All of it is checked before anything is opened, and every
-problem is reported at once.
+	fmt.Fprintf(&b, `Every flag of serve can be set by an environment variable, for example in an EnvironmentFile= of systemd. A flag on the command line
+overrides the environment variable, which overrides the default. Lists are comma-separated. The whole configuration is validated before
+anything is opened, and all problems are reported at once.
 
-The component secret comes from --secret-file, from WEBSTATUS_SECRET, or from a systemd credential named secret, never from a flag.
+The component secret is read from --secret-file, WEBSTATUS_SECRET, or a systemd credential named secret; no flag takes it.
 
 `)
 	flags.VisitAll(func(f *pflag.Flag) {
 		fmt.Fprintf(&b, "  %s\n      %s%s\n", envName(f.Name), plainUsage(f), defaultText(f))
 	})
-	return &cobra.Command{Use: "configuration", Short: "How flags and environment go together", Long: strings.TrimRight(b.String(), "\n")}
+	return &cobra.Command{Use: "configuration", Short: "Flags, environment variables and defaults", Long: strings.TrimRight(b.String(), "\n")}
 }
 
-// plainUsage is a flag's help without the quotes around what stands for its value.
+// plainUsage returns a flag's help without the back quotes around the name of its value.
 func plainUsage(f *pflag.Flag) string {
 	_, usage := pflag.UnquoteUsage(f)
 	return usage
 }
 
+// defaultText returns the default for a flag's help, empty if the default is.
 func defaultText(f *pflag.Flag) string {
 	if f.DefValue == "" || f.DefValue == "[]" {
 		return ""
 	}
 	return " (default " + strings.Trim(f.DefValue, "[]") + ")"
-}
-
-// configurationTable is the same for docs/operating.md.
-func configurationTable() string {
-	var conf config
-	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
-	conf.serveFlags(flags)
-	var b strings.Builder
-	b.WriteString("| flag | environment | default | |\n|---|---|---|---|\n")
-	flags.VisitAll(func(f *pflag.Flag) {
-		value := strings.Trim(f.DefValue, "[]")
-		if value != "" {
-			value = "`" + value + "`"
-		}
-		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", f.Name, envName(f.Name), value, strings.ReplaceAll(plainUsage(f), "|", "\\|"))
-	})
-	return b.String()
 }

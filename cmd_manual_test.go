@@ -1,14 +1,34 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
-// TestConfigurationTable sees to it that the documents have every flag as it is.
+// configurationTable returns the flags of serve as a Markdown table.
+func configurationTable() string {
+	var conf config
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	conf.serveFlags(flags)
+	var b strings.Builder
+	b.WriteString("| flag | environment | default | |\n|---|---|---|---|\n")
+	flags.VisitAll(func(f *pflag.Flag) {
+		value := strings.Trim(f.DefValue, "[]")
+		if value != "" {
+			value = "`" + value + "`"
+		}
+		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", f.Name, envName(f.Name), value, strings.ReplaceAll(plainUsage(f), "|", "\\|"))
+	})
+	return b.String()
+}
+
+// TestConfigurationTable checks that docs/operating.md lists the current flags. With -update it writes the table.
 func TestConfigurationTable(t *testing.T) {
 	const path, begin, end = "docs/operating.md", "<!-- begin: configuration -->\n", "<!-- end: configuration -->\n"
 	content, err := os.ReadFile(path)
@@ -18,20 +38,20 @@ func TestConfigurationTable(t *testing.T) {
 	before, rest, ok := strings.Cut(string(content), begin)
 	table, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("%s has no place for the table", path)
+		t.Fatalf("%s has no markers for the configuration table", path)
 	}
 	if table == configurationTable() {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s does not have the flags as they are: run the test with -update", path)
+		t.Fatalf("%s is out of date: run the test with -update", path)
 	}
 	if err := os.WriteFile(path, []byte(before+begin+configurationTable()+end+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestManual has the manual pages read by those who show them.
+// TestManual checks that the manual pages and the help topic are generated.
 func TestManual(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("webstatus", "man", dir).CombinedOutput(); err != nil {
@@ -48,7 +68,7 @@ func TestManual(t *testing.T) {
 	}
 }
 
-// TestLinks sees to it that the documents name files that there are.
+// TestLinks checks that the documents link to existing files.
 func TestLinks(t *testing.T) {
 	for _, path := range []string{"README.md", "docs/operating.md", "docs/privacy.md", "SECURITY.md"} {
 		content, err := os.ReadFile(path)
@@ -61,7 +81,7 @@ func TestLinks(t *testing.T) {
 				continue
 			}
 			if _, err := os.Stat(filepath.Join(filepath.Dir(path), target)); err != nil && part != string(content) {
-				t.Errorf("%s names %s: %v", path, target, err)
+				t.Errorf("%s links to %s: %v", path, target, err)
 			}
 		}
 	}

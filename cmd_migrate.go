@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 )
@@ -10,34 +12,39 @@ func migrateCommand() *cobra.Command {
 	var conf config
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Bring the database file to this version's schema",
-		Long: `Bring the database file to this version's schema, all of it or nothing, and say what was done. A copy is made first, beside it. A
-missing file is created.`,
+		Short: "Migrate the database to the schema of this version",
+		Long: `Migrate the database to the schema of this version, in one transaction, after copying the old file next to it. A missing database
+is created.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			if err := problems.orNil(); err != nil {
 				return err
 			}
-			lock, err := lockDatabase(conf.db)
-			if err != nil {
-				return err
-			}
-			defer lock.Close()
-			say := func(format string, args ...any) { fmt.Fprintf(cmd.OutOrStdout(), conf.db+": "+format+"\n", args...) }
-			from, to, err := migrateDatabase(cmd.Context(), conf.db, say, reportTo(cmd.ErrOrStderr()))
-			switch {
-			case err != nil:
-				return err
-			case from == 0:
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: created with schema %d\n", conf.db, to)
-			case from == to:
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: has schema %d already, nothing to do\n", conf.db, to)
-			default:
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: schema %d is now schema %d\n", conf.db, from, to)
-			}
-			return nil
+			return migrate(cmd.Context(), conf, cmd.OutOrStdout(), progressBar(cmd.ErrOrStderr()))
 		}),
 	}
 	conf.dbFlag(cmd.Flags())
 	return cmd
+}
+
+// migrate migrates the database and prints what it did.
+func migrate(ctx context.Context, conf config, out io.Writer, progress func(done, total int)) error {
+	lock, err := lockDatabase(conf.db)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	logf := func(format string, args ...any) { fmt.Fprintf(out, conf.db+": "+format+"\n", args...) }
+	from, to, err := migrateDatabase(ctx, conf.db, logf, progress)
+	switch {
+	case err != nil:
+		return err
+	case from == 0:
+		fmt.Fprintf(out, "%s: created with schema %d\n", conf.db, to)
+	case from == to:
+		fmt.Fprintf(out, "%s: already has schema %d, nothing to do\n", conf.db, to)
+	default:
+		fmt.Fprintf(out, "%s: migrated from schema %d to schema %d\n", conf.db, from, to)
+	}
+	return nil
 }

@@ -25,12 +25,13 @@ func serveCommand() *cobra.Command {
 		Short: "Run the component and the web server",
 		Long: `Run the component and the web server until SIGTERM or SIGINT.
 
-Every flag can come from the environment: WEBSTATUS_ and its name in capitals, with _ for -.`,
+Every flag can be set by an environment variable: WEBSTATUS_ and the flag's name in upper case, with _ for -.
+See "webstatus help configuration".`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			component, err := conf.resolve(problems, cmd.ErrOrStderr())
 			if err != nil && conf.domain == "" {
-				return fmt.Errorf("%w\nTo see it work without any configuration: webstatus demo", err)
+				return fmt.Errorf("%w\nTo try it without any configuration, run: webstatus demo", err)
 			}
 			if err != nil {
 				return err
@@ -42,7 +43,7 @@ Every flag can come from the environment: WEBSTATUS_ and its name in capitals, w
 	return cmd
 }
 
-// serve opens everything in order, runs until ctx is done, and closes it the other way round.
+// serve locks and opens the database, opens the listeners, and runs the service until ctx is done. It closes them in reverse order.
 func serve(ctx context.Context, conf config, component componentConfig) error {
 	lock, err := lockDatabase(conf.db)
 	if err != nil {
@@ -54,51 +55,58 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 		return err
 	}
 	defer db.Close()
-	listener, err := handedListener()
-	if err == nil && listener == nil {
-		listener, err = listen(conf.listen, "listen")
-	}
+	listeners, err := openListeners(conf, component)
+	defer listeners.close()
 	if err != nil {
 		return err
 	}
-	doors := doors{web: listener}
-	defer doors.close()
-	if doors.tls, doors.redirection, err = conf.tls.listenerConfig(component.baseURL, component.log); err != nil {
-		return err
+	return serveOn(ctx, listeners, db, conf.website, component, nil)
+}
+
+// listeners are the listeners of the web servers.
+type listeners struct {
+	web             net.Listener
+	tls             *tls.Config  // of web, nil for plain HTTP
+	metrics         net.Listener // nil without --metrics-listen
+	redirect        net.Listener // nil without --redirect-listen
+	redirectHandler http.Handler // of redirect
+}
+
+// openListeners opens all listeners of the configuration; a socket passed by systemd replaces --listen. After an error, the result
+// holds those that were opened.
+func openListeners(conf config, component componentConfig) (l listeners, err error) {
+	if l.web, err = systemdListener(); err == nil && l.web == nil {
+		l.web, err = listen(conf.listen, "listen")
 	}
-	for _, door := range []struct {
-		address, flag string
-		listener      *net.Listener
-	}{{conf.metrics, "metrics-listen", &doors.metrics}, {conf.redirect, "redirect-listen", &doors.redirect}} {
-		if door.address != "" {
-			if *door.listener, err = listen(door.address, door.flag); err != nil {
-				return err
-			}
+	if err != nil {
+		return l, err
+	}
+	if l.tls, l.redirectHandler, err = conf.tls.listenerConfig(component.baseURL, component.log); err != nil {
+		return l, err
+	}
+	if conf.metrics != "" {
+		if l.metrics, err = listen(conf.metrics, "metrics-listen"); err != nil {
+			return l, err
 		}
 	}
-	return serveAt(ctx, doors, db, conf.website, component, nil)
+	if conf.redirect != "" {
+		l.redirect, err = listen(conf.redirect, "redirect-listen")
+	}
+	return l, err
 }
 
-// doors are where others come in.
-type doors struct {
-	web         net.Listener
-	tls         *tls.Config  // of web, nil for plain HTTP
-	metrics     net.Listener // nil for none
-	redirect    net.Listener // the same
-	redirection http.Handler // what answers there
-}
-
-func (d doors) close() {
-	for _, l := range []net.Listener{d.web, d.metrics, d.redirect} {
-		if l != nil {
-			l.Close()
+func (l listeners) close() {
+	for _, listener := range []net.Listener{l.web, l.metrics, l.redirect} {
+		if listener != nil {
+			listener.Close()
 		}
 	}
 }
 
-// serveAt runs the component and the web servers. What goes around the website, if not nil, comes before it.
-func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConfig, conf componentConfig,
-	around func(http.Handler) http.Handler) error {
+// serveOn runs the component and the web servers until ctx is done or one of them fails. The middleware, unless nil, wraps the
+// website.
+func serveOn(ctx context.Context, listeners listeners, db *database, webConf websiteConfig, conf componentConfig,
+	middleware func(http.Handler) http.Handler) error {
 	r, err := loadRenderer(conf.domain, webConf.templates)
 	if err != nil {
 		return err
@@ -112,58 +120,58 @@ func serveAt(ctx context.Context, doors doors, db *database, webConf websiteConf
 		return err
 	}
 	c := newComponent(conf, users)
-	debug.FreeOSMemory() // what the start has taken and will not take again
-	conf.log.Info("serving", "version", version, "listen", doors.web.Addr().String(), "base_url", conf.baseURL)
-	// The component takes its leave when the last request has been answered.
-	linked, leave := context.WithCancel(context.WithoutCancel(ctx))
+	debug.FreeOSMemory() // startup needs much more memory than serving
+	conf.log.Info("serving", "version", version, "listen", listeners.web.Addr().String(), "base_url", conf.baseURL)
+	// The component stops after the web server, so that the last responses still show live presence.
+	componentCtx, stopComponent := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
 	webConf.domain, webConf.baseURL, webConf.jidLinks, webConf.board = conf.domain, conf.baseURL, conf.jidLinks, c.board
 	webConf.now, webConf.log, webConf.closing = conf.now, conf.log, ctx
 	site := newWebsite(webConf, r)
 	g.Go(func() error { site.reload(ctx); return nil })
 	g.Go(func() error {
-		defer leave()
+		defer stopComponent()
 		handler := site.handler()
-		if doors.metrics != nil {
+		if listeners.metrics != nil {
 			handler = site.answers.count(handler)
 		}
-		if around != nil {
-			handler = around(handler)
+		if middleware != nil {
+			handler = middleware(handler)
 		}
-		return serveWeb(ctx, doors.web, doors.tls, handler, conf.log)
+		return serveWeb(ctx, listeners.web, listeners.tls, handler, conf.log)
 	})
-	g.Go(func() error { return c.run(linked) })
+	g.Go(func() error { return c.run(componentCtx) })
 	g.Go(func() error { notifySystemd(ctx, c); return nil })
-	g.Go(func() error { return serveAuxiliary(ctx, doors.metrics, collector{c, site, db}.handler()) })
-	g.Go(func() error { return serveAuxiliary(ctx, doors.redirect, doors.redirection) })
+	g.Go(func() error { return serveAuxiliary(ctx, listeners.metrics, collector{c, site, db}.handler()) })
+	g.Go(func() error { return serveAuxiliary(ctx, listeners.redirect, listeners.redirectHandler) })
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err
 }
 
-// listen opens an address that a flag names: host:port or unix:/path.
+// listen listens on the address in a flag: host:port or unix:/path. It replaces a stale Unix socket.
 func listen(address, flag string) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
 		l, err := net.Listen("tcp", address)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("another program uses the address %s: stop that one, or choose another with --%s", address, flag)
+			return nil, fmt.Errorf("address %s is in use by another program: stop it, or choose another address with --%s", address, flag)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("cannot listen at %s: check --%s (%w)", address, flag, err)
+			return nil, fmt.Errorf("cannot listen on %s: check --%s (%w)", address, flag, err)
 		}
 		return l, nil
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("another program uses the socket %s: stop that one, or choose another with --%s", path, flag)
+		return nil, fmt.Errorf("socket %s is in use by another program: stop it, or choose another path with --%s", path, flag)
 	} else if errors.Is(err, syscall.ECONNREFUSED) {
-		os.Remove(path) // left behind by a process that was killed; if it stays, listening says why
+		os.Remove(path) // stale, from a process that was killed; on failure, listening fails too
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen at the socket %s: check --%s (%w)", path, flag, err)
+		return nil, fmt.Errorf("cannot listen on socket %s: check --%s (%w)", path, flag, err)
 	}
-	// What is served is public. Who shall not reach the socket is kept out by its directory.
+	// The content is public. To restrict access, restrict the directory.
 	return l, os.Chmod(path, 0o666)
 }

@@ -13,15 +13,15 @@ import (
 func templatesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "templates",
-		Short: "Write the templates of the pages, to be changed",
+		Short: "Export the embedded page templates",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "export DIR",
-		Short: "Write the embedded templates into a directory",
-		Long: `Write the embedded templates into a directory, for serve --templates. Leave there only those that you change: the others are
-taken from the program, and so are newer ones after an upgrade. Files that are there already are not touched.`,
+		Short: "Write the embedded templates to a directory",
+		Long: `Write the embedded templates to a directory, for serve --templates. Keep only the files that you change there: serve uses the
+embedded ones for the rest, so that an upgrade updates them. Existing files are not overwritten.`,
 		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, _ *usageError) error {
 			return exportTemplates(args[0])
@@ -30,6 +30,7 @@ taken from the program, and so are newer ones after an upgrade. Files that are t
 	return cmd
 }
 
+// exportTemplates writes the embedded templates to a directory, creating it if necessary. It fails at the first existing file.
 func exportTemplates(dir string) error {
 	return fs.WalkDir(embeddedTemplates, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -45,7 +46,7 @@ func exportTemplates(dir string) error {
 		}
 		f, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s is there already: choose another directory", target)
+			return fmt.Errorf("%s already exists: choose another directory", target)
 		}
 		if err != nil {
 			return err

@@ -17,10 +17,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A userLine is a user as users export writes it and users import reads it, one JSON object a line.
+// A userLine is a user in the output of users export: one JSON object per line.
 type userLine struct {
 	JID          string          `json:"jid"`
-	Token        string          `json:"token"` // of the web address; a secret where jid_link is off
+	Token        string          `json:"token"` // of the URL; a secret if jid_link is off
 	Options      map[string]bool `json:"options"`
 	Subscription Subscription    `json:"subscription"`
 	Asked        bool            `json:"asked"`
@@ -38,9 +38,9 @@ func newUserLine(u User) userLine {
 	return l
 }
 
-// user judges a line.
+// user validates a line and returns its user.
 func (l userLine) user() (u User, err error) {
-	if u.JID, err = bareArgument(l.JID); err != nil {
+	if u.JID, err = parseBareJID(l.JID); err != nil {
 		return u, err
 	}
 	var ok bool
@@ -50,14 +50,14 @@ func (l userLine) user() (u User, err error) {
 	for name, value := range l.Options {
 		i := fieldIndex(func(f field) bool { return f.option == name && name != "" })
 		if i < 0 {
-			return u, fmt.Errorf("%s: there is no option %s", l.JID, name)
+			return u, fmt.Errorf("%s: unknown option %s", l.JID, name)
 		}
 		u.Options = u.Options.with(i, value)
 	}
 	switch l.Subscription {
 	case SubscriptionNone, SubscriptionTo, SubscriptionFrom, SubscriptionBoth:
 	default:
-		return u, fmt.Errorf("%s: %q is no subscription", l.JID, l.Subscription)
+		return u, fmt.Errorf("%s: %q is not a subscription", l.JID, l.Subscription)
 	}
 	u.Subscription, u.Asked, u.Created, u.Lang = l.Subscription, l.Asked, l.Created, l.Lang
 	return u, nil
@@ -67,30 +67,38 @@ func usersExportCommand() *cobra.Command {
 	var conf config
 	cmd := &cobra.Command{
 		Use:   "export",
-		Short: "Write all users as JSON lines, for users import on another machine",
-		Long:  "Write all users to standard output, one JSON object a line, with the tokens of their web addresses: keep it as you keep the database.",
-		Args:  cobra.NoArgs,
+		Short: "Export all users as JSON Lines, for users import",
+		Long: `Write all users to standard output, one JSON object per line. The output contains the tokens of the users' URLs: protect it like the
+database.`,
+		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
-			db, err := conf.open(cmd.Context(), problems)
-			if err != nil {
+			if err := problems.orNil(); err != nil {
 				return err
 			}
-			defer db.Close()
-			out := bufio.NewWriter(cmd.OutOrStdout())
-			lines := json.NewEncoder(out)
-			for u, err := range db.Users(cmd.Context(), userFilter{}) {
-				if err != nil {
-					return explain(err)
-				}
-				if err := lines.Encode(newUserLine(u.User)); err != nil {
-					return err
-				}
-			}
-			return out.Flush()
+			return exportUsers(cmd.Context(), conf, cmd.OutOrStdout())
 		}),
 	}
 	conf.dbFlag(cmd.Flags())
 	return cmd
+}
+
+func exportUsers(ctx context.Context, conf config, out io.Writer) error {
+	db, err := openDatabase(ctx, conf.db, false)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	buffered := bufio.NewWriter(out)
+	lines := json.NewEncoder(buffered)
+	for u, err := range db.Users(ctx, userFilter{}) {
+		if err != nil {
+			return explain(err)
+		}
+		if err := lines.Encode(newUserLine(u.User)); err != nil {
+			return err
+		}
+	}
+	return buffered.Flush()
 }
 
 func usersImportCommand() *cobra.Command {
@@ -98,9 +106,10 @@ func usersImportCommand() *cobra.Command {
 	var from string
 	cmd := &cobra.Command{
 		Use:   "import [FILE]",
-		Short: "Register the users of another machine, or of ejabberd's mod_webpresence",
-		Long: `Register users from a file, or from standard input: all of them or none. Those who are registered already stay as they are. serve must
-not run. With --from ejabberd the file is what "ejabberdctl dump_table FILE webpresence" has written; what cannot be carried over is said.`,
+		Short: "Import users from JSON Lines, or from ejabberd's mod_webpresence",
+		Long: `Register the users in a file, or in standard input, in one transaction. Users who are already registered stay unchanged. serve must not
+be running. With --from ejabberd, the file is the output of "ejabberdctl dump_table FILE webpresence"; the command reports settings that
+cannot be imported.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, problems *usageError) error {
 			if from != "webstatus" && from != "ejabberd" {
@@ -118,47 +127,49 @@ not run. With --from ejabberd the file is what "ejabberdctl dump_table FILE webp
 				defer f.Close()
 				in = f
 			}
-			return importUsers(cmd.Context(), conf.db, from, in, cmd.OutOrStdout())
+			return importUsers(cmd.Context(), conf, from, in, cmd.OutOrStdout())
 		}),
 	}
 	conf.dbFlag(cmd.Flags())
-	cmd.Flags().StringVar(&from, "from", "webstatus", "what has written the `file`: webstatus or ejabberd")
+	cmd.Flags().StringVar(&from, "from", "webstatus", "`format` of the file: webstatus or ejabberd")
 	return cmd
 }
 
-func importUsers(ctx context.Context, path, from string, in io.Reader, out io.Writer) error {
+// importUsers registers the users in a file of the given format, all of them or none, and prints notes and totals.
+func importUsers(ctx context.Context, conf config, format string, in io.Reader, out io.Writer) error {
 	read := readUserLines
-	if from == "ejabberd" {
+	if format == "ejabberd" {
 		read = readEjabberdDump
 	}
 	users, notes, err := read(in)
 	if err != nil {
 		return err
 	}
-	lock, err := lockDatabase(path)
+	lock, err := lockDatabase(conf.db)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	db, err := openDatabase(ctx, path, true)
+	db, err := openDatabase(ctx, conf.db, true)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
 	registered, kept, err := db.InsertUsers(ctx, users)
 	if err != nil {
-		return fmt.Errorf("nothing has been imported: %w", explain(err))
+		return fmt.Errorf("nothing was imported: %w", explain(err))
 	}
 	for _, bare := range kept {
-		notes = append(notes, bare+" is registered already, and stays as it is")
+		notes = append(notes, bare+" is already registered and stays unchanged")
 	}
 	for _, note := range notes {
 		fmt.Fprintln(out, note)
 	}
-	fmt.Fprintf(out, "%d imported, %d were registered already\n", registered, len(kept))
+	fmt.Fprintf(out, "%d imported, %d already registered\n", registered, len(kept))
 	return nil
 }
 
+// readUserLines reads the output of users export. Errors name the line.
 func readUserLines(in io.Reader) (users []User, notes []string, err error) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
@@ -170,7 +181,7 @@ func readUserLines(in io.Reader) (users []User, notes []string, err error) {
 		decoder := json.NewDecoder(bytes.NewReader(lines.Bytes()))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&l); err != nil {
-			return nil, nil, fmt.Errorf("line %d is not what users export writes: %w", n, err)
+			return nil, nil, fmt.Errorf("line %d is not output of users export: %w", n, err)
 		}
 		u, err := l.user()
 		if err != nil {
@@ -181,7 +192,7 @@ func readUserLines(in io.Reader) (users []User, notes []string, err error) {
 	return users, nil, lines.Err()
 }
 
-// What ejabberd's mod_webpresence keeps of a user, as Erlang writes it:
+// Erlang terms in a record of ejabberd's mod_webpresence:
 // {webpresence,{User,Server},RandomID,JIDURL,XML,Avatar,JS,Text,Icon}.
 const (
 	erlangText = `(<<"(?:[^"\\]|\\.)*">>|"(?:[^"\\]|\\.)*"|<<[0-9, ]*>>)`
@@ -194,7 +205,8 @@ var (
 	ejabberdAny = regexp.MustCompile(`\{webpresence,\s*\{\s*[<"]`)
 )
 
-// readEjabberdDump reads the table of ejabberd's mod_webpresence.
+// readEjabberdDump reads a dump of the table of ejabberd's mod_webpresence. The notes name the settings that were not imported. It
+// fails if any record cannot be parsed.
 func readEjabberdDump(in io.Reader) (users []User, notes []string, err error) {
 	dump, err := io.ReadAll(in)
 	if err != nil {
@@ -202,12 +214,12 @@ func readEjabberdDump(in io.Reader) (users []User, notes []string, err error) {
 	}
 	records := ejabberdRecord.FindAllSubmatch(dump, -1)
 	if n := len(ejabberdAny.FindAll(dump, -1)); n != len(records) || n == 0 {
-		return nil, nil, fmt.Errorf("%d of %d records can be read: is this what `ejabberdctl dump_table FILE webpresence` has written?", len(records), n)
+		return nil, nil, fmt.Errorf("%d of %d records can be parsed: is this the output of `ejabberdctl dump_table FILE webpresence`?", len(records), n)
 	}
 	random := 0
 	for _, r := range records {
 		on := func(i int) bool { return string(r[i]) == "true" }
-		bare, err := bareArgument(readErlangText(r[1]) + "@" + readErlangText(r[2]))
+		bare, err := parseBareJID(readErlangText(r[1]) + "@" + readErlangText(r[2]))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -224,12 +236,12 @@ func readEjabberdDump(in io.Reader) (users []User, notes []string, err error) {
 				with(fieldResources, xml || js).with(fieldAvatar, avatar)})
 	}
 	if random > 0 {
-		notes = append(notes, fmt.Sprintf("%d had a random address, which cannot be carried over: they have a new one", random))
+		notes = append(notes, fmt.Sprintf("random URLs cannot be imported and are replaced: %d", random))
 	}
-	return users, append(notes, "themes of icons are not carried over", "everybody is asked to let their presence be seen when serve starts"), nil
+	return users, append(notes, "icon themes are not imported", "every imported user gets a subscription request when serve starts"), nil
 }
 
-// readErlangText reads a binary or a string.
+// readErlangText returns the text of an Erlang binary or string, empty if it is malformed.
 func readErlangText(term []byte) string {
 	s := strings.TrimSuffix(strings.TrimPrefix(string(term), "<<"), ">>")
 	if text, err := strconv.Unquote(s); err == nil {

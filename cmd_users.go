@@ -16,15 +16,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// A userRow is what the commands say of a user.
+// A userRow is a user in the output of users list and users show. Times are in RFC 3339.
 type userRow struct {
 	JID          string       `json:"jid"`
-	Subscription Subscription `json:"subscription"` // from our side
-	Asked        bool         `json:"asked"`        // the contact request awaits its answer
+	Subscription Subscription `json:"subscription"` // from the component's side
+	Asked        bool         `json:"asked"`        // a subscription request is pending
 	Presence     State        `json:"presence"`
-	Since        string       `json:"since,omitempty"` // when the presence began, RFC 3339
-	Options      []string     `json:"options"`         // those that are on
-	Registered   string       `json:"registered"`      // RFC 3339
+	Since        string       `json:"since,omitempty"` // when the presence began
+	Options      []string     `json:"options"`         // names of the options that are on
+	Registered   string       `json:"registered"`
 }
 
 func newUserRow(u StoredUser) userRow {
@@ -38,52 +38,59 @@ func usersListCommand() *cobra.Command {
 	var wanted []string
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "Who is registered: JID, subscription, presence, options, since when",
+		Short: "List the registered users with subscription, presence and options",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			var err error
 			if filter.states, err = parseStates(wanted); err != nil {
 				problems.add("state", "%v: %v", strings.Join(wanted, ","), err)
 			}
-			db, err := conf.open(cmd.Context(), problems)
-			if err != nil {
+			if err := problems.orNil(); err != nil {
 				return err
 			}
-			defer db.Close()
-			rows := func(yield func(userRow, error) bool) {
-				for u, err := range db.Users(cmd.Context(), filter) {
-					if !yield(newUserRow(u), err) {
-						return
-					}
-				}
-			}
-			out := bufio.NewWriter(cmd.OutOrStdout())
+			write := writeTable
 			switch {
 			case asJSON:
-				err = writeJSONArray(out, rows)
+				write = writeJSONArray
 			case asCSV:
-				err = writeCSV(out, rows)
-			default:
-				err = writeTable(out, rows)
+				write = writeCSV
 			}
-			return errors.Join(explain(err), out.Flush())
+			return listUsers(cmd.Context(), conf, filter, write, cmd.OutOrStdout())
 		}),
 	}
 	conf.dbFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	cmd.Flags().BoolVar(&asCSV, "csv", false, "print CSV with a header line")
-	cmd.Flags().StringVar(&filter.match, "match", "", "only those with this `text` in their JID")
-	cmd.Flags().StringSliceVar(&wanted, "state", nil, "only those in this `state`, as last known: chat, available, away, xa, dnd, unavailable, unknown, or online for any of the first five; repeatable")
-	cmd.Flags().IntVar(&filter.limit, "limit", 0, "at most so many `users`; 0 for all")
-	cmd.Flags().StringVar(&filter.after, "after", "", "only those behind this `JID`, the last of the page before")
+	cmd.Flags().StringVar(&filter.match, "match", "", "list only users whose JID contains `text`")
+	cmd.Flags().StringSliceVar(&wanted, "state", nil, "list only users in `state`, as last stored: chat, available, away, xa, dnd, unavailable, unknown, or online for the first five; repeatable")
+	cmd.Flags().IntVar(&filter.limit, "limit", 0, "maximum `number` of users; 0 for all")
+	cmd.Flags().StringVar(&filter.after, "after", "", "list only users after `JID` in order, the last one of the previous page")
 	cmd.MarkFlagsMutuallyExclusive("json", "csv")
 	return cmd
 }
 
-// errFilter says that a filter of users list makes no sense.
-var errFilter = errors.New("none of chat, available, away, xa, dnd, unavailable, unknown, online")
+// listUsers writes the users that a filter selects to out.
+func listUsers(ctx context.Context, conf config, filter userFilter, write func(io.Writer, userRows) error, out io.Writer) error {
+	db, err := openDatabase(ctx, conf.db, false)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	rows := func(yield func(userRow, error) bool) {
+		for u, err := range db.Users(ctx, filter) {
+			if !yield(newUserRow(u), err) {
+				return
+			}
+		}
+	}
+	buffered := bufio.NewWriter(out)
+	return errors.Join(explain(write(buffered, rows)), buffered.Flush())
+}
 
-// parseStates reads names of states, and "online" for all of those who are.
+// errState is the error of parseStates.
+var errState = errors.New("none of chat, available, away, xa, dnd, unavailable, unknown, online")
+
+// parseStates parses the names of states; "online" stands for every state of an available user. The error is errState.
 func parseStates(names []string) (wanted []State, err error) {
 	for _, name := range names {
 		switch i := slices.Index(states, State(name)); {
@@ -92,7 +99,7 @@ func parseStates(names []string) (wanted []State, err error) {
 		case i >= 0:
 			wanted = append(wanted, states[i])
 		default:
-			return nil, errFilter
+			return nil, errState
 		}
 	}
 	return wanted, nil
@@ -108,9 +115,10 @@ func (r userRow) columns() []string {
 	return []string{r.JID, subscription, string(r.Presence), r.Since, strings.Join(r.Options, " "), r.Registered}
 }
 
-// userRows are rows as the database has them, one after the other. An error is the last.
+// userRows yields rows as they are read from the database. It ends after the first error.
 type userRows = iter.Seq2[userRow, error]
 
+// writeJSONArray writes the rows as a JSON array, without holding all of them in memory.
 func writeJSONArray(out io.Writer, rows userRows) error {
 	separator := "[\n  "
 	for r, err := range rows {
@@ -121,7 +129,7 @@ func writeJSONArray(out io.Writer, rows userRows) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s%s", separator, line) // an error shows at the end
+		fmt.Fprintf(out, "%s%s", separator, line) // the last write reports an error
 		separator = ",\n  "
 	}
 	if separator[0] == '[' {
@@ -134,7 +142,7 @@ func writeJSONArray(out io.Writer, rows userRows) error {
 
 func writeCSV(out io.Writer, rows userRows) error {
 	w := csv.NewWriter(out)
-	w.Write(userColumnNames) // an error shows at the end
+	w.Write(userColumnNames) // w.Error reports an error
 	for r, err := range rows {
 		if err != nil {
 			return err
@@ -145,12 +153,12 @@ func writeCSV(out io.Writer, rows userRows) error {
 	return w.Error()
 }
 
-// tablePage is how many rows have columns of the same width.
+// tablePage is the number of rows that are aligned together. It bounds the memory for a table.
 const tablePage = 1000
 
 func writeTable(out io.Writer, rows userRows) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.ToUpper(strings.Join(userColumnNames, "\t"))) // an error shows at the end
+	fmt.Fprintln(w, strings.ToUpper(strings.Join(userColumnNames, "\t"))) // the last write reports an error
 	n := 0
 	for r, err := range rows {
 		if err != nil {
@@ -174,25 +182,19 @@ func usersShowCommand() *cobra.Command {
 	var conf config
 	cmd := &cobra.Command{
 		Use:   "show JID",
-		Short: "One user, with the page's address",
+		Short: "Show one user, with the URL of the status page",
 		Args:  cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, problems *usageError) error {
-			bare, err := bareArgument(args[0])
+			bare, err := parseBareJID(args[0])
 			if err != nil {
 				problems.problems = append(problems.problems, err.Error())
 			}
 			conf.resolveListen(problems)
 			baseURL := conf.resolveBaseURL(problems)
-			db, err := conf.open(cmd.Context(), problems)
-			if err != nil {
+			if err := problems.orNil(); err != nil {
 				return err
 			}
-			defer db.Close()
-			u, err := db.GetUser(cmd.Context(), bare)
-			if err != nil {
-				return fmt.Errorf("%s: %w", bare, explain(err))
-			}
-			return writeUser(cmd.OutOrStdout(), newUserRow(u), baseURL+"/status/"+u.Token.String())
+			return showUser(cmd.Context(), conf, bare, baseURL, cmd.OutOrStdout())
 		}),
 	}
 	conf.dbFlag(cmd.Flags())
@@ -200,6 +202,20 @@ func usersShowCommand() *cobra.Command {
 	return cmd
 }
 
+func showUser(ctx context.Context, conf config, bare, baseURL string, out io.Writer) error {
+	db, err := openDatabase(ctx, conf.db, false)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	u, err := db.GetUser(ctx, bare)
+	if err != nil {
+		return fmt.Errorf("%s: %w", bare, explain(err))
+	}
+	return writeUser(out, newUserRow(u), tokenURL(baseURL, u.Token))
+}
+
+// writeUser writes one user as a table of names and values.
 func writeUser(out io.Writer, r userRow, page string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for i, value := range r.columns() {
@@ -217,42 +233,42 @@ func usersRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove JID",
 		Short: "Remove a user, as if the user had unregistered",
-		Long:  "Remove a user and all that is known of them, as if the user had unregistered. A running serve hears of it within 2 s and withdraws\nthe contact; else the next serve does.",
-		Args:  cobra.ExactArgs(1),
+		Long: `Remove a user and all data about the user, as if the user had unregistered. A running serve notices within 2 s and cancels the
+subscriptions; otherwise the next serve does.`,
+		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, problems *usageError) error {
-			bare, err := bareArgument(args[0])
+			bare, err := parseBareJID(args[0])
 			if err != nil {
 				problems.problems = append(problems.problems, err.Error())
 			}
-			db, err := conf.open(cmd.Context(), problems)
-			if err != nil {
+			if err := problems.orNil(); err != nil {
 				return err
 			}
-			defer db.Close()
-			if err := db.DeleteUser(cmd.Context(), bare); err != nil {
-				return fmt.Errorf("%s: %w", bare, explain(err))
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: removed\n", bare)
-			return nil
+			return removeUser(cmd.Context(), conf, bare, cmd.OutOrStdout())
 		}),
 	}
 	conf.dbFlag(cmd.Flags())
 	return cmd
 }
 
-// bareArgument reads a bare JID from the command line.
-func bareArgument(s string) (string, error) {
+func removeUser(ctx context.Context, conf config, bare string, out io.Writer) error {
+	db, err := openDatabase(ctx, conf.db, false)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.DeleteUser(ctx, bare); err != nil {
+		return fmt.Errorf("%s: %w", bare, explain(err))
+	}
+	fmt.Fprintf(out, "%s: removed\n", bare)
+	return nil
+}
+
+// parseBareJID parses the bare JID of an account. A full JID and the JID of a server are errors.
+func parseBareJID(s string) (string, error) {
 	j, err := parseJID(s)
 	if err == nil && (j.resource != "" || j.local() == "") {
 		err = errors.New("not a bare JID such as juliet@example.org: " + s)
 	}
 	return j.bare, err
-}
-
-// open opens the database that the flags name, unless there are problems with how the command was called.
-func (c *config) open(ctx context.Context, problems *usageError) (*database, error) {
-	if err := problems.orNil(); err != nil {
-		return nil, err
-	}
-	return openDatabase(ctx, c.db, false)
 }

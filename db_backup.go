@@ -11,25 +11,25 @@ import (
 	"modernc.org/sqlite"
 )
 
-// backupStep is how many pages are copied between two looks at the progress.
+// backupStep is the number of database pages copied at a time, between checks of the context and progress reports.
 const backupStep = 2000
 
-// A backuper is what the driver's connections can do besides database/sql.
+// A backuper is a connection of the driver with access to SQLite's online backup API.
 type backuper interface {
 	NewBackup(target string) (*sqlite.Backup, error)
 }
 
-// backup copies a database into a new file, as it is at one moment, while others write to it. Progress, if not nil, hears how
-// many pages are done of how many. There is either a whole copy in the end or none.
+// backup writes a consistent copy of the database to a new file, while others may write to the database. It calls progress, unless
+// nil, with the numbers of pages. On error no file is left behind.
 func (db *database) backup(ctx context.Context, target string, progress func(done, total int)) error {
 	if _, err := os.Lstat(target); err == nil {
-		return fmt.Errorf("%s is there already: choose another file, or remove it first", target)
+		return fmt.Errorf("%s already exists: choose another file, or remove it first", target)
 	}
 	partial := target + ".partial"
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
-	defer os.Remove(partial) // not there any more when all went well
+	defer os.Remove(partial) // fails after the rename, as intended
 	if err := db.copyTo(ctx, partial, progress); err != nil {
 		return fmt.Errorf("%s cannot be written: %w", target, explain(err))
 	}
@@ -42,8 +42,9 @@ func (db *database) backup(ctx context.Context, target string, progress func(don
 	return syncFile(filepath.Dir(target))
 }
 
+// copyTo writes a copy of the database to a file that must not exist.
 func (db *database) copyTo(ctx context.Context, path string, progress func(done, total int)) error {
-	// The file is there first, so that only its owner can read it.
+	// Create the file here, because SQLite would make it readable for others.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -58,7 +59,7 @@ func (db *database) copyTo(ctx context.Context, path string, progress func(done,
 		return err
 	}
 	defer conn.Close()
-	// What this transaction sees does not change, whatever others write.
+	// A read transaction: the copy is of this snapshot, whatever other connections commit.
 	for _, statement := range []string{"BEGIN", "SELECT count(*) FROM sqlite_schema"} {
 		if _, err := conn.ExecContext(ctx, statement); err != nil {
 			return err
@@ -83,7 +84,7 @@ func (db *database) copyTo(ctx context.Context, path string, progress func(done,
 	})
 }
 
-// syncFile sees to it that a file, or the names in a directory, are on the disk.
+// syncFile flushes a file, or the entries of a directory, to the disk.
 func syncFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestBackupUnderWrites copies a database while others write to it: each copy is whole, and of one moment.
+// TestBackupUnderWrites copies a database during writes. Each copy must be complete and consistent.
 func TestBackupUnderWrites(t *testing.T) {
 	db, path := openTestDatabase(t)
-	const users = 3000 // several steps' worth of pages
+	const users = 3000 // enough pages for several steps
 	var all []User
 	for i := range users {
 		all = append(all, User{JID: fmt.Sprintf("u%04d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionNone, Created: noon})
@@ -27,7 +27,7 @@ func TestBackupUnderWrites(t *testing.T) {
 				return
 			default:
 			}
-			// The two change together, or a copy is of two moments.
+			// Both rows change in one transaction, so a consistent copy has equal states.
 			statuses := map[string]Status{all[0].JID: {State: states[round%5]}, all[users-1].JID: {State: states[round%5]}}
 			if err := db.StorePresence(t.Context(), statuses, nil); err != nil {
 				t.Error(err)
@@ -36,7 +36,7 @@ func TestBackupUnderWrites(t *testing.T) {
 		}
 	}()
 	for i := range 5 {
-		other, _, err := inspectDatabase(t.Context(), path, false) // as the command does, in a process of its own
+		other, _, err := inspectDatabase(t.Context(), path, false) // a connection of its own, as in the backup command
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,9 +59,9 @@ func TestBackupUnderWrites(t *testing.T) {
 			t.Errorf("%d users, %s, %v", n, check, err)
 		}
 		first, err1 := copied.GetUser(t.Context(), all[0].JID)
-		last1, err2 := copied.GetUser(t.Context(), all[users-1].JID)
-		if err1 != nil || err2 != nil || first.Status.State != last1.Status.State {
-			t.Errorf("%s and %s, %v %v", first.Status.State, last1.Status.State, err1, err2)
+		final, err2 := copied.GetUser(t.Context(), all[users-1].JID)
+		if err1 != nil || err2 != nil || first.Status.State != final.Status.State {
+			t.Errorf("%s and %s, %v %v", first.Status.State, final.Status.State, err1, err2)
 		}
 		copied.Close()
 	}

@@ -17,22 +17,22 @@ import (
 //go:embed schema.sql
 var schema string
 
-// migrations are the steps of schema.sql. The number of those applied is the file's user_version.
-var migrations = strings.Split(schema, "\n-- Next step.\n")
+// migrations holds the migrations in schema.sql. A database's user_version is the number of those applied to it.
+var migrations = strings.Split(schema, "\n-- Next migration.\n")
 
-const applicationID = 0x77537461 // "wSta", the SQLite header's mark of a file of ours
+const applicationID = 0x77537461 // "wSta": marks the file as a database of webstatus in the SQLite header
 
-// Errors of opening a file. What is wrong with it stands in the error that wraps them.
+// Errors of opening a database. They are predicates of the path, which the wrapping error starts with.
 var (
 	errNewerSchema = errors.New("was written by a newer version of webstatus: use that one, or restore a backup")
-	errOlderSchema = errors.New("has the schema of an older version: run `webstatus migrate`, which makes a copy first")
-	errForeign     = errors.New("is not a webstatus database: choose another file with --db, it has not been touched")
-	errNoDatabase  = errors.New("does not exist: `webstatus serve` creates it, or name another with --db")
-	errReadOnly    = errors.New("cannot be written: give the user that runs webstatus write access to it and its directory")
+	errOlderSchema = errors.New("has the schema of an older version: run `webstatus migrate`, which backs it up first")
+	errForeign     = errors.New("is not a webstatus database: choose another file with --db; this one was not changed")
+	errNoDatabase  = errors.New("does not exist: run `webstatus serve` to create it, or name another file with --db")
+	errReadOnly    = errors.New("is not writable: give the user that runs webstatus write access to it and its directory")
 )
 
-// openDatabase opens a file that has this version's schema. A missing one is created if create says so; else it is not
-// written to before the caller does.
+// openDatabase opens a database that has the schema of this version. If create is true, a missing database is created, and an
+// existing one is checked for write access; if it is false, opening writes nothing. The errors are those above.
 func openDatabase(ctx context.Context, path string, create bool) (*database, error) {
 	db, version, err := inspectDatabase(ctx, path, create)
 	if err != nil {
@@ -51,9 +51,9 @@ func openDatabase(ctx context.Context, path string, create bool) (*database, err
 	return db, nil
 }
 
-// migrateDatabase brings a file to this version's schema, and returns the versions before and after. A copy of what is there is
-// made first; say hears of that.
-func migrateDatabase(ctx context.Context, path string, say func(format string, args ...any), progress func(done, total int)) (from, to int, err error) {
+// migrateDatabase migrates a database to the schema of this version, and returns the schema versions before and after; before is 0
+// for a new database. It backs the file up first, and reports that with logf.
+func migrateDatabase(ctx context.Context, path string, logf func(format string, args ...any), progress func(done, total int)) (from, to int, err error) {
 	db, from, err := inspectDatabase(ctx, path, true)
 	if err != nil {
 		return 0, 0, err
@@ -61,7 +61,7 @@ func migrateDatabase(ctx context.Context, path string, say func(format string, a
 	defer db.Close()
 	if from > 0 && from < len(migrations) {
 		saved := fmt.Sprintf("%s.schema%d", path, from)
-		say("copying it to %s, in case you want to go back", saved)
+		logf("backing it up to %s", saved)
 		if err := db.backup(ctx, saved, progress); err != nil {
 			return 0, 0, err
 		}
@@ -72,8 +72,8 @@ func migrateDatabase(ctx context.Context, path string, say func(format string, a
 	return from, to, nil
 }
 
-// inspectDatabase opens a file and returns its version, 0 for an empty one. A file that is not ours, or newer than we
-// are, is refused before anything is written to it.
+// inspectDatabase opens a database of any known schema and returns the schema's version, 0 for an empty file. It refuses another
+// program's file, and a newer schema, before writing anything.
 func inspectDatabase(ctx context.Context, path string, create bool) (db *database, version int, err error) {
 	if err := checkHeader(path); errors.Is(err, os.ErrNotExist) && !create {
 		return nil, 0, fmt.Errorf("%s %w", path, errNoDatabase)
@@ -95,7 +95,7 @@ func inspectDatabase(ctx context.Context, path string, create bool) (db *databas
 	pool.SetMaxOpenConns(1)
 	db = newDatabase(pool)
 	if version, err = db.version(ctx); err == nil && create {
-		// It writes, and so tells a file that cannot be written before anything depends on it.
+		// Rewriting user_version makes a read-only file fail now rather than at the first change.
 		_, err = pool.ExecContext(ctx, "PRAGMA journal_mode = WAL; PRAGMA user_version = "+fmt.Sprint(version))
 	}
 	if err != nil {
@@ -105,7 +105,8 @@ func inspectDatabase(ctx context.Context, path string, create bool) (db *databas
 	return db, version, nil
 }
 
-// lockDatabase keeps a second serve away from a file, until the lock is closed. Other commands need no lock.
+// lockDatabase takes the exclusive lock of serve, migrate and import on a database, and creates the file if it is missing. Closing
+// the result releases the lock. Other commands need no lock: SQLite has its own.
 func lockDatabase(path string) (io.Closer, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -116,12 +117,12 @@ func lockDatabase(path string) (io.Closer, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s is in use by another `webstatus serve`: stop that one first, or choose another file with --db", path)
+		return nil, fmt.Errorf("%s is in use by another `webstatus serve`: stop it first, or choose another file with --db", path)
 	}
 	return f, nil
 }
 
-// checkHeader tells a file that is no SQLite database at all without opening it as one.
+// checkHeader returns errForeign for a file that is neither empty nor an SQLite database. It reads without SQLite, which might write.
 func checkHeader(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -132,7 +133,7 @@ func checkHeader(path string) error {
 	header := make([]byte, len(magic))
 	switch n, err := io.ReadFull(f, header); {
 	case n == 0 && errors.Is(err, io.EOF):
-		return nil // SQLite makes a database of an empty file
+		return nil // an empty file is a valid SQLite database
 	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	case string(header) != magic:
@@ -141,7 +142,7 @@ func checkHeader(path string) error {
 	return nil
 }
 
-// version returns the file's schema version, 0 if it is empty, or an error if it is not ours to use.
+// version returns the schema version, 0 for an empty database. It returns errForeign or errNewerSchema for one that must not be used.
 func (db *database) version(ctx context.Context) (version int, err error) {
 	var id, tables int
 	err = db.sql.QueryRowContext(ctx, `SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
@@ -157,7 +158,7 @@ func (db *database) version(ctx context.Context) (version int, err error) {
 	return version, nil
 }
 
-// migrate applies what is missing, all of it or nothing.
+// migrate applies the migrations after the first from ones, in one transaction.
 func (db *database) migrate(ctx context.Context, from int) (to int, err error) {
 	err = db.write(ctx, func(tx *sql.Tx) error {
 		for _, m := range migrations[from:] {

@@ -28,11 +28,11 @@ func TestUsers(t *testing.T) {
 	db, _ := openTestDatabase(t)
 	ctx := t.Context()
 	if _, err := db.GetUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
-		t.Errorf("before: %v", err)
+		t.Errorf("before registration: %v", err)
 	}
 	u := User{JID: juliet, Token: Token{1}, Options: setOf(fieldJID), Subscription: SubscriptionNone, Asked: true, Created: noon}
 	if err := db.UpdateUser(ctx, u); !errors.Is(err, ErrNotFound) {
-		t.Errorf("update before: %v", err)
+		t.Errorf("update before registration: %v", err)
 	}
 	for _, store := range []func(context.Context, User) error{db.InsertUser, db.UpdateUser} {
 		if err := store(ctx, u); err != nil {
@@ -67,7 +67,7 @@ func TestUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := db.DeleteUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
-		t.Errorf("twice: %v", err)
+		t.Errorf("second removal: %v", err)
 	}
 	if w, err := db.Withdrawals(ctx); err != nil || !cmp.Equal(w, []string{juliet}) {
 		t.Errorf("withdrawals: %v %v", w, err)
@@ -76,10 +76,10 @@ func TestUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if w, err := db.Withdrawals(ctx); err != nil || len(w) != 0 {
-		t.Errorf("withdrawals of somebody who is back: %v %v", w, err)
+		t.Errorf("withdrawals after registering again: %v %v", w, err)
 	}
 	if got, err := db.GetUser(ctx, juliet); err != nil || got.Status.State != Unknown {
-		t.Errorf("the presence has survived: %v %v", got, err)
+		t.Errorf("the presence was not deleted: %v %v", got, err)
 	}
 }
 
@@ -114,16 +114,16 @@ func TestOpenDatabase(t *testing.T) {
 		name string
 		make []func(*testing.T, string)
 		err  error
-		says string
+		want string
 	}{
 		{"missing", nil, nil, ""},
 		{"empty", []func(*testing.T, string){write("")}, nil, ""},
-		{"ours", []func(*testing.T, string){valid}, nil, ""},
+		{"valid", []func(*testing.T, string){valid}, nil, ""},
 		{"text", []func(*testing.T, string){write("dear diary, today I have written more than sixteen bytes")}, errForeign, "another file with --db"},
-		{"another program's", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another file with --db"},
-		{"marked by another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another file with --db"},
+		{"database of another program", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another file with --db"},
+		{"application ID of another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another file with --db"},
 		{"newer", []func(*testing.T, string){valid, edit("PRAGMA user_version = 99")}, errNewerSchema, "newer version"},
-		{"damaged", []func(*testing.T, string){write("SQLite format 3\x00" + strings.Repeat("rubbish", 1000))}, nil, "damaged"},
+		{"damaged", []func(*testing.T, string){write("SQLite format 3\x00" + strings.Repeat("garbage", 1000))}, nil, "damaged"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -136,17 +136,17 @@ func TestOpenDatabase(t *testing.T) {
 			if err == nil {
 				db.Close()
 			}
-			if tt.says == "" {
+			if tt.want == "" {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			if err == nil || tt.err != nil && !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), path) {
+			if err == nil || tt.err != nil && !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
 				t.Errorf("error %v", err)
 			}
 			if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
-				t.Errorf("the file was altered (%v)", err)
+				t.Errorf("the file was changed (%v)", err)
 			}
 		})
 	}
@@ -162,7 +162,7 @@ func TestMissingDatabase(t *testing.T) {
 	}
 }
 
-// TestMigration brings a file with the first schema, as it was released, to the newest.
+// TestMigration migrates a database from the first released schema to the current one.
 func TestMigration(t *testing.T) {
 	first, err := os.ReadFile("testdata/schema1.sql")
 	if err != nil {
@@ -178,13 +178,13 @@ func TestMigration(t *testing.T) {
 	}
 	pool.Close()
 	if _, err := openDatabase(t.Context(), path, true); !errors.Is(err, errOlderSchema) {
-		t.Errorf("before: %v", err)
+		t.Errorf("before registration: %v", err)
 	}
 	if from, to, err := migrateDatabase(t.Context(), path, t.Logf, nil); err != nil || from != 1 || to != len(migrations) {
 		t.Fatalf("from %d to %d: %v", from, to, err)
 	}
 	if saved, version, err := inspectDatabase(t.Context(), path+".schema1", false); err != nil || version != 1 {
-		t.Errorf("the copy has schema %d: %v", version, err)
+		t.Errorf("the backup has schema %d: %v", version, err)
 	} else {
 		saved.Close()
 	}
@@ -207,7 +207,7 @@ func TestMigration(t *testing.T) {
 	}
 	fresh, _ := openTestDatabase(t)
 	if diff := cmp.Diff(schemaOf(t, fresh), schemaOf(t, migrated)); diff != "" {
-		t.Errorf("not what a new file has: %s", diff)
+		t.Errorf("differs from a new database: %s", diff)
 	}
 }
 
@@ -228,7 +228,7 @@ func schemaOf(t *testing.T, db *database) (statements []string) {
 	return statements
 }
 
-// TestDurable looks at the settings on which it rests that what was confirmed survives a loss of power.
+// TestDurable checks the settings that keep committed transactions across a power failure.
 func TestDurable(t *testing.T) {
 	db, _ := openTestDatabase(t)
 	var journal string
@@ -241,7 +241,7 @@ func TestDurable(t *testing.T) {
 	}
 }
 
-// TestSchemaComments sees to it that every column says what it holds.
+// TestSchemaComments checks that every column has a comment.
 func TestSchemaComments(t *testing.T) {
 	for line := range strings.Lines(schema) {
 		line = strings.TrimSpace(line)
@@ -267,7 +267,7 @@ func TestFailingDatabase(t *testing.T) {
 		}
 	}
 	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"available"`) || strings.Contains(body, juliet) {
-		t.Errorf("not what was confirmed: %s", body)
+		t.Errorf("shows what was not committed: %s", body)
 	}
 	if _, err := f.db.sql.ExecContext(ctx, "PRAGMA query_only = 0"); err != nil {
 		t.Fatal(err)

@@ -142,7 +142,7 @@ func TestE2EDebian(t *testing.T) {
 		return d.inside("systemctl show --property=NRestarts --value webstatus") == "1\n"
 	})
 	d.wantLink(commands[5])
-	stop := keepAsking(t, pageOfDebian)
+	stop := keepRequesting(t, pageOfDebian)
 	for range 3 {
 		d.inside("dpkg -i ./" + deb)
 		d.wantLink(commands[5])

@@ -1,43 +1,44 @@
-// Webstatus shows on the web whether people on an XMPP server are available.
+// Webstatus shows the presence of an XMPP server's users on the web.
 //
-// It is an external component (XEP-0114) of a Prosody or ejabberd, and a web server, with one SQLite file. People find it in
-// their client's service discovery, register, accept its contact request, and get a web address: a page for an iframe, a badge,
-// data for scripts, a live stream. Clients without forms register by chat or by ad-hoc commands.
+// It is an external component (XEP-0114) for Prosody and ejabberd, and a web server, with one SQLite file. Users find it by
+// service discovery, register in-band (XEP-0077), accept its subscription request, and get a URL: a page for an iframe, a badge,
+// JSON and XML, a live stream. Clients without data forms register by chat or by ad-hoc commands (XEP-0050).
 //
 // # Commands
 //
 //	webstatus serve             run the component and the web server
-//	webstatus migrate           bring the database file to this version's schema
-//	webstatus users list        who is registered, as a table, --json or --csv
-//	webstatus users show JID    one user, with the page's address
-//	webstatus users remove JID  as if the user had unregistered; a running serve hears of it
-//	webstatus users export      all users as JSON lines; users import reads them
-//	webstatus backup FILE       a consistent copy of the database, while serve runs
-//	webstatus templates export  write the templates of the pages, to be changed
-//	webstatus check             say what is wrong with the configuration, the database, the link
-//	webstatus healthcheck       ask a running serve whether it is well, for containers
-//	webstatus demo              everything against a built-in XMPP server with simulated people
-//	webstatus version
+//	webstatus migrate           migrate the database file to the schema of this version
+//	webstatus users list        list the registered users as a table, --json or --csv
+//	webstatus users show JID    show one user, with the URL of the status page
+//	webstatus users remove JID  remove a user; a running serve follows within 2 s
+//	webstatus users export      export all users as JSON Lines
+//	webstatus users import      import users from JSON Lines, or from ejabberd's mod_webpresence
+//	webstatus backup FILE       write a consistent copy of the database; serve may be running
+//	webstatus templates export  write the embedded templates to a directory, for serve --templates
+//	webstatus check             check the configuration, the database and the link to the XMPP server
+//	webstatus healthcheck       check the health of a running serve, for containers
+//	webstatus demo              run everything against a built-in XMPP server with simulated users
+//	webstatus version           print the version
 //
-// Every flag can come from the environment: WEBSTATUS_ and its name in capitals, "-" as "_". The component secret comes from
-// --secret-file, WEBSTATUS_SECRET or a systemd credential named secret, never from a flag.
+// Every flag can be set by an environment variable: WEBSTATUS_ and the flag's name in upper case, with "_" for "-". The
+// component secret is read from --secret-file, WEBSTATUS_SECRET or a systemd credential named secret; no flag takes it.
 //
 // # Routes
 //
-//	GET /                   what this is and how to register
-//	GET /status/ID          the page; ID is the user's random token, or the bare JID in base64; several with commas between
-//	GET /status/ID.json     the same as data; also .txt, .xml, .js
-//	GET /status/ID.svg      the same as an image; also .png
-//	GET /status/ID/events   the JSON as server-sent events: now, and at each change
-//	GET /status/ID/embed    how it looks elsewhere, and what to copy for that
-//	GET /presence/…         what ejabberd's mod_webpresence answered; Prosody's is at /status/JID/…
+//	GET /                   the index page: what the service does and how to register
+//	GET /status/ID          the status page; ID is the user's token or the base64url of the bare JID, or several, comma-separated
+//	GET /status/ID.json     the status as JSON; also .txt, .xml, .js
+//	GET /status/ID.svg      the status as an image; also .png
+//	GET /status/ID/events   the JSON as server-sent events: the current status, then each change
+//	GET /status/ID/embed    HTML and other snippets for embedding, with a preview
+//	GET /presence/…         the URLs of ejabberd's mod_webpresence; those of Prosody's are /status/JID/…
 //
 // # Signals and exit status
 //
-// SIGHUP reads the files of --templates again.
+// SIGHUP reloads the files in --templates.
 //
-// SIGTERM and SIGINT stop in order: running requests are finished, contacts are told that we go, the database is closed. The
-// exit status is 0 when done, 1 after a failure, 2 for wrong usage or configuration.
+// SIGTERM and SIGINT shut down in order: requests in flight complete, contacts get unavailable presence, the database is closed.
+// The exit status is 0 on success, 1 on failure, 2 on wrong usage or configuration.
 package main
 
 import (
@@ -59,12 +60,12 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, standardError()))
 }
 
-// A failure is an error of a command that was called rightly.
+// A failure is a run-time error of a command, as opposed to wrong usage. It makes the exit status 1.
 type failure struct{ error }
 
 func (f failure) Unwrap() error { return f.error }
 
-// run runs a command and returns the exit status.
+// run executes the command line in args and returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newCommand()
 	root.SetArgs(args)
@@ -83,11 +84,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 2
 }
 
-// newCommand makes the command line.
+// newCommand returns the root command with all subcommands.
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "webstatus",
-		Short:         "Show on the web whether people on your XMPP server are available",
+		Short:         "Show the presence of your XMPP server's users on the web",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -95,7 +96,7 @@ func newCommand() *cobra.Command {
 	}
 	users := &cobra.Command{
 		Use:   "users",
-		Short: "List, show, remove, export and import those who are registered",
+		Short: "List, show, remove, export and import registered users",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -104,8 +105,8 @@ func newCommand() *cobra.Command {
 	return root
 }
 
-// action makes a command's RunE of a function: the environment is read first, and what the function returns counts as a
-// failure unless it is a usageError.
+// action returns a RunE that sets flags from the environment, then calls f. An error of f is wrapped in a failure unless it is a
+// usageError.
 func action(f func(cmd *cobra.Command, args []string, problems *usageError) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		err := f(cmd, args, readEnvironment(cmd.Flags()))

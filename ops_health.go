@@ -7,34 +7,34 @@ import (
 	"time"
 )
 
-// A finding is the health of one part.
-type finding struct {
+// A checkResult is the health of one subsystem.
+type checkResult struct {
 	OK      bool   `json:"ok"`
 	Problem string `json:"problem,omitempty"`
 	Since   string `json:"since,omitempty"` // RFC 3339
 }
 
-// health is the answer of /healthz.
+// health is the response body of /healthz.
 type health struct {
-	OK       bool    `json:"ok"`
-	Link     finding `json:"link"`
-	Database finding `json:"database"`
-	Web      finding `json:"web"`
+	OK       bool        `json:"ok"`
+	Link     checkResult `json:"link"`
+	Database checkResult `json:"database"`
+	Web      checkResult `json:"web"`
 }
 
-// databaseTimeout is how long a healthy database may take to answer.
+// databaseTimeout limits the health check's query.
 const databaseTimeout = 5 * time.Second
 
-// health checks the link, the database and the web server.
+// health checks the link, the dispatcher, the database and the web server.
 func (m collector) health(ctx context.Context) health {
 	var h health
 	if link := m.component.board.link.Load(); link.isUp() {
 		h.Link.OK = true
 	} else {
-		h.Link = finding{Problem: "no link to the XMPP server", Since: formatTime(link.downSince)}
+		h.Link = checkResult{Problem: "no link to the XMPP server", Since: formatTime(link.downSince)}
 	}
 	if !m.component.isAlive(ctx) {
-		h.Link = finding{Problem: "stanzas are not handled"}
+		h.Link = checkResult{Problem: "stanzas are not being handled"}
 	}
 	h.Database = m.databaseHealth(ctx)
 	h.Web.OK = m.site.closing.Err() == nil
@@ -45,19 +45,20 @@ func (m collector) health(ctx context.Context) health {
 	return h
 }
 
-func (m collector) databaseHealth(ctx context.Context) finding {
+// databaseHealth reports the last write error if the database is failing, and otherwise runs a query.
+func (m collector) databaseHealth(ctx context.Context) checkResult {
 	if failing := m.db.failing(); failing != nil {
-		return finding{Problem: "the database " + failing.err.Error(), Since: formatTime(failing.since)}
+		return checkResult{Problem: "the database " + failing.err.Error(), Since: formatTime(failing.since)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
 	if _, err := m.db.DataVersion(ctx); err != nil {
-		return finding{Problem: "the database does not answer"}
+		return checkResult{Problem: "the database does not respond"}
 	}
-	return finding{OK: true}
+	return checkResult{OK: true}
 }
 
-// serveHealth answers /healthz: 200 if everything works, else 503, with the findings as JSON.
+// serveHealth serves /healthz: the health as JSON, with 200 OK or 503 Service Unavailable.
 func (m collector) serveHealth(rw http.ResponseWriter, r *http.Request) {
 	h := m.health(r.Context())
 	rw.Header().Set("Content-Type", "application/json")
@@ -65,5 +66,5 @@ func (m collector) serveHealth(rw http.ResponseWriter, r *http.Request) {
 	if !h.OK {
 		rw.WriteHeader(http.StatusServiceUnavailable)
 	}
-	json.NewEncoder(rw).Encode(h) // the client may be gone
+	json.NewEncoder(rw).Encode(h) // fails only if the client is gone
 }

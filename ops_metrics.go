@@ -10,13 +10,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// A collector reads the state of the program for Prometheus and for health checks.
+// A collector reads the state of the running service for metrics and health checks.
 type collector struct {
 	component *component
 	site      *website
 	db        *database
 }
 
+// metric returns the description of a metric of ours; the name gets the prefix webstatus_.
 func metric(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("webstatus_"+name, help, labels, nil)
 }
@@ -24,15 +25,15 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 var (
 	linkUp           = metric("link_up", "Whether the link to the XMPP server is up.")
 	linkConnections  = metric("link_connections", "Open connections to the XMPP server.")
-	linkNumber       = metric("links_total", "Connections to the XMPP server established since the start.")
+	linksTotal       = metric("links_total", "Connections to the XMPP server established since the start.")
 	stanzasReceived  = metric("stanzas_received_total", "Stanzas received from the XMPP server.", "kind")
 	stanzasSent      = metric("stanzas_sent_total", "Stanzas sent to the XMPP server.", "kind")
 	queueTasks       = metric("queue_tasks", "Stanzas waiting to be handled.")
 	registeredUsers  = metric("users_registered", "Registered users.")
 	usersByState     = metric("users", "Registered users by state.", "state")
 	requestsAnswered = metric("http_requests_total", "HTTP requests by representation and status class.", "representation", "status")
-	openStreams      = metric("event_streams", "Open live streams.")
-	presenceBacklog  = metric("presence_backlog", "Users whose presence is yet to be stored in the database.")
+	openStreams      = metric("event_streams", "Open event streams.")
+	presenceBacklog  = metric("presence_backlog", "Users whose presence has not been stored in the database yet.")
 	databaseFailing  = metric("database_failing", "Whether the last database transaction failed.")
 	buildInfo        = metric("build_info", "1, with the version.", "version", "goversion")
 )
@@ -40,7 +41,7 @@ var (
 // Describe implements prometheus.Collector.
 func (m collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
 
-// Collect implements prometheus.Collector. Nothing is counted here: the layers below count for themselves.
+// Collect implements prometheus.Collector. It counts nothing itself: it reads the counters of the layers below.
 func (m collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
@@ -52,7 +53,7 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 	link := c.board.link.Load()
 	gauge(linkUp, oneIf(link.downSince.IsZero()))
 	gauge(linkConnections, float64(len(c.links.open())))
-	count(linkNumber, uint64(link.number))
+	count(linksTotal, uint64(link.number))
 	for i, kind := range stanzaKinds {
 		count(stanzasReceived, c.received[i].Load(), kind)
 		count(stanzasSent, c.links.sent[i].Load(), kind)
@@ -91,7 +92,7 @@ func oneIf(yes bool) float64 {
 	return 0
 }
 
-// handler returns the routes of --metrics-listen.
+// handler returns the handler for --metrics-listen.
 func (m collector) handler() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

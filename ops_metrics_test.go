@@ -11,25 +11,25 @@ import (
 	"testing"
 )
 
-// TestMetrics reads what Prometheus and a health check get, with the link up and down, and the database well and not.
+// TestMetrics checks /metrics, and /healthz with the link up and down and the database writable and not.
 func TestMetrics(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "<show>away</show>")
-	counting := httptest.NewServer(f.site.answers.count(f.site.handler()))
-	defer counting.Close()
+	web := httptest.NewServer(f.site.answers.count(f.site.handler()))
+	defer web.Close()
 	for _, path := range []string{julietPage, julietPage + ".json", "/status/nobody.svg", "/", "/x", "/presence/juliet/example.org/text"} {
-		resp, err := http.Get(counting.URL + path)
+		resp, err := http.Get(web.URL + path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
 	}
-	eyes := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
-	defer eyes.Close()
+	monitoring := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
+	defer monitoring.Close()
 	get := func(path string) (int, string) {
 		t.Helper()
-		resp, body := fetch(t, eyes.URL+path)
+		resp, body := fetch(t, monitoring.URL+path)
 		return resp.StatusCode, body
 	}
 	_, body := get("/metrics")
@@ -44,7 +44,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	if strings.Contains(body, "juliet") || strings.Contains(body, "s3cret") {
-		t.Error("the metrics name people or secrets")
+		t.Error("the metrics contain JIDs or secrets")
 	}
 	healthy := func(status int, link, database bool) {
 		t.Helper()
@@ -54,7 +54,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%d %s %v", code, body, err)
 		}
 		if !link && h.Link.Since == "" || !database && (h.Database.Since == "" || h.Database.Problem == "") {
-			t.Errorf("not since when, or not what: %s", body)
+			t.Errorf("no time or no problem: %s", body)
 		}
 	}
 	healthy(200, true, true)
@@ -76,7 +76,7 @@ func TestMetrics(t *testing.T) {
 	healthy(503, false, true)
 }
 
-// TestAlerts has Prometheus judge the rules, and sees to it that they and the dashboard ask for metrics that there are.
+// TestAlerts checks and tests the alerting rules with promtool, and checks that they and the dashboard use existing metrics.
 func TestAlerts(t *testing.T) {
 	if out, err := exec.Command(need(t, "promtool"), "check", "rules", "dist/alerts.yml").CombinedOutput(); err != nil {
 		t.Errorf("%v %s", err, out)
@@ -85,21 +85,21 @@ func TestAlerts(t *testing.T) {
 		t.Errorf("%v %s", err, out)
 	}
 	f := newFixture(t, nil)
-	eyes := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
-	defer eyes.Close()
-	_, known := fetch(t, eyes.URL+"/metrics")
+	monitoring := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
+	defer monitoring.Close()
+	_, known := fetch(t, monitoring.URL+"/metrics")
 	for _, file := range []string{"dist/alerts.yml", "dist/grafana.json"} {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if strings.HasSuffix(file, ".json") && !json.Valid(content) {
-			t.Errorf("%s is no JSON", file)
+			t.Errorf("%s is not JSON", file)
 		}
 		for _, name := range metricName.FindAllString(string(content), -1) {
 			base := strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_count")
 			if !strings.Contains(string(known), "# HELP "+base+" ") && base != "webstatus_http_requests_total" {
-				t.Errorf("%s: there is no %s", file, name)
+				t.Errorf("%s: unknown metric %s", file, name)
 			}
 		}
 	}

@@ -17,26 +17,26 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// handedListener returns the socket that systemd has opened for us (sd_listen_fds(3)), nil if there is none.
-func handedListener() (net.Listener, error) {
+// systemdListener returns the socket passed by systemd (sd_listen_fds(3)), nil if there is none. More than one is an error.
+func systemdListener() (net.Listener, error) {
 	listeners, err := activation.Listeners()
 	if err != nil {
-		return nil, fmt.Errorf("the socket from systemd cannot be used: %w", err)
+		return nil, fmt.Errorf("cannot use the socket passed by systemd: %w", err)
 	}
 	switch len(listeners) {
 	case 0:
 		return nil, nil
 	case 1:
 		if listeners[0] == nil {
-			return nil, errors.New("the socket from systemd is none that accepts connections: use ListenStream=")
+			return nil, errors.New("the socket passed by systemd does not accept connections: use ListenStream=")
 		}
 		return listeners[0], nil
 	}
-	return nil, fmt.Errorf("systemd has handed over %d sockets: one is wanted, for the web server", len(listeners))
+	return nil, fmt.Errorf("systemd passed %d sockets: only one is supported, for the web server", len(listeners))
 }
 
-// notifySystemd tells systemd that we are ready, the state of the link, and that stanzas are handled, until ctx is done (sd_notify(3)).
-// It does nothing if systemd does not listen.
+// notifySystemd sends readiness, the state of the link and watchdog notifications to systemd until ctx is done (sd_notify(3)). The
+// watchdog is fed only while stanzas are being handled. Without a notification socket it sends nothing.
 func notifySystemd(ctx context.Context, c *component) {
 	var watchdog <-chan time.Time
 	if period, err := daemon.SdWatchdogEnabled(false); err == nil && period > 0 {
@@ -44,7 +44,7 @@ func notifySystemd(ctx context.Context, c *component) {
 		defer ticker.Stop()
 		watchdog = ticker.C
 	}
-	notify := func(state string) { daemon.SdNotify(false, state) } // an error means that nobody listens
+	notify := func(state string) { daemon.SdNotify(false, state) } // best effort
 	notify(daemon.SdNotifyReady)
 	for {
 		link := c.board.link.Load()
@@ -62,7 +62,7 @@ func notifySystemd(ctx context.Context, c *component) {
 	}
 }
 
-// statusLine describes the state of the link.
+// statusLine returns the text for systemctl status.
 func statusLine(c *component, link *linkState) string {
 	if link.isUp() {
 		return fmt.Sprintf("linked to the XMPP server as %s, %d registered", c.domain, c.board.count())
@@ -70,7 +70,7 @@ func statusLine(c *component, link *linkState) string {
 	return "no link to the XMPP server since " + link.downSince.Format(time.DateTime)
 }
 
-// standardError returns where errors and the log go.
+// standardError returns the writer for errors and the log: os.Stderr, with priorities if it is the journal.
 func standardError() io.Writer {
 	if is, err := journal.StderrIsJournalStream(); err == nil && is {
 		return journalWriter{os.Stderr}
@@ -78,12 +78,12 @@ func standardError() io.Writer {
 	return os.Stderr
 }
 
-// A journalWriter tells the journal the priority of each line (sd-daemon(3)), so that journalctl -p warning shows what went wrong. What
-// is no line of the log is an error.
+// A journalWriter prefixes each line with its priority (sd-daemon(3)), so that journalctl -p warning selects warnings and errors. Lines
+// that are not log lines, such as error messages and panics, have the priority of errors.
 type journalWriter struct{ to io.Writer }
 
 var (
-	logLine    = regexp.MustCompile(`^(?:level=|\{"level":")([A-Z]+)`) // of either format, without time
+	logLine    = regexp.MustCompile(`^(?:level=|\{"level":")([A-Z]+)`) // in both formats, without the time
 	priorities = map[string]journal.Priority{"DEBUG": journal.PriDebug, "INFO": journal.PriInfo, "WARN": journal.PriWarning,
 		"ERROR": journal.PriErr}
 )
@@ -103,7 +103,7 @@ func (w journalWriter) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// withoutTime leaves out the time of a log line, which the journal has anyway.
+// withoutTime is a slog ReplaceAttr function that removes the time, which the journal records itself.
 func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.Attr{}

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// TestUnits has systemd judge the units that are part of the packages.
+// TestUnits verifies the packaged units with systemd-analyze.
 func TestUnits(t *testing.T) {
 	analyze := need(t, "systemd-analyze")
 	dir := t.TempDir()
@@ -42,22 +42,21 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// handOver starts a serve with a socket that is open already, as systemd does.
-func handOver(t *testing.T, listener *net.TCPListener, env ...string) *process {
+// startWithSocket starts serve with an open listener, as systemd does.
+func startWithSocket(t *testing.T, listener *net.TCPListener, env ...string) *process {
 	t.Helper()
 	file, err := listener.File()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ exec webstatus serve") // exec keeps the number
+	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ exec webstatus serve") // exec keeps the process ID
 	cmd.Env = append(append(os.Environ(), "LISTEN_FDS=1"), env...)
 	cmd.ExtraFiles = []*os.File{file}
 	return start(t, cmd)
 }
 
-// TestSystemd plays systemd's part: it hands over a socket, and hears that the service is ready, how the link is, that it is alive,
-// and that it stops.
+// TestSystemd passes a socket and expects the notifications of sd_notify(3): ready, the state of the link, watchdog, stopping.
 func TestSystemd(t *testing.T) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -70,7 +69,7 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer notify.Close()
-	heard := make(chan string, 100)
+	notifications := make(chan string, 100)
 	go func() {
 		buffer := make([]byte, 4096)
 		for {
@@ -78,7 +77,7 @@ func TestSystemd(t *testing.T) {
 			if err != nil {
 				return
 			}
-			heard <- string(buffer[:n])
+			notifications <- string(buffer[:n])
 		}
 	}()
 	server, err := newLoopback("webstatus.example.org", "s3cret")
@@ -86,46 +85,46 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.listener.Close()
-	p := handOver(t, listener, "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=20000", "WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret",
+	p := startWithSocket(t, listener, "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=20000", "WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret",
 		"WEBSTATUS_SERVER="+server.address(), "WEBSTATUS_DB="+filepath.Join(t.TempDir(), "w.db"))
-	hears := func(want string) {
+	expect := func(want string) {
 		t.Helper()
 		deadline := time.After(patience)
 		for {
 			select {
-			case got := <-heard:
+			case got := <-notifications:
 				if strings.HasPrefix(got, want) {
 					return
 				}
 			case <-deadline:
-				t.Fatalf("%s is never said; %s", want, p.out)
+				t.Fatalf("no notification %s; %s", want, p.out)
 			}
 		}
 	}
-	hears("READY=1")
+	expect("READY=1")
 	stream, err := server.accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	hears("STATUS=linked to the XMPP server as webstatus.example.org, 0 registered")
-	hears("WATCHDOG=1")
+	expect("STATUS=linked to the XMPP server as webstatus.example.org, 0 registered")
+	expect("WATCHDOG=1")
 	resp, err := http.Get("http://" + listener.Addr().String() + "/")
 	if err != nil || resp.StatusCode != 200 {
 		t.Fatalf("%v %v", resp, err)
 	}
 	resp.Body.Close()
 	stream.Close()
-	hears("STATUS=no link to the XMPP server since ")
+	expect("STATUS=no link to the XMPP server since ")
 	p.signal(syscall.SIGTERM)
-	hears("STOPPING=1")
+	expect("STOPPING=1")
 	if code := p.wait(t); code != 0 {
 		t.Errorf("exit status %d", code)
 	}
 }
 
-// TestUpgrade replaces the program on a real server while pages are asked for, changes come, and a reader follows the live stream:
-// no request is refused, and no change is lost.
+// TestE2EUpgrade restarts the service while clients request pages, users change presence, and a client follows an event stream. No
+// request may be refused, and no change lost.
 func TestE2EUpgrade(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, "prosody")
@@ -136,14 +135,14 @@ func TestE2EUpgrade(t *testing.T) {
 	defer listener.Close()
 	env := []string{"WEBSTATUS_DOMAIN=" + testDomain, "WEBSTATUS_SECRET=" + testSecret, "WEBSTATUS_SERVER=" + s.componentAddress(),
 		"WEBSTATUS_DB=" + filepath.Join(t.TempDir(), "w.db"), "WEBSTATUS_ALLOW=localhost"}
-	a := &appliance{url: "http://" + listener.Addr().String(), process: handOver(t, listener, env...)}
+	a := &appliance{url: "http://" + listener.Addr().String(), process: startWithSocket(t, listener, env...)}
 	a.waitLog(t, linked)
 	c := s.login(t, "user1", "desk")
 	c.send(t, `<presence/>`)
 	c.join(t, "show_status_msg=1")
 	a.want(t, c.bare, shown{state: "available"})
 
-	stop := keepAsking(t, a.url+jidPath(c.bare)+".json")
+	stop := keepRequesting(t, a.url+jidPath(c.bare)+".json")
 	for i := range 3 {
 		resp, err := http.Get(a.url + jidPath(c.bare) + "/events")
 		if err != nil {
@@ -153,15 +152,15 @@ func TestE2EUpgrade(t *testing.T) {
 		next(t, lines, "data")
 		a.process.signal(syscall.SIGTERM)
 		if retry := next(t, lines, "retry"); retry != "1000" {
-			t.Errorf("the reader is told to come again after %s ms", retry)
+			t.Errorf("retry: %s ms", retry)
 		}
 		resp.Body.Close()
 		message := "change " + strconv.Itoa(i)
-		c.send(t, `<presence><show>away</show><status>%s</status></presence>`, message) // while nobody listens
+		c.send(t, `<presence><show>away</show><status>%s</status></presence>`, message) // while the service is down
 		if code := a.process.wait(t); code != 0 {
 			t.Errorf("exit status %d", code)
 		}
-		a.process = handOver(t, listener, env...)
+		a.process = startWithSocket(t, listener, env...)
 		a.waitLog(t, linked)
 		a.want(t, c.bare, shown{state: "away", message: message})
 		if n := a.countLog("conflict"); n > 0 {
@@ -171,9 +170,9 @@ func TestE2EUpgrade(t *testing.T) {
 	stop()
 }
 
-// keepAsking asks for an address again and again, on a new connection each time, until what it returns is called. Each request has to
-// be answered.
-func keepAsking(t *testing.T, url string) (stop func()) {
+// keepRequesting requests a URL in a loop, on a new connection each time, until stop is called. The test fails unless every response
+// is 200 OK.
+func keepRequesting(t *testing.T, url string) (stop func()) {
 	t.Helper()
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	stopped, done := make(chan struct{}), make(chan struct{})

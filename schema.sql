@@ -1,7 +1,7 @@
--- The schema of webstatus, as the steps that have led to it. A file that has the first ones is given the others. A step is never
--- changed; what is to be different becomes a step at the end, after a line like the one before the second.
+-- The schema of webstatus, as a list of migrations. A released migration is never changed: append a new one, after a separator line
+-- like the one below.
 
--- Who is registered, with what they decided. The truth: a row is committed before the user is told so.
+-- Registered users and their options. A change is committed before it is confirmed to the user.
 CREATE TABLE users (
 	jid             TEXT    NOT NULL PRIMARY KEY,                   -- bare JID, normalised (RFC 7622)
 	token           BLOB    NOT NULL UNIQUE CHECK (length(token) = 16), -- random part of the web address, 128 bits
@@ -13,7 +13,7 @@ CREATE TABLE users (
 	created         INTEGER NOT NULL                                -- when the user registered, Unix time in seconds
 ) STRICT, WITHOUT ROWID;
 
--- The last status of each user, written behind: what a restart shows until the server has been asked.
+-- The last status of each user, stored asynchronously. It is shown after a restart until the server has answered the probes.
 CREATE TABLE presence (
 	jid      TEXT    NOT NULL PRIMARY KEY REFERENCES users (jid) ON DELETE CASCADE, -- bare JID
 	state    TEXT    NOT NULL, -- chat, available, away, xa, dnd, unavailable or unknown
@@ -21,7 +21,7 @@ CREATE TABLE presence (
 	messages TEXT    NOT NULL  -- status messages, JSON: [{"lang": BCP 47, "body": text}]
 ) STRICT, WITHOUT ROWID;
 
--- Users who have left and whose contact is still to be withdrawn on the XMPP side.
+-- Removed users whose subscriptions are still to be canceled on the XMPP side.
 CREATE TABLE withdrawals (
 	jid TEXT NOT NULL PRIMARY KEY -- bare JID
 ) STRICT, WITHOUT ROWID;
@@ -32,18 +32,18 @@ CREATE TABLE link (
 	seen INTEGER NOT NULL                             -- Unix time in seconds
 ) STRICT;
 
--- Next step.
+-- Next migration.
 
--- What people show of themselves beside their presence, each an option of its own.
-ALTER TABLE users ADD COLUMN show_last_seen INTEGER NOT NULL DEFAULT 0 CHECK (show_last_seen IN (0, 1)); -- boolean: show when the user was active last
+-- More options, one per field that users may show.
+ALTER TABLE users ADD COLUMN show_last_seen INTEGER NOT NULL DEFAULT 0 CHECK (show_last_seen IN (0, 1)); -- boolean: show when the user was last active
 ALTER TABLE users ADD COLUMN show_resources INTEGER NOT NULL DEFAULT 0 CHECK (show_resources IN (0, 1)); -- boolean: show each connected client
-ALTER TABLE users ADD COLUMN show_avatar    INTEGER NOT NULL DEFAULT 0 CHECK (show_avatar IN (0, 1));    -- boolean: show the picture
+ALTER TABLE users ADD COLUMN show_avatar    INTEGER NOT NULL DEFAULT 0 CHECK (show_avatar IN (0, 1));    -- boolean: show the avatar
 ALTER TABLE users ADD COLUMN show_nick      INTEGER NOT NULL DEFAULT 0 CHECK (show_nick IN (0, 1));      -- boolean: show the nickname
 ALTER TABLE users ADD COLUMN search_engines INTEGER NOT NULL DEFAULT 0 CHECK (search_engines IN (0, 1)); -- boolean: search engines may list the page
-ALTER TABLE users ADD COLUMN lang           TEXT    NOT NULL DEFAULT ''; -- in which we write to the user unasked, BCP 47; empty if not known
-ALTER TABLE users ADD COLUMN gone           INTEGER; -- since when the user's server says that there is no such account, Unix time in seconds; else NULL
+ALTER TABLE users ADD COLUMN lang           TEXT    NOT NULL DEFAULT ''; -- language of unsolicited messages to the user, BCP 47; empty if unknown
+ALTER TABLE users ADD COLUMN gone           INTEGER; -- since when the user's server reports that the account does not exist, Unix time in seconds; NULL if it does not
 
--- Nickname and picture of those who show them, written behind.
+-- Nicknames and avatars of users who show them, stored asynchronously.
 CREATE TABLE profiles (
 	jid           TEXT NOT NULL PRIMARY KEY REFERENCES users (jid) ON DELETE CASCADE, -- bare JID
 	nick          TEXT NOT NULL, -- empty for none
