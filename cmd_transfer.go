@@ -20,7 +20,7 @@ import (
 // A userLine is a user in the output of users export: one JSON object per line.
 type userLine struct {
 	JID          string          `json:"jid"`
-	Token        string          `json:"token"` // of the URL; a secret if jid_link is off
+	Token        string          `json:"token"` // of the URL; a secret if the JID-based URL is off
 	Options      map[string]bool `json:"options"`
 	Subscription Subscription    `json:"subscription"`
 	Asked        bool            `json:"asked"`
