@@ -179,7 +179,7 @@ func (e *element) decode(d *xml.Decoder, depth int) error {
 		switch tok := tok.(type) {
 		case xml.StartElement:
 			if depth == maxDepth {
-				if err := skipElement(d); err != nil {
+				if err := d.Skip(); err != nil {
 					return err
 				}
 				continue
@@ -205,23 +205,6 @@ func (e *element) decode(d *xml.Decoder, depth int) error {
 			}
 		}
 	}
-}
-
-// skipElement reads up to the end of an element whose start tag has been read. Unlike xml.Decoder.Skip, it has no limit on the depth.
-func skipElement(d *xml.Decoder) error {
-	for depth := 1; depth > 0; {
-		tok, err := d.Token()
-		if err != nil {
-			return err
-		}
-		switch tok.(type) {
-		case xml.StartElement:
-			depth++
-		case xml.EndElement:
-			depth--
-		}
-	}
-	return nil
 }
 
 // An envelope is a stanza to send. Unlike the types of gosrc.io/xmpp/stanza, it has xml:lang.
