@@ -383,7 +383,7 @@ func testAbuse(t *testing.T, s *server) {
 
 // testRefused looks at what an operator is told whose configuration is wrong.
 func testRefused(t *testing.T, s *server) {
-	unknown := "knows no component"
+	unknown := "host-unknown: the server has no component"
 	if s.name == "ejabberd" {
 		unknown = "refuses the secret for nobody.localhost" // all that it says
 	}
@@ -396,7 +396,7 @@ func testRefused(t *testing.T, s *server) {
 		{"wrong secret", []string{"WEBSTATUS_SECRET=wrong"}, []string{"refuses the secret for " + testDomain, "that the secret is the one"}},
 		{"unknown host", []string{"WEBSTATUS_DOMAIN=nobody.localhost"}, []string{unknown}},
 		{"refused", []string{"WEBSTATUS_SERVER=127.0.0.1:1"}, []string{"connection refused", "that the XMPP server runs"}},
-		{"conflict", nil, []string{"another connection holds the place", "second webstatus"}},
+		{"conflict", nil, []string{"conflict: another connection is using", "second webstatus"}},
 	}
 	for _, tt := range tests {
 		if tt.name == "conflict" && s.name == "ejabberd" {
@@ -576,7 +576,7 @@ func testLinkDead(t *testing.T, s *server) {
 	p.part(t)
 	if s.name == "prosody" { // ejabberd allows a second connection
 		cable.plug()
-		a.waitLog(t, noLink, "another connection holds the place")
+		a.waitLog(t, noLink, "conflict: another connection is using")
 	}
 	cable.cut()
 	a.waitLogs(t, 2, linked)

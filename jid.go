@@ -13,8 +13,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// A jid is an XMPP address in its normal form (RFC 7622 §3), so that two of them are the same address exactly when they
-// are equal.
+// A jid is an XMPP address in normalized form (RFC 7622 §3). Two jids are equal if and only if they are the same address.
 type jid struct {
 	bare     string // local@domain, or the domain alone
 	resource string // empty in a bare JID
@@ -27,20 +26,19 @@ func (j jid) String() string {
 	return j.bare + "/" + j.resource
 }
 
-// domain returns the part behind the "@".
+// domain returns the domainpart.
 func (j jid) domain() string { return j.bare[strings.IndexByte(j.bare, '@')+1:] }
 
-// local returns the part before the "@", empty for a server or a component.
+// local returns the localpart, empty for a server or a component.
 func (j jid) local() string { return j.bare[:max(0, strings.IndexByte(j.bare, '@'))] }
 
 const maxJIDPart = 1023 // bytes of each part (RFC 7622 §3.2, 3.3, 3.4)
 
 var errMalformedJID = errors.New("not an XMPP address")
 
-// parseJID normalises an address. Every error is an errMalformedJID.
+// parseJID parses and normalizes an address. Every error wraps errMalformedJID.
 //
-// A resource that PRECIS refuses is kept as it is: the older stringprep of today's servers allows more, and to them it is
-// the same resource each time.
+// A resourcepart that PRECIS rejects is kept unchanged: most servers still use the older stringprep, which permits more.
 func parseJID(s string) (jid, error) {
 	address, resource, hasResource := strings.Cut(s, "/")
 	if hasResource && (resource == "" || len(resource) > maxJIDPart) {
@@ -50,13 +48,13 @@ func parseJID(s string) (jid, error) {
 	if !hasLocal {
 		local, domain = "", address
 	}
-	domain, err := normalDomain(domain)
+	domain, err := normalizeDomain(domain)
 	if err != nil {
 		return jid{}, fmt.Errorf("%w: %.100q", errMalformedJID, s)
 	}
 	j := jid{bare: domain}
 	if hasLocal {
-		if local, err = normalLocal(local); err != nil {
+		if local, err = normalizeLocal(local); err != nil {
 			return jid{}, fmt.Errorf("%w: %.100q", errMalformedJID, s)
 		}
 		if j.bare = address; address != local+"@"+domain {
@@ -72,8 +70,8 @@ func parseJID(s string) (jid, error) {
 	return j, nil
 }
 
-// isPlain reports whether s consists of ASCII digits, small letters and the bytes in more: text that is its own normal
-// form, as nearly every address is.
+// isPlain reports whether s consists of lower-case ASCII letters, digits and the bytes in more. Such text is already in normalized
+// form, which is the common case and much faster to test for.
 func isPlain(s, more string) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && strings.IndexByte(more, c) < 0 {
@@ -83,14 +81,15 @@ func isPlain(s, more string) bool {
 	return true
 }
 
-// locals is the profile UsernameCaseMapped (RFC 8265 §3.3) without its rule about direction, which the package applies to
-// text that runs left to right as well, and so refuses names that servers have.
-var locals = precis.NewIdentifier(precis.FoldWidth, precis.LowerCase(), precis.Norm(norm.NFC))
+// localProfile is UsernameCaseMapped (RFC 8265 §3.3) without the Bidi Rule: the precis package applies that to left-to-right text as
+// well, and so rejects valid names.
+var localProfile = precis.NewIdentifier(precis.FoldWidth, precis.LowerCase(), precis.Norm(norm.NFC))
 
-func normalLocal(s string) (string, error) {
+// normalizeLocal normalizes a localpart (RFC 7622 §3.3).
+func normalizeLocal(s string) (string, error) {
 	if !isPlain(s, "-_.+") {
 		var err error
-		if s, err = locals.String(s); err != nil {
+		if s, err = localProfile.String(s); err != nil {
 			return "", err
 		}
 	}
@@ -100,11 +99,12 @@ func normalLocal(s string) (string, error) {
 	return s, nil
 }
 
-// domains maps names as RFC 7622 §3.2 asks. Underscores and lengths that DNS refuses are left to the server: it has
-// accepted the name already.
-var domains = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
+// domainProfile maps names as RFC 7622 §3.2 requires. It permits underscores, and labels too long for DNS, because the server has
+// already accepted the name.
+var domainProfile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
 
-func normalDomain(s string) (string, error) {
+// normalizeDomain normalizes a domainpart: a domain name, an IPv4 address, or an IPv6 address in brackets (RFC 7622 §3.2).
+func normalizeDomain(s string) (string, error) {
 	s = strings.TrimSuffix(s, ".")
 	if ip, ok := strings.CutPrefix(s, "["); ok {
 		address, err := netip.ParseAddr(strings.TrimSuffix(ip, "]"))
@@ -112,7 +112,7 @@ func normalDomain(s string) (string, error) {
 	}
 	if !isPlain(s, "-_.") || strings.Contains(s, "xn--") {
 		var err error
-		if s, err = domains.ToUnicode(s); err != nil {
+		if s, err = domainProfile.ToUnicode(s); err != nil {
 			return "", err
 		}
 	}

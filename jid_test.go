@@ -47,24 +47,24 @@ func TestDecodeJID(t *testing.T) {
 	}
 }
 
-// FuzzAddress sees to it that whatever stands in a web address or a stanza is refused or has one normal form.
+// FuzzAddress checks that parsing an address, a JID-based URL or a token fails or has a stable result.
 func FuzzAddress(f *testing.F) {
 	for _, seed := range []string{"juliet@example.org/Balcony", "Ⅷ@example.org", "u@xn--bcher-kva.example", "dXNlcjJAbG9jYWxob3N0", "u@[::1]", "ß@ß/ß"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if j, err := parseJID(s); err == nil {
-			again, err := parseJID(j.String())
-			if err != nil || again != j {
-				t.Errorf("%q is %q, and that is %q, %v", s, j, again, err)
+			reparsed, err := parseJID(j.String())
+			if err != nil || reparsed != j {
+				t.Errorf("%q is parsed as %q, and that as %q, %v", s, j, reparsed, err)
 			}
 			if bare, ok := decodeJID(encodeJID(j.bare)); !ok || bare != j.bare {
-				t.Errorf("%q comes back as %q", j.bare, bare)
+				t.Errorf("%q is decoded as %q", j.bare, bare)
 			}
 		}
 		decodeJID(s)
 		if token, ok := parseToken(s); ok && token.String() != s {
-			t.Errorf("token %q is %q", s, token)
+			t.Errorf("token %q is encoded as %q", s, token)
 		}
 	})
 }

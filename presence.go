@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A State is the one word that a person's presence adds up to.
+// A State is the availability of a user or of one resource.
 type State string
 
-// The states. All but the last two are what RFC 6121 §4.7.2.1 has for somebody who is online.
+// The states. The first five are available presence: without a show element, or with one of the values of RFC 6121 §4.7.2.1.
 const (
 	Chat         State = "chat"
 	Available    State = "available"
@@ -18,54 +18,54 @@ const (
 	ExtendedAway State = "xa"
 	DoNotDisturb State = "dnd"
 	Unavailable  State = "unavailable"
-	Unknown      State = "unknown" // we may not see it
+	Unknown      State = "unknown" // no subscription
 )
 
-// states lists them by how available they are.
+// states lists all states, the most available first.
 var states = []State{Chat, Available, Away, ExtendedAway, DoNotDisturb, Unavailable, Unknown}
 
-// Online reports whether the state is that of a connected client.
+// Online reports whether the state is one of available presence.
 func (s State) Online() bool { return s != Unavailable && s != Unknown }
 
 // A Text is a status message in one language.
 type Text struct {
-	Lang string `json:"lang,omitempty"` // BCP 47, empty if the client named none
+	Lang string `json:"lang,omitempty"` // BCP 47, empty if the stanza has no xml:lang
 	Body string `json:"body"`
 }
 
-// A Presence is what one resource has said last (RFC 6121 §4.7).
+// A Presence is the last available presence of one resource (RFC 6121 §4.7).
 type Presence struct {
 	Resource string
 	State    State
 	Priority int8
 	Messages []Text
-	Since    time.Time // when the resource said so
-	Idle     time.Time // since when the person has not used it (XEP-0319); zero if it does not say so
-	Delayed  bool      // it came with a delay stamp: the server repeated it
-	Link     uint32    // the link, counted from the first, over which it was last heard
+	Since    time.Time // when the resource sent it
+	Idle     time.Time // last user interaction (XEP-0319); zero if not specified
+	Delayed  bool      // the stanza had a delay stamp (XEP-0203): the server replayed it
+	Link     uint32    // number of the link over which it was last received
 }
 
-// A Status is what the presence of all resources of a person adds up to.
+// A Status is the aggregate presence of a user's resources.
 type Status struct {
 	State    State
 	Messages []Text
-	Since    time.Time // when the state began, zero if unknown; of somebody who is unavailable: when they were last seen
-	Idle     time.Time // since when the person is not active, zero if they are
+	Since    time.Time // when the state began, zero if unknown; for an unavailable user, the time of the last available presence
+	Idle     time.Time // last user interaction (XEP-0319); zero if not specified
 }
 
-// Equal reports whether nobody could tell the two apart.
+// Equal reports whether the two are the same to a client, apart from their times.
 func (p Presence) Equal(o Presence) bool {
 	return p.Resource == o.Resource && p.State == o.State && p.Priority == o.Priority && slices.Equal(p.Messages, o.Messages)
 }
 
-// Bounds of what is kept, far above what people use, for those who would fill our memory.
+// Limits on the memory that a user can take up, far above normal use.
 const (
 	maxResources   = 64
 	maxLanguages   = 16
 	maxMessageSize = 1024 // bytes
 )
 
-// addMessage keeps the first message of each language.
+// addMessage adds a status message, trimmed and truncated, unless there is already one in its language.
 func (p *Presence) addMessage(lang, body string) {
 	body = truncate(strings.TrimSpace(body), maxMessageSize)
 	if body == "" || len(p.Messages) == maxLanguages || len(lang) > 64 {
@@ -79,25 +79,25 @@ func (p *Presence) addMessage(lang, body string) {
 	p.Messages = append(p.Messages, Text{lang, body})
 }
 
-// Resources are the connected clients of one person.
+// Resources holds the presence of a user's available resources, the least recently received first.
 type Resources []Presence
 
-// Put takes in what a resource says. What the server repeats after a probe does not overwrite what the resource has said
-// itself since.
+// Put returns r with the presence of a resource added or replaced. A delayed presence, sent in response to a probe, does not replace a
+// newer one that the resource itself sent over the same link. If r is full, the least recently received one is dropped.
 func (r Resources) Put(p Presence) Resources {
 	i := slices.IndexFunc(r, func(q Presence) bool { return q.Resource == p.Resource })
 	switch {
 	case i < 0 && len(r) < maxResources:
 		return append(r, p)
 	case i < 0:
-		i = 0 // the one that was heard of first
+		i = 0
 	case p.Delayed && !r[i].Delayed && r[i].Link == p.Link && r[i].Since.After(p.Since):
 		return r
 	}
 	return append(slices.Delete(r, i, i+1), p)
 }
 
-// Remove takes out one resource, or all of them when it is empty.
+// Remove returns r without a resource, or nil if resource is empty.
 func (r Resources) Remove(resource string) Resources {
 	if resource == "" {
 		return nil
@@ -105,14 +105,14 @@ func (r Resources) Remove(resource string) Resources {
 	return slices.DeleteFunc(r, func(p Presence) bool { return p.Resource == resource })
 }
 
-// Silent takes out those that have not been heard of over this link: a server answers a probe with all that are there, or
-// with nothing.
-func (r Resources) Silent(link uint32) Resources {
+// OverLink returns the presence that was received over a link. A server answers a probe with the presence of every available
+// resource, so after the answer all others are unavailable.
+func (r Resources) OverLink(link uint32) Resources {
 	return slices.DeleteFunc(r, func(p Presence) bool { return p.Link != link })
 }
 
-// Status returns what the resources add up to: the highest priority speaks, among equals the more available, then the
-// newest. A negative priority, which only keeps messages away (RFC 6121 §4.7.2.3), speaks as well.
+// Status returns the presence of the resource with the highest priority; among equals, the most available, then the newest. A negative
+// priority counts too: it only excludes the resource from message delivery (RFC 6121 §4.7.2.3).
 func (r Resources) Status() Status {
 	if len(r) == 0 {
 		return Status{State: Unavailable}
@@ -121,7 +121,7 @@ func (r Resources) Status() Status {
 	return Status{top.State, top.Messages, top.Since, top.Idle}
 }
 
-// compare says which of two resources speaks: it is the greater one.
+// compare orders presences for Status, which uses the greatest one.
 func (p Presence) compare(o Presence) int {
 	return cmp.Or(
 		cmp.Compare(p.Priority, o.Priority),
@@ -130,13 +130,13 @@ func (p Presence) compare(o Presence) int {
 	)
 }
 
-// Sorted returns a copy in which the one that speaks is the first.
+// Sorted returns a copy in descending order: the presence that Status uses comes first.
 func (r Resources) Sorted() []Presence {
 	return slices.SortedFunc(slices.Values(r), func(a, b Presence) int { return b.compare(a) })
 }
 
-// After returns the status with the time at which its state began, given the status before it: a person who changes the
-// message or the client stays away since the same time.
+// After returns s with the time at which its state began, given the previous status. A change of the message or of the resource does
+// not restart the state.
 func (s Status) After(before Status) Status {
 	switch {
 	case s.State != before.State || before.Since.IsZero():
@@ -146,7 +146,7 @@ func (s Status) After(before Status) Status {
 	return s
 }
 
-// Equal reports whether nobody could tell the two apart.
+// Equal reports whether the two are the same to a client.
 func (s Status) Equal(o Status) bool {
 	return s.State == o.State && s.Since.Equal(o.Since) && s.Idle.Equal(o.Idle) && slices.Equal(s.Messages, o.Messages)
 }

@@ -10,7 +10,7 @@ import (
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
-// at returns a time so many minutes after noon.
+// at returns noon plus a number of minutes.
 func at(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
 
 func TestParsePresence(t *testing.T) {
@@ -22,21 +22,21 @@ func TestParsePresence(t *testing.T) {
 		{"show", `<show>xa</show>`, Presence{State: ExtendedAway}},
 		{"show with space", "<show>\n dnd </show>", Presence{State: DoNotDisturb}},
 		{"unknown show", `<show>gone fishing</show>`, Presence{State: Available}},
-		{"show that is a state of ours", `<show>unavailable</show>`, Presence{State: Available}},
+		{"show with a state that is not a show value", `<show>unavailable</show>`, Presence{State: Available}},
 		{"empty show", `<show/>`, Presence{State: Available}},
 		{"show of another namespace", `<x xmlns='x'><show>dnd</show></x><show xmlns='x'>dnd</show>`, Presence{State: Available}},
 		{"priority", `<priority> -5 </priority>`, Presence{State: Available, Priority: -5}},
 		{"priority too high", `<priority>999</priority>`, Presence{State: Available, Priority: 127}},
 		{"priority too low", `<priority>-99999999999999999999</priority>`, Presence{State: Available, Priority: -128}},
-		{"priority no number", `<priority>abc</priority>`, Presence{State: Available}},
+		{"priority not a number", `<priority>abc</priority>`, Presence{State: Available}},
 		{"messages", `<status>lunch</status><status xml:lang='de'>Mittag</status><status xml:lang='de'>noch einmal</status><status xml:lang='fr'> </status>`,
 			Presence{State: Available, Messages: []Text{{"", "lunch"}, {"de", "Mittag"}}}},
 		{"message too long", `<status>` + strings.Repeat("ä", 1000) + `</status>`,
 			Presence{State: Available, Messages: []Text{{"", strings.Repeat("ä", 510) + "…"}}}},
 		{"delay", `<delay xmlns='urn:xmpp:delay' stamp='2026-11-22T11:00:00Z'/>`, Presence{State: Available, Delayed: true, Since: at(-60)}},
-		{"delay of old", `<x xmlns='jabber:x:delay' stamp='20261122T11:00:00'/>`, Presence{State: Available, Delayed: true, Since: at(-60)}},
+		{"legacy delay", `<x xmlns='jabber:x:delay' stamp='20261122T11:00:00'/>`, Presence{State: Available, Delayed: true, Since: at(-60)}},
 		{"delay in the future", `<delay xmlns='urn:xmpp:delay' stamp='2030-01-01T00:00:00Z'/>`, Presence{State: Available, Delayed: true}},
-		{"delay that is none", `<delay xmlns='urn:xmpp:delay' stamp='yesterday'/>`, Presence{State: Available}},
+		{"malformed delay", `<delay xmlns='urn:xmpp:delay' stamp='yesterday'/>`, Presence{State: Available}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestStatus(t *testing.T) {
 	tests := []struct {
 		name      string
 		resources Resources
-		want      string // the resource that speaks
+		want      string // the resource whose presence is used
 		state     State
 	}{
 		{"none", nil, "", Unavailable},
@@ -106,16 +106,16 @@ func TestResources(t *testing.T) {
 		do   func(Resources) Resources
 		want Resources
 	}{
-		{"a second resource", func(r Resources) Resources { return r.Put(p("b", Away, 1, false, 1)) },
+		{"another resource", func(r Resources) Resources { return r.Put(p("b", Away, 1, false, 1)) },
 			Resources{p("a", Available, 0, false, 1), p("b", Away, 1, false, 1)}},
 		{"a change", func(r Resources) Resources { return r.Put(p("a", Away, 1, false, 1)) }, Resources{p("a", Away, 1, false, 1)}},
-		{"an old answer to a probe", func(r Resources) Resources { return r.Put(p("a", Away, -5, true, 1)) }, Resources{p("a", Available, 0, false, 1)}},
-		{"a newer answer to a probe", func(r Resources) Resources { return r.Put(p("a", Away, 5, true, 1)) }, Resources{p("a", Away, 5, true, 1)}},
-		{"an old answer over a new link", func(r Resources) Resources { return r.Put(p("a", Away, -5, true, 2)) }, Resources{p("a", Away, -5, true, 2)}},
-		{"gone", func(r Resources) Resources { return r.Remove("a") }, Resources{}},
-		{"another gone", func(r Resources) Resources { return r.Remove("b") }, Resources{p("a", Available, 0, false, 1)}},
-		{"all gone", func(r Resources) Resources { return r.Put(p("b", Away, 1, false, 1)).Remove("") }, nil},
-		{"silent over this link", func(r Resources) Resources { return r.Put(p("b", Away, 1, false, 2)).Silent(2) }, Resources{p("b", Away, 1, false, 2)}},
+		{"older probe response", func(r Resources) Resources { return r.Put(p("a", Away, -5, true, 1)) }, Resources{p("a", Available, 0, false, 1)}},
+		{"newer probe response", func(r Resources) Resources { return r.Put(p("a", Away, 5, true, 1)) }, Resources{p("a", Away, 5, true, 1)}},
+		{"older probe response over a new link", func(r Resources) Resources { return r.Put(p("a", Away, -5, true, 2)) }, Resources{p("a", Away, -5, true, 2)}},
+		{"unavailable", func(r Resources) Resources { return r.Remove("a") }, Resources{}},
+		{"unknown resource unavailable", func(r Resources) Resources { return r.Remove("b") }, Resources{p("a", Available, 0, false, 1)}},
+		{"all unavailable", func(r Resources) Resources { return r.Put(p("b", Away, 1, false, 1)).Remove("") }, nil},
+		{"no presence over this link", func(r Resources) Resources { return r.Put(p("b", Away, 1, false, 2)).OverLink(2) }, Resources{p("b", Away, 1, false, 2)}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -144,8 +144,8 @@ func TestStatusSince(t *testing.T) {
 	}{
 		{"another state", Status{State: Away, Since: at(0)}, Status{State: Chat, Since: at(5)}, at(5)},
 		{"another message", Status{State: Away, Since: at(0)}, Status{State: Away, Since: at(5)}, at(0)},
-		{"an older time turns up", Status{State: Away, Since: at(5)}, Status{State: Away, Since: at(0)}, at(0)},
-		{"not known before", Status{State: Away}, Status{State: Away, Since: at(5)}, at(5)},
+		{"an earlier time", Status{State: Away, Since: at(5)}, Status{State: Away, Since: at(0)}, at(0)},
+		{"previous time unknown", Status{State: Away}, Status{State: Away, Since: at(5)}, at(5)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

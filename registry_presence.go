@@ -27,7 +27,7 @@ func (r *registry) RemoveResource(e *entry, resource string, at time.Time) (firs
 // RemoveSilent removes the resources that a probe over the link of that number has not brought back. It reports whether this is the
 // first news of the user over that link.
 func (r *registry) RemoveSilent(e *entry, link uint32) (first bool) {
-	if e.resources = e.resources.Silent(link); len(e.resources) == 0 && e.extras != nil {
+	if e.resources = e.resources.OverLink(link); len(e.resources) == 0 && e.extras != nil {
 		e.extras.lastSeen = time.Time{} // the user left at an unknown time
 	}
 	return r.confirm(e)

@@ -7,42 +7,41 @@ import (
 	"io"
 )
 
-// errStreamClosed is returned by framer.next when the peer closed its stream with an end tag (RFC 6120 §4.4).
+// errStreamClosed is returned by framer.next at the end tag of the stream (RFC 6120 §4.4).
 var errStreamClosed = errors.New("the server closed the stream")
 
-// A framer cuts an XML stream into its top-level elements without decoding them.
+// A framer splits an XML stream into its top-level elements without decoding them.
 //
-// It knows just enough of XML to find where an element ends: tags, quoted attribute values, comments, CDATA sections and
-// processing instructions. What is inside an element is judged afterwards, by decodeStanza, so that nothing a stranger
-// writes into a stanza can end the stream that everybody shares. Depth costs it nothing but a counter, and an element
-// larger than max bytes is walked over without being kept.
+// It parses only what is needed to find the end of an element: tags, quoted attribute values, comments, CDATA sections and processing
+// instructions. The content is decoded later, by decodeStanza, so that a malformed stanza cannot end the stream that all users share.
+// Nesting takes no memory, and an element larger than max bytes is skipped without being buffered.
 type framer struct {
 	r   io.Reader
-	max int // bytes of the largest element that is kept whole
+	max int // size of the largest element that is returned, in bytes
 
 	buf      []byte
-	start    int    // of the element being read, in buf
-	pos      int    // everything before it has been looked at
-	end      int    // of what has been read into buf
-	inside   bool   // an element has begun
-	skipping bool   // the element is larger than max; what has been looked at is dropped
-	tagEnd   int    // end of the element's start tag in buf, 0 before it is known
-	startTag []byte // of the element that is being skipped; nil if it alone is larger than max
+	start    int    // offset in buf of the current element
+	pos      int    // offset of the first byte that has not been scanned
+	end      int    // offset of the end of the data
+	inside   bool   // an element or other tag has begun
+	skipping bool   // the element is larger than max; scanned bytes are discarded
+	tagEnd   int    // offset of the end of the element's start tag, 0 while unknown
+	startTag []byte // start tag of the element being skipped; nil if it is itself larger than max
 }
 
-const framerBuffer = 64 << 10 // bytes read at once
+const framerBuffer = 64 << 10 // initial size of the buffer, in bytes
 
 func newFramer(r io.Reader, max int) *framer {
 	return &framer{r: r, max: max, buf: make([]byte, framerBuffer)}
 }
 
-// A frame is one top-level element. Its bytes are valid until the framer is used again.
+// A frame is one top-level element. Its data is valid until the next call of a framer method.
 type frame struct {
-	data []byte // the element; only its start tag (or nothing) when cut
-	cut  bool   // the element was too large and has been dropped
+	data      []byte // the element; if truncated, only its start tag, or nothing
+	truncated bool   // the element was larger than the framer's max and has been skipped
 }
 
-// header reads up to the end of the first start tag, the stream's own (RFC 6120 §4.2).
+// header reads the stream header: everything up to the end of the first start tag (RFC 6120 §4.2).
 func (f *framer) header() ([]byte, error) {
 	for {
 		kind, err := f.tag()
@@ -89,14 +88,14 @@ func (f *framer) next() (frame, error) {
 			return frame{}, errStreamClosed
 		case depth == 0 && (f.skipping || f.pos-f.start > f.max):
 			f.skip()
-			return frame{data: f.startTag, cut: true}, nil
+			return frame{data: f.startTag, truncated: true}, nil
 		case depth == 0:
 			return frame{data: f.buf[f.start:f.pos]}, nil
 		}
 	}
 }
 
-// reset forgets the element that has been read, and the room that a large one took.
+// reset starts a new element, and shrinks a buffer that has grown for a large one.
 func (f *framer) reset() {
 	f.start = f.pos
 	f.inside, f.skipping, f.tagEnd, f.startTag = false, false, 0, nil
@@ -112,11 +111,11 @@ type tagKind int
 const (
 	startTag tagKind = iota
 	endTag
-	emptyTag // a start tag that is its own end
+	emptyTag // an empty-element tag
 	otherTag // a comment, CDATA section or processing instruction
 )
 
-// tag moves pos behind the next tag.
+// tag advances pos past the next tag.
 func (f *framer) tag() (tagKind, error) {
 	if err := f.seek("<"); err != nil {
 		return 0, err
@@ -142,8 +141,8 @@ func (f *framer) tag() (tagKind, error) {
 	return f.element()
 }
 
-// declaration moves pos behind a comment or a CDATA section. Nothing else that begins with "<!" may stand in a stream
-// (RFC 6120 §11.1), and a server that lets it through is not to be followed further.
+// declaration advances pos past a comment or a CDATA section. Other declarations are prohibited in a stream (RFC 6120 §11.1) and are
+// an error.
 func (f *framer) declaration() error {
 	switch {
 	case f.has("--"):
@@ -154,7 +153,7 @@ func (f *framer) declaration() error {
 	return errors.New("the server sent a document type declaration, which no XMPP stream may contain")
 }
 
-// has reports whether s comes next, and moves pos behind it if so.
+// has reports whether s comes next, and if so advances pos past it.
 func (f *framer) has(s string) bool {
 	for f.end-f.pos < len(s) {
 		if f.fill() != nil {
@@ -168,7 +167,7 @@ func (f *framer) has(s string) bool {
 	return true
 }
 
-// element moves pos behind a start tag's ">", which may stand inside quotes without ending it.
+// element advances pos past the ">" of a start tag, ignoring those in quoted attribute values.
 func (f *framer) element() (tagKind, error) {
 	var quote, last byte
 	for {
@@ -196,21 +195,21 @@ func (f *framer) element() (tagKind, error) {
 	}
 }
 
-// seek moves pos behind the next occurrence of s.
+// seek advances pos past the next occurrence of s.
 func (f *framer) seek(s string) error {
 	for {
 		if i := bytes.Index(f.buf[f.pos:f.end], []byte(s)); i >= 0 {
 			f.pos += i + len(s)
 			return nil
 		}
-		f.pos = max(f.pos, f.end-len(s)+1) // s may be cut in two
+		f.pos = max(f.pos, f.end-len(s)+1) // s may straddle two reads
 		if err := f.fill(); err != nil {
 			return err
 		}
 	}
 }
 
-// fill reads more, and drops what is no longer needed.
+// fill reads more data, after discarding what is no longer needed. An end of file inside an element is io.ErrUnexpectedEOF.
 func (f *framer) fill() error {
 	switch {
 	case !f.inside:
@@ -242,7 +241,7 @@ func (f *framer) fill() error {
 	return err
 }
 
-// skip drops what has been read of an element that is too large, but for its start tag.
+// skip discards the scanned part of an element that is too large, except for its start tag.
 func (f *framer) skip() {
 	if !f.skipping && f.tagEnd > 0 && f.tagEnd-f.start <= f.max {
 		f.startTag = bytes.Clone(f.buf[f.start:f.tagEnd])
@@ -251,8 +250,8 @@ func (f *framer) skip() {
 	f.start = f.pos
 }
 
-// attribute returns the raw value of an attribute of a start tag, nil if it has none of that name. It is for choosing a
-// queue before anything is decoded; entities stay as they are.
+// attribute returns the raw value of an attribute of a start tag, with entities unresolved, nil if there is none. The dispatcher uses
+// it to choose a queue before the stanza is decoded.
 func attribute(tag []byte, name string) []byte {
 	for i := bytes.IndexAny(tag, " \t\r\n"); i >= 0 && i < len(tag); {
 		rest := bytes.TrimLeft(tag[i:], " \t\r\n")
@@ -276,7 +275,7 @@ func attribute(tag []byte, name string) []byte {
 	return nil
 }
 
-// elementName returns the name in a start tag, with its prefix if it has one.
+// elementName returns the qualified name in a start tag.
 func elementName(tag []byte) string {
 	if end := bytes.IndexAny(tag, " \t\r\n/>"); end > 0 {
 		return string(tag[1:end])

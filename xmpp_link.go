@@ -15,17 +15,17 @@ import (
 	"time"
 )
 
-// linkTimes are the durations that a link keeps to.
+// linkTimes holds the timeouts and delays of a link.
 type linkTimes struct {
-	connect time.Duration // to dial, and again to shake hands
-	idle    time.Duration // of silence before we ping
-	ping    time.Duration // between pings
-	dead    time.Duration // of silence before the server is given up
-	write   time.Duration // for what is written to be taken
-	stable  time.Duration // that a stream must last for the delays to begin anew
-	retry   time.Duration // before the first retry; doubles
-	slow    time.Duration // the same where only the operator can help
-	most    time.Duration // between retries
+	connect time.Duration // limit for dialing, and again for the handshake
+	idle    time.Duration // silence before the first ping
+	ping    time.Duration // interval of further pings
+	dead    time.Duration // silence after which the connection is closed
+	write   time.Duration // limit for a write
+	stable  time.Duration // lifetime of a stream that resets the retry delay
+	retry   time.Duration // initial retry delay; doubles with each failure
+	slow    time.Duration // initial retry delay after an error that only the operator can fix
+	most    time.Duration // maximum retry delay
 }
 
 var defaultLinkTimes = linkTimes{
@@ -49,14 +49,15 @@ type link struct {
 	times  linkTimes
 	log    *slog.Logger
 
-	opened  func(*stream) // called when a stream is ready
-	closed  func(*stream) // called when it is no more, if opened has been
-	deliver func(frame)   // called for each element, in order; while it blocks, nothing more is read
+	opened  func(*stream) // called when a stream is established
+	closed  func(*stream) // called when an established stream has ended
+	deliver func(frame)   // called for each element, in order; reading waits for it to return
 }
 
-// run opens a stream whenever there is none, until ctx is done. It logs each change of the link's state once.
+// run keeps a stream open until ctx is done or the stream is closed with close. It retries with backoff. A cause that repeats is logged
+// only once above debug level.
 func (l *link) run(ctx context.Context) {
-	var last string // what was logged about the link
+	var last string // cause that was logged last
 	for failures := 0; ctx.Err() == nil; {
 		began := time.Now()
 		err := l.runStream(ctx, func() {
@@ -86,8 +87,8 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// delay returns how long to wait after so many failures in a row: doubling, and between half and all of it, so that those
-// who lost their link together do not come back together.
+// delay returns the delay after a number of consecutive failures: exponential backoff with jitter, so that components that were
+// disconnected together do not reconnect at the same time.
 func (l *link) delay(failures int, slow bool) time.Duration {
 	d := l.times.retry
 	if slow {
@@ -97,7 +98,8 @@ func (l *link) delay(failures int, slow bool) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// runStream lives through one connection, and returns why it ended.
+// runStream opens a stream and delivers its elements until it ends. The error, never nil, is the cause. It calls ready once the stream
+// is established.
 func (l *link) runStream(ctx context.Context, ready func()) error {
 	s, err := l.open(ctx)
 	if err != nil {
@@ -122,7 +124,7 @@ func (l *link) runStream(ctx context.Context, ready func()) error {
 	}
 }
 
-// open dials and shakes hands (XEP-0114 §3).
+// open connects to the server and completes the handshake (XEP-0114 §3). The error wraps errDial, errTLS or errHandshake.
 func (l *link) open(ctx context.Context) (*stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*l.times.connect)
 	defer cancel()
@@ -131,7 +133,7 @@ func (l *link) open(ctx context.Context) (*stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errDial, err)
 	}
-	conn.SetDeadline(time.Now().Add(l.times.connect)) // an error shows in the next read
+	conn.SetDeadline(time.Now().Add(l.times.connect)) // the next read reports an error
 	if l.tls != nil {
 		conf := l.tls.Clone()
 		if conf.ServerName, _, err = net.SplitHostPort(l.server); err != nil {
@@ -157,57 +159,57 @@ func (l *link) open(ctx context.Context) (*stream, error) {
 	return s, nil
 }
 
-// Stages that opening a stream can fail in.
+// Errors of open, by stage.
 var (
 	errDial      = errors.New("cannot connect")
 	errTLS       = errors.New("TLS failed")
-	errHandshake = errors.New("no handshake")
+	errHandshake = errors.New("handshake failed")
 )
 
-// A fault is an error of the link in the operator's words.
+// A fault explains an error of the link to the operator.
 type fault struct {
-	cause  string
-	remedy string
-	slow   bool // only the operator can help
+	cause  string // starts with the stream error condition, if the server sent one
+	remedy string // what to check
+	slow   bool   // only the operator can fix it
 }
 
-// diagnose explains why a link is down.
+// diagnose returns the fault for an error of runStream or open.
 func diagnose(err error, l *link) fault {
-	var said *streamError
+	var streamErr *streamError
 	var unknownCA x509.UnknownAuthorityError
 	var notTLS tls.RecordHeaderError
 	timedOut := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	listener := "the component listener's address and port (component_ports in Prosody, a listener with module ejabberd_service in ejabberd), and --server"
 	switch {
-	case errors.As(err, &said):
-		return diagnoseStreamError(said, l)
+	case errors.As(err, &streamErr):
+		return diagnoseStreamError(streamErr, l)
 	case errors.Is(err, errDial) && errors.Is(err, syscall.ECONNREFUSED):
 		return fault{cause: "connection refused by " + l.server, remedy: "that the XMPP server runs; " + listener}
 	case errors.Is(err, errDial) && timedOut:
-		return fault{cause: "connecting to " + l.server + " timed out", remedy: "firewalls between here and there; " + listener}
+		return fault{cause: "connecting to " + l.server + " timed out", remedy: "firewalls between this host and the server; " + listener}
 	case errors.Is(err, errDial):
 		return fault{cause: "cannot connect to " + l.server + ": " + reason(err), remedy: listener}
 	case errors.As(err, &unknownCA):
-		return fault{cause: err.Error(), remedy: "--server-ca, which names the file with the authority's certificate", slow: true}
+		return fault{cause: err.Error(), remedy: "--server-ca, the file with the CA certificate", slow: true}
 	case errors.As(err, &notTLS):
-		return fault{cause: l.server + " does not speak TLS", remedy: "tls: true in ejabberd's listener, or leave --server-tls out", slow: true}
+		return fault{cause: l.server + " does not speak TLS", remedy: "tls: true in ejabberd's listener, or omit --server-tls", slow: true}
 	case errors.Is(err, errTLS):
 		return fault{cause: err.Error(), remedy: "that the server's certificate is valid for the name in --server", slow: true}
 	case errors.Is(err, errHandshake) && timedOut:
-		return fault{cause: l.server + " did not answer the handshake in time", remedy: listener + "; whether it wants --server-tls"}
+		return fault{cause: l.server + " did not complete the handshake in time", remedy: listener + "; whether it requires --server-tls"}
 	case errors.Is(err, errHandshake) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)):
-		return fault{cause: l.server + " closed the connection during the handshake", remedy: listener + "; whether it wants --server-tls"}
+		return fault{cause: l.server + " closed the connection during the handshake", remedy: listener + "; whether it requires --server-tls"}
 	case errors.Is(err, errHandshake):
-		return fault{cause: "the handshake failed: " + reason(err), remedy: listener + "; whether it wants --server-tls"}
+		return fault{cause: "the handshake failed: " + reason(err), remedy: listener + "; whether it requires --server-tls"}
 	case timedOut:
-		return fault{cause: "the server has been silent for " + l.times.dead.String() + " and is given up", remedy: "whether the XMPP server hangs"}
+		return fault{cause: "no data from the server for " + l.times.dead.String() + ", connection closed", remedy: "whether the XMPP server hangs"}
 	case errors.Is(err, errStreamClosed), errors.Is(err, io.EOF):
 		return fault{cause: "the server closed the connection", remedy: "whether the XMPP server was stopped"}
 	}
-	return fault{cause: "the connection broke: " + reason(err), remedy: "the network, and whether the XMPP server runs"}
+	return fault{cause: "connection lost: " + reason(err), remedy: "the network, and whether the XMPP server runs"}
 }
 
-// reason returns the innermost part of a network error, which is the same each time, unlike our own port.
+// reason returns a network error without its addresses: the local port differs between attempts, and run compares causes.
 func reason(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -216,19 +218,20 @@ func reason(err error) string {
 	return err.Error()
 }
 
-func diagnoseStreamError(said *streamError, l *link) fault {
-	switch said.condition {
+// diagnoseStreamError returns the fault for a stream error (RFC 6120 §4.9.3).
+func diagnoseStreamError(err *streamError, l *link) fault {
+	switch err.condition {
 	case "not-authorized":
-		return fault{cause: "the server refuses the secret for " + l.domain, slow: true,
+		return fault{cause: "not-authorized: the server refuses the secret for " + l.domain, slow: true,
 			remedy: "that the secret is the one in the server's configuration, and that " + l.domain + " is configured there as a component"}
 	case "host-unknown":
-		return fault{cause: "the server knows no component " + l.domain, slow: true,
+		return fault{cause: "host-unknown: the server has no component " + l.domain, slow: true,
 			remedy: "that the server's configuration names the component exactly as --domain does"}
 	case "conflict":
-		return fault{cause: "another connection holds the place of " + l.domain,
-			remedy: "whether a second webstatus runs; a connection that broke unnoticed goes away by itself"}
+		return fault{cause: "conflict: another connection is using " + l.domain,
+			remedy: "whether a second webstatus is running; a dead connection times out by itself"}
 	case "system-shutdown":
-		return fault{cause: "the server is shutting down", remedy: "that it comes back"}
+		return fault{cause: "system-shutdown: the server is shutting down", remedy: "that it is started again"}
 	}
-	return fault{cause: "the server ended the stream: " + said.Error(), remedy: "the server's log"}
+	return fault{cause: err.Error(), remedy: "the server's log"}
 }

@@ -107,7 +107,7 @@ func (l *links) flush(to string) error {
 func (l *links) onSelfPing(id string) {
 	for _, s := range l.open() {
 		if s.pingID() == id {
-			s.lastSign.Store(time.Now().UnixNano())
+			s.lastPong.Store(time.Now().UnixNano())
 		}
 	}
 }

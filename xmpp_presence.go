@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// parsePresence reads an available presence. Whatever a client may have written, there is a reading of it.
+// parsePresence parses an available presence (RFC 6121 §4.7), received at now. Invalid values are ignored.
 func parsePresence(s *received, now time.Time) Presence {
 	p := Presence{Resource: s.from.resource, State: Available, Since: now}
 	if show := s.child(nsComponent, "show"); show != nil {
@@ -38,8 +38,8 @@ func parsePresence(s *received, now time.Time) Presence {
 	return p
 }
 
-// parsePriority reads a priority as generously as servers forward it: what is outside -128..127 becomes the nearest of
-// these, and what is no number 0.
+// parsePriority parses a priority, which servers forward without validation. Values outside -128..127 are clamped; a malformed one
+// is 0.
 func parsePriority(s string) int8 {
 	n, err := strconv.Atoi(strings.TrimSpace(s))
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
@@ -48,7 +48,7 @@ func parsePriority(s string) int8 {
 	return int8(max(-128, min(n, 127)))
 }
 
-// delayStamp returns when a stanza was sent first, if a server has kept it since (XEP-0203, or its older form XEP-0091).
+// delayStamp returns when a delayed stanza was originally sent (XEP-0203, or the legacy XEP-0091).
 func delayStamp(s *received) (time.Time, bool) {
 	if d := s.child(nsDelay, "delay"); d != nil {
 		t, err := time.Parse(time.RFC3339, d.attr("stamp"))

@@ -11,10 +11,10 @@ import (
 	"gosrc.io/xmpp/stanza"
 )
 
-// Namespaces of what we read. Those of what we write stand in the types that we write.
+// Namespaces of received elements. Those of sent elements are in their types.
 const (
 	nsComponent = "jabber:component:accept" // XEP-0114
-	nsClient    = "jabber:client"           // RFC 6120; jabberd2 has it on stanzas for components as well
+	nsClient    = "jabber:client"           // RFC 6120; jabberd2 uses it in stanzas to components too
 	nsRegister  = "jabber:iq:register"      // XEP-0077
 	nsForm      = "jabber:x:data"           // XEP-0004
 	nsDiscoInfo = "http://jabber.org/protocol/disco#info"
@@ -27,11 +27,11 @@ const (
 	nsXML       = "http://www.w3.org/XML/1998/namespace"
 )
 
-// An element is a piece of XML as a stanza carries it. Every value in it is text; those who use it judge it.
+// An element is an XML element of a stanza, not yet validated.
 type element struct {
 	name     xml.Name
 	attrs    []xml.Attr
-	text     string // directly in it
+	text     string // character data, without that of children
 	children []element
 }
 
@@ -45,7 +45,7 @@ func (e *element) attr(name string) string {
 	return ""
 }
 
-// lang returns its own xml:lang, or the inherited one.
+// lang returns the value of xml:lang, or the inherited value if there is none.
 func (e *element) lang(inherited string) string {
 	for _, a := range e.attrs {
 		if a.Name.Local == "lang" && a.Name.Space == nsXML {
@@ -73,21 +73,21 @@ func (e *element) childText(space, local string) string {
 	return ""
 }
 
-// A received stanza: a message, a presence or an iq (RFC 6120 §8).
+// A received is a stanza from the server: message, presence or iq (RFC 6120 §8).
 type received struct {
 	element
-	from jid
+	from jid // empty if missing or malformed
 	to   string
 	id   string
 	typ  string
 }
 
-// isRequest reports whether the stanza is an iq that is due an answer.
+// isRequest reports whether the stanza is an iq that requires a response.
 func (s *received) isRequest() bool {
 	return s.name.Local == "iq" && (s.typ == "get" || s.typ == "set")
 }
 
-const maxDepth = 32 // of elements that are kept; deeper ones are walked over
+const maxDepth = 32 // nesting depth beyond which elements are skipped
 
 // Errors of decodeStanza.
 var (
@@ -95,17 +95,18 @@ var (
 	errNoSender      = errors.New("no valid sender")
 )
 
-// decodeStanza reads one element that a framer has cut out. With an error, what could be read of it is returned as well,
-// so that it can be answered.
+// decodeStanza decodes one element returned by a framer. The errors are errNotWellFormed and errNoSender; the stanza is never nil, and
+// after an error holds what was decoded, so that an error can be sent in reply.
 func decodeStanza(data []byte) (*received, error) { return new(decoder).decode(data) }
 
-// A decoder reads one stanza after the other, for one goroutine. It spares the work of setting up encoding/xml's each time,
-// as much as decoding a short stanza.
+// A decoder decodes stanzas one after the other; it is not safe for concurrent use. It reuses an xml.Decoder, because creating one
+// takes as long as decoding a short stanza.
 type decoder struct {
 	data bytes.Reader
-	xml  *xml.Decoder // nil before the first stanza, and after one that was not well-formed
+	xml  *xml.Decoder // nil before the first stanza and after a malformed one
 }
 
+// decode is like decodeStanza.
 func (d *decoder) decode(data []byte) (*received, error) {
 	d.data.Reset(data)
 	if d.xml == nil {
@@ -123,27 +124,27 @@ func (d *decoder) decode(data []byte) (*received, error) {
 	return s, nil
 }
 
-// startTag decodes only the start tag of a stanza, as far as it goes.
+// startTag decodes only the start tag of a stanza. Fields that cannot be decoded stay empty.
 func (d *decoder) startTag(data []byte) *received {
 	d.data.Reset(data)
 	d.xml = nil
 	x := xml.NewDecoder(&d.data)
 	x.DefaultSpace = nsComponent
 	s := &received{}
-	s.readStart(x) // what cannot be read stays empty
+	s.readStart(x) // partial on error
 	return s
 }
 
-// read reads a stanza as far as it goes.
+// read decodes a stanza. After an error it holds what was decoded.
 func (s *received) read(d *xml.Decoder) error {
 	if err := s.readStart(d); err != nil {
 		return err
 	}
-	s.children = make([]element, 0, 6) // as many as a usual presence has
+	s.children = make([]element, 0, 6) // enough for most presence stanzas
 	return s.element.decode(d, 1)
 }
 
-// readStart reads the start tag of a stanza.
+// readStart decodes the start tag of a stanza.
 func (s *received) readStart(d *xml.Decoder) error {
 	tok, err := d.Token()
 	if err != nil {
@@ -159,7 +160,7 @@ func (s *received) readStart(d *xml.Decoder) error {
 	return nil
 }
 
-// componentName returns the name of a stanza, or of a direct child, in the namespace of components.
+// componentName maps the namespace jabber:client to jabber:component:accept, in the name of a stanza or of its child.
 func componentName(name xml.Name) xml.Name {
 	if name.Space == nsClient {
 		name.Space = nsComponent
@@ -167,9 +168,9 @@ func componentName(name xml.Name) xml.Name {
 	return name
 }
 
-// decode reads the content of e up to its end tag.
+// decode decodes the content of e, up to its end tag.
 func (e *element) decode(d *xml.Decoder, depth int) error {
-	var more strings.Builder // text after the first piece
+	var more strings.Builder // character data after the first token
 	for {
 		tok, err := d.Token()
 		if err != nil {
@@ -178,7 +179,7 @@ func (e *element) decode(d *xml.Decoder, depth int) error {
 		switch tok := tok.(type) {
 		case xml.StartElement:
 			if depth == maxDepth {
-				if err := walkOver(d); err != nil {
+				if err := d.Skip(); err != nil {
 					return err
 				}
 				continue
@@ -206,27 +207,7 @@ func (e *element) decode(d *xml.Decoder, depth int) error {
 	}
 }
 
-// walkOver reads to the end of an element whose start tag has been read. Unlike xml.Decoder.Skip it gives no meaning to
-// how deep the element is.
-func walkOver(d *xml.Decoder) error {
-	for depth := 1; depth > 0; {
-		tok, err := d.Token()
-		if err != nil {
-			return err
-		}
-		switch tok.(type) {
-		case xml.StartElement:
-			depth++
-		case xml.EndElement:
-			depth--
-		}
-	}
-	return nil
-}
-
-// What we send.
-
-// An envelope is a stanza of ours. The library's own has no xml:lang.
+// An envelope is a stanza to send. Unlike the types of gosrc.io/xmpp/stanza, it has xml:lang.
 type envelope struct {
 	XMLName xml.Name
 	Type    string `xml:"type,attr,omitempty"`
@@ -237,7 +218,7 @@ type envelope struct {
 	Payload any
 }
 
-// encode writes the stanza as XML. It fails only on a payload that no XML can be made of: a mistake of ours.
+// encode returns the stanza as XML. It panics if the payload cannot be marshaled, which is a programming error.
 func (e envelope) encode() []byte {
 	b, err := xml.Marshal(e)
 	if err != nil {
@@ -246,8 +227,7 @@ func (e envelope) encode() []byte {
 	return b
 }
 
-// reply returns an envelope that goes back to the sender (RFC 6120 §8.1.2, §8.2.3): same id, addresses exchanged, and the
-// language of the request.
+// reply returns a stanza of the same kind to the sender (RFC 6120 §8.1.2, §8.2.3), with the ID and the language of the request.
 func (s *received) reply(typ string, payload any) envelope {
 	return envelope{
 		XMLName: xml.Name{Local: s.name.Local},
@@ -255,22 +235,21 @@ func (s *received) reply(typ string, payload any) envelope {
 	}
 }
 
-// A stanzaError says why a request was not granted. It is sent in both styles, with the condition and with the number that
-// XEP-0086 gives to it, as XEP-0077 §4 requires.
+// A stanzaError is a stanza error (RFC 6120 §8.3). It has the legacy code of XEP-0086 too, as XEP-0077 §4 requires.
 type stanzaError struct {
 	XMLName   xml.Name         `xml:"error"`
 	Code      int              `xml:"code,attr"`
 	Type      stanza.ErrorType `xml:"type,attr"`
 	Condition conditionElement
-	Specific  *conditionElement // of the protocol that the request belongs to, nil for none
+	Specific  *conditionElement // application-specific condition, nil for none
 }
 
-// A conditionElement is an empty element that names an error.
+// A conditionElement is an empty element that names an error condition.
 type conditionElement struct{ XMLName xml.Name }
 
 func (e *stanzaError) Error() string { return e.Condition.XMLName.Local }
 
-// newStanzaError returns an error with a condition (RFC 6120 §8.3.3).
+// newStanzaError returns a stanza error with a legacy code, a type and a defined condition (RFC 6120 §8.3.3).
 func newStanzaError(code int, typ stanza.ErrorType, condition string) *stanzaError {
 	return &stanzaError{Code: code, Type: typ, Condition: conditionElement{xml.Name{Space: nsStanzas, Local: condition}}}
 }
@@ -296,7 +275,7 @@ func serviceUnavailable() *stanzaError {
 	return newStanzaError(503, stanza.ErrorTypeCancel, "service-unavailable")
 }
 
-// streamHeader opens a stream to the component's domain (XEP-0114 §3).
+// streamHeader returns the initial stream header of a component (XEP-0114 §3).
 func streamHeader(domain string) []byte {
 	var b bytes.Buffer
 	b.WriteString(`<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='`)
@@ -305,7 +284,7 @@ func streamHeader(domain string) []byte {
 	return b.Bytes()
 }
 
-// parseStreamHeader returns the id that the server has given to the stream.
+// parseStreamHeader returns the stream ID in the server's response header, empty if there is none.
 func parseStreamHeader(header []byte) (id string, err error) {
 	tok, err := xml.NewDecoder(io.MultiReader(bytes.NewReader(header), strings.NewReader("</stream:stream>"))).Token()
 	if err != nil {

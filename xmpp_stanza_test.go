@@ -24,7 +24,7 @@ func TestDecodeStanza(t *testing.T) {
 	}
 	s, err = decodeStanza([]byte(`<message xmlns='jabber:client' from='a@b' to='d'><body>1</body><x xmlns='y'><body xmlns='jabber:client'/></x></message>`))
 	if err != nil || s.name.Space != nsComponent || s.childText(nsComponent, "body") != "1" || s.child("y", "x").child(nsComponent, "body") != nil {
-		t.Errorf("as jabberd2 sends it: %v, %+v", err, s)
+		t.Errorf("with the namespace that jabberd2 uses: %v, %+v", err, s)
 	}
 	for in, want := range map[string]error{
 		`<iq from='a@b' id='1' type='get'><a></b></iq>`: errNotWellFormed,
@@ -38,7 +38,7 @@ func TestDecodeStanza(t *testing.T) {
 	}
 }
 
-// FuzzStanza sees to it that nothing in a stanza is fatal, and that what is answered is XML.
+// FuzzStanza checks that decoding a stanza never panics, and that the reply is well-formed XML.
 func FuzzStanza(f *testing.F) {
 	for _, seed := range []string{
 		`<presence from='a@b/c' to='d'><show>away</show><priority>999</priority></presence>`,
@@ -57,7 +57,7 @@ func FuzzStanza(f *testing.F) {
 		s.name = xml.Name{Local: "iq"}
 		answer := s.reply("error", badRequest()).encode()
 		if err := xml.Unmarshal(answer, new(struct{})); err != nil {
-			t.Errorf("%q is answered with %q: %v", data, answer, err)
+			t.Errorf("reply to %q is %q: %v", data, answer, err)
 		}
 	})
 }

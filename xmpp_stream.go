@@ -1,8 +1,8 @@
 package main
 
-// The stream to the XMPP server is our own and not the library's, because the library decodes in its reader: a stanza that
-// fails to decode ends its receive loop and leaves the socket open, and any stranger can write such a stanza (a priority of
-// 999 is enough). Here the reader only cuts the stream into elements (framer.go), and each element is judged by itself.
+// This file does not use the component of gosrc.io/xmpp, because its receive loop decodes stanzas: one that fails to decode ends the
+// loop and leaves the socket open, and any sender can cause that (a priority of 999 is enough). Here the read loop only splits the
+// stream into elements (xmpp_framer.go), and each is decoded separately.
 
 import (
 	"crypto/sha1"
@@ -17,29 +17,29 @@ import (
 )
 
 const (
-	maxStanza  = 4 << 20   // bytes; well above what servers let through
-	maxBacklog = 256 << 10 // bytes waiting to be written, above which writers wait
+	maxStanza  = 4 << 20   // bytes; well above the limits of servers
+	maxBacklog = 256 << 10 // bytes in the write buffer above which write blocks
 )
 
-// A stream is one connection that has been opened. Its methods may be used by several goroutines at once.
+// A stream is one connection to the server (XEP-0114). Its write methods may be called concurrently.
 type stream struct {
 	conn        net.Conn
 	framer      *framer
 	times       linkTimes
 	domain      string
-	established bool         // the handshake is done
-	lastSign    atomic.Int64 // when a self-ping came back over another stream, Unix ns
+	established bool         // the handshake has completed
+	lastPong    atomic.Int64 // when the last self-ping of this stream came back over any stream, Unix time in nanoseconds
 
 	mu      sync.Mutex
-	changed *sync.Cond // something below has changed
-	out     []byte     // waits to be written
-	busy    bool       // something is being written
-	closing bool       // we have closed the stream ourselves
-	err     error      // why the stream has ended
+	changed *sync.Cond // signals changes of the fields below
+	out     []byte     // write buffer
+	busy    bool       // writeLoop is writing
+	closing bool       // close was called
+	err     error      // why the stream ended; nil while it is open
 }
 
-// errClosedByUs says that a stream has ended because we closed it.
-var errClosedByUs = errors.New("we have closed the stream")
+// errClosedByUs is the cause of the end of a stream that was closed with close.
+var errClosedByUs = errors.New("the stream was closed locally")
 
 func newStream(conn net.Conn, l *link) *stream {
 	s := &stream{conn: conn, times: l.times, domain: l.domain}
@@ -48,6 +48,7 @@ func newStream(conn net.Conn, l *link) *stream {
 	return s
 }
 
+// handshake opens the stream and authenticates with the component secret (XEP-0114 §3). A rejection is a *streamError.
 func (s *stream) handshake(domain, secret string) error {
 	if _, err := s.conn.Write(streamHeader(domain)); err != nil {
 		return err
@@ -72,26 +73,26 @@ func (s *stream) handshake(domain, secret string) error {
 		return err
 	}
 	if answer, err := decodeStanza(f.data); errors.Is(err, errNotWellFormed) || answer.name.Local != "handshake" {
-		return errors.New("the server answered the handshake with something else")
+		return errors.New("the server did not answer with a handshake element")
 	}
 	return nil
 }
 
-// Read gives the framer what arrives. While nothing does, it pings our own domain, which any server sends back to us, and
-// in the end it gives up (os.ErrDeadlineExceeded). The time that the framer's user takes does not count as silence.
+// Read implements io.Reader for the framer. While no data arrives it pings our own domain, which any server routes back to us, and
+// after times.dead it returns os.ErrDeadlineExceeded. Only time spent in Read counts.
 func (s *stream) Read(p []byte) (int, error) {
 	if !s.established {
 		return s.conn.Read(p)
 	}
 	began := time.Now()
 	for wait := s.times.idle; ; wait = s.times.ping {
-		s.conn.SetReadDeadline(time.Now().Add(wait)) // an error shows in the read
+		s.conn.SetReadDeadline(time.Now().Add(wait)) // the read reports an error
 		n, err := s.conn.Read(p)
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		if heard := time.Unix(0, s.lastSign.Load()); heard.After(began) {
-			began = heard
+		if pong := time.Unix(0, s.lastPong.Load()); pong.After(began) {
+			began = pong
 		}
 		if time.Since(began) >= s.times.dead {
 			return 0, err
@@ -102,8 +103,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 }
 
-// write queues stanzas to be sent together with what others queue. It waits while the server takes nothing, and fails when
-// the stream has ended.
+// write appends stanzas to the write buffer. It blocks while the buffer is full, and returns an error if the stream has ended.
 func (s *stream) write(stanzas []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +118,7 @@ func (s *stream) write(stanzas []byte) error {
 	return nil
 }
 
-// tryWrite queues stanzas unless write would block or fail, and reports whether it has.
+// tryWrite appends stanzas to the write buffer unless write would block or fail, and reports whether it did.
 func (s *stream) tryWrite(stanzas []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +130,7 @@ func (s *stream) tryWrite(stanzas []byte) bool {
 	return true
 }
 
-// flush waits until the kernel has taken everything that was queued.
+// flush waits until the write buffer has been written to the socket.
 func (s *stream) flush() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +140,7 @@ func (s *stream) flush() error {
 	return s.err
 }
 
-// writeLoop sends what gathers, until the stream ends.
+// writeLoop writes the buffer to the socket until the stream ends. Stanzas queued during a write are sent together in the next one.
 func (s *stream) writeLoop() {
 	var sending []byte
 	s.mu.Lock()
@@ -156,7 +156,7 @@ func (s *stream) writeLoop() {
 		s.busy = true
 		s.changed.Broadcast()
 		s.mu.Unlock()
-		s.conn.SetWriteDeadline(time.Now().Add(s.times.write)) // an error shows in the write
+		s.conn.SetWriteDeadline(time.Now().Add(s.times.write)) // the write reports an error
 		_, err := s.conn.Write(sending)
 		s.mu.Lock()
 		s.busy = false
@@ -167,7 +167,7 @@ func (s *stream) writeLoop() {
 	}
 }
 
-// fail ends the stream; the first cause is kept.
+// fail closes the connection and sets the cause, unless the stream has already ended.
 func (s *stream) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,7 +182,7 @@ func (s *stream) failLocked(err error) {
 	}
 }
 
-// cause returns why the stream has ended: a failure to write, if that made reading fail.
+// cause ends the stream with a read error, and returns the original cause: errClosedByUs, an earlier write error, or err.
 func (s *stream) cause(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,21 +193,21 @@ func (s *stream) cause(err error) error {
 	return s.err
 }
 
-// close ends the stream in order (RFC 6120 §4.4): what is queued is sent first.
+// close flushes the write buffer and closes the stream (RFC 6120 §4.4).
 func (s *stream) close() {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
 	if s.write([]byte("</stream:stream>")) == nil {
-		s.flush() // a failure ends the stream just as well
+		s.flush() // a failed write has ended the stream too
 	}
 	s.fail(net.ErrClosed)
 }
 
-// A streamError is what a server says before it ends a stream (RFC 6120 §4.9).
+// A streamError is a stream error sent by the server (RFC 6120 §4.9).
 type streamError struct {
 	condition string // such as "not-authorized"
-	text      string // the server's own words, if any
+	text      string // the server's description, empty if there is none
 }
 
 func (e *streamError) Error() string {
@@ -217,13 +217,13 @@ func (e *streamError) Error() string {
 	return e.condition + " (" + e.text + ")"
 }
 
-// streamErrorIn returns the error that the element is, nil for any other element.
+// streamErrorIn returns a *streamError if the element is a stream error, and nil otherwise.
 func streamErrorIn(f frame) error {
-	// The prefix is declared in the stream's header, which the element is decoded without.
+	// Match the prefix literally, because its namespace is declared in the stream header.
 	if len(f.data) < 14 || string(f.data[:14]) != "<stream:error>" && string(f.data[:14]) != "<stream:error " {
 		return nil
 	}
-	s, _ := decodeStanza(f.data) // as far as it goes
+	s, _ := decodeStanza(f.data) // partial if malformed
 	e := &streamError{condition: "undefined-condition"}
 	for _, c := range s.children {
 		if c.name.Local == "text" {

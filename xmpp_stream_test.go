@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// testLink makes a link to a listener; everything goes fast.
+// testLink returns a link to a listener, with short timeouts.
 func testLink(l net.Listener) *link {
 	return &link{domain: "webstatus.example.org", secret: "s3cret", server: l.Addr().String(), log: slog.New(slog.DiscardHandler),
 		opened: func(*stream) {}, closed: func(*stream) {}, deliver: func(frame) {},
@@ -23,7 +23,7 @@ func testLink(l net.Listener) *link {
 			write: patience, stable: time.Minute, retry: time.Second, slow: 10 * time.Second, most: time.Minute}}
 }
 
-// listenTCP listens and serves one connection.
+// listenTCP returns a listener that serves one connection.
 func listenTCP(t *testing.T, serve func(net.Conn)) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,63 +48,63 @@ func streamErrorXML(condition string) string {
 	return `<stream:error><` + condition + ` xmlns='urn:ietf:params:xml:ns:xmpp-streams'/><text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>in its own words</text></stream:error></stream:stream>`
 }
 
-// TestHandshake has, for what a server may say, what the operator is told.
+// TestHandshake checks the diagnosis of each server behavior.
 func TestHandshake(t *testing.T) {
 	tests := []struct {
 		name   string
-		server []string // what the server says at first, and after the handshake; then it closes
+		server []string // sent after the stream header and after the handshake; then the connection is closed
 		cause  string
 		remedy string
 		slow   bool
 	}{
-		{"granted, then closed", []string{serverHeader, `<handshake/></stream:stream>`}, "the server closed the connection", "was stopped", false},
-		{"wrong secret", []string{serverHeader, streamErrorXML("not-authorized")}, "refuses the secret for webstatus.example.org", "the secret is the one", true},
-		{"unknown host", []string{serverHeader + streamErrorXML("host-unknown")}, "knows no component webstatus.example.org", "exactly as --domain", true},
-		{"second connection", []string{serverHeader, streamErrorXML("conflict")}, "another connection holds the place", "a second webstatus", false},
-		{"shutting down", []string{serverHeader, `<handshake/>` + streamErrorXML("system-shutdown")}, "shutting down", "comes back", false},
+		{"accepted, then closed", []string{serverHeader, `<handshake/></stream:stream>`}, "the server closed the connection", "was stopped", false},
+		{"wrong secret", []string{serverHeader, streamErrorXML("not-authorized")}, "not-authorized: the server refuses the secret for webstatus.example.org", "the secret is the one", true},
+		{"unknown host", []string{serverHeader + streamErrorXML("host-unknown")}, "host-unknown: the server has no component webstatus.example.org", "exactly as --domain", true},
+		{"second connection", []string{serverHeader, streamErrorXML("conflict")}, "conflict: another connection is using webstatus.example.org", "a second webstatus", false},
+		{"shutting down", []string{serverHeader, `<handshake/>` + streamErrorXML("system-shutdown")}, "system-shutdown: the server is shutting down", "started again", false},
 		{"another error", []string{serverHeader, streamErrorXML("policy-violation")}, "policy-violation (in its own words)", "the server's log", false},
-		{"no XMPP", []string{"HTTP/1.1 400 Bad Request\r\n\r\n<html></html>"}, "not an XMPP stream", "component listener", false},
+		{"not XMPP", []string{"HTTP/1.1 400 Bad Request\r\n\r\n<html></html>"}, "not an XMPP stream", "component listener", false},
 		{"closed at once", []string{""}, "closed the connection during the handshake", "component listener", false},
-		{"an answer of another kind", []string{serverHeader, `<iq/>`}, "something else", "component listener", false},
+		{"unexpected answer", []string{serverHeader, `<iq/>`}, "did not answer with a handshake", "component listener", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var said strings.Builder
+			var got strings.Builder
 			done := make(chan struct{})
 			l := testLink(listenTCP(t, func(conn net.Conn) {
 				defer close(done)
 				for _, text := range tt.server {
-					if said.Len() > 0 {
+					if got.Len() > 0 {
 						buf := make([]byte, len("<handshake></handshake>")+40)
-						n, _ := io.ReadFull(conn, buf) // what there is
-						said.Write(buf[:n])
+						n, _ := io.ReadFull(conn, buf) // partial if the connection ends
+						got.Write(buf[:n])
 					} else {
 						f := newFramer(conn, maxStanza)
-						header, _ := f.header() // what there is
-						said.Write(header)
+						header, _ := f.header() // partial if the connection ends
+						got.Write(header)
 					}
 					io.WriteString(conn, text)
 				}
 			}))
 			err := l.runStream(t.Context(), func() {})
 			<-done
-			got := diagnose(err, l)
-			if !strings.Contains(got.cause, tt.cause) || !strings.Contains(got.remedy, tt.remedy) || got.slow != tt.slow {
-				t.Errorf("%v: %+v", err, got)
+			fault := diagnose(err, l)
+			if !strings.Contains(fault.cause, tt.cause) || !strings.Contains(fault.remedy, tt.remedy) || fault.slow != tt.slow {
+				t.Errorf("%v: %+v", err, fault)
 			}
-			if !strings.Contains(said.String(), "to='webstatus.example.org'") {
-				t.Errorf("said %s", said.String())
+			if !strings.Contains(got.String(), "to='webstatus.example.org'") {
+				t.Errorf("received %s", got.String())
 			}
-			// The digest is that of XEP-0114's example's id with our secret.
-			if len(tt.server) > 1 && !strings.Contains(said.String(), "<handshake>a984b871214a298f0f743fcd25f99b10838ba12b</handshake>") {
-				t.Errorf("said %s", said.String())
+			// SHA-1 of the stream ID in the example of XEP-0114 and our secret.
+			if len(tt.server) > 1 && !strings.Contains(got.String(), "<handshake>a984b871214a298f0f743fcd25f99b10838ba12b</handshake>") {
+				t.Errorf("received %s", got.String())
 			}
 		})
 	}
 }
 
 func TestLinkTLS(t *testing.T) {
-	// httptest has a certificate for 127.0.0.1.
+	// The certificate of httptest is valid for 127.0.0.1.
 	web := httptest.NewTLSServer(http.NotFoundHandler())
 	defer web.Close()
 	secure := func(conn net.Conn) {
@@ -144,7 +144,7 @@ func TestLinkTLS(t *testing.T) {
 	}
 }
 
-// TestKeepalive has a server that answers pings for a while, and then hangs.
+// TestKeepalive checks that a link to a server that stops answering pings is closed.
 func TestKeepalive(t *testing.T) {
 	server, err := newLoopback("webstatus.example.org", "s3cret")
 	if err != nil {
@@ -167,12 +167,12 @@ func TestKeepalive(t *testing.T) {
 	pings := 0
 	l.deliver = func(frame) { pings++ }
 	err = l.runStream(t.Context(), func() {})
-	if got := diagnose(err, l); !strings.Contains(got.cause, "silent") || pings != 20 {
+	if got := diagnose(err, l); !strings.Contains(got.cause, "no data from the server") || pings != 20 {
 		t.Errorf("%+v after %d pings", got, pings)
 	}
 }
 
-// TestRetries has a listener that refuses, and counts what is logged and how the delays grow.
+// TestRetries checks the backoff, and that a repeated cause is logged once.
 func TestRetries(t *testing.T) {
 	l := testLink(listenTCP(t, func(net.Conn) {}))
 	for failures, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute} {
@@ -181,7 +181,7 @@ func TestRetries(t *testing.T) {
 		}
 	}
 	if d := l.delay(0, true); d < 5*time.Second {
-		t.Errorf("%v where only the operator can help", d)
+		t.Errorf("%v after an error that only the operator can fix", d)
 	}
 	if d := l.delay(1000000, false); d > time.Minute {
 		t.Errorf("%v after very many failures", d)
@@ -204,15 +204,15 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// listenMany closes each connection at once, and counts them.
+// listenMany accepts and closes connections, and writes a byte to attempts for each.
 func listenMany(t *testing.T, attempts io.Writer) string {
 	return acceptAll(t, func(conn net.Conn) {
-		newFramer(conn, maxStanza).header() // so that the connection is not reset
+		newFramer(conn, maxStanza).header() // unread data would reset the connection
 		attempts.Write([]byte("."))
 	})
 }
 
-// acceptAll serves each connection to the address that it returns, and closes it then, until the test ends.
+// acceptAll listens until the test ends, and serves and then closes each connection. It returns the address.
 func acceptAll(t *testing.T, serve func(net.Conn)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -235,7 +235,7 @@ func acceptAll(t *testing.T, serve func(net.Conn)) (address string) {
 	return l.Addr().String()
 }
 
-// TestWriters has several goroutines write through one stream while the other side is slow.
+// TestWriters checks that concurrent writes keep their order, with a slow server.
 func TestWriters(t *testing.T) {
 	const writers, each = 8, 2000
 	got := make(chan int)
@@ -285,11 +285,11 @@ func TestWriters(t *testing.T) {
 	l.log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	l.run(ctx) // until our own farewell, which is no failure
+	l.run(ctx) // until close, which is not a failure
 	if ctx.Err() != nil || log.String() != "" {
-		t.Errorf("%v after the farewell; log: %s", ctx.Err(), log)
+		t.Errorf("%v after close; log: %s", ctx.Err(), log)
 	}
 	if n := <-got; n != writers*each {
-		t.Errorf("%d stanzas have arrived, want %d", n, writers*each)
+		t.Errorf("%d stanzas received, want %d", n, writers*each)
 	}
 }
