@@ -73,7 +73,7 @@ func (f *fixture) openAll() {
 	f.want(wantNick, wantMetadata)
 	f.publishes(nsNick, `<item id='x'>`+nick+`Giulietta &lt;3</nick></item>`)
 	f.answers("result", "avatar-data", data(id, text))
-	f.settled(juliet)
+	f.wantColor("red")
 }
 
 // juliets brings Juliet into a state; online with two resources.
