@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"go/ast"
+	"go/token"
 	"go/types"
 	"path/filepath"
 	"slices"
@@ -92,5 +94,53 @@ func TestMethodCounts(t *testing.T) {
 		if ok && named.NumMethods() > maxMethods {
 			t.Errorf("%s has %d methods, more than %d", name, named.NumMethods(), maxMethods)
 		}
+	}
+}
+
+func TestFunctionLengths(t *testing.T) {
+	p := loadPackage(t)
+	for _, file := range p.Syntax {
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			first, last := p.Fset.Position(f.Pos()), p.Fset.Position(f.End())
+			if n := last.Line - first.Line + 1; n > maxFunctionLines {
+				t.Errorf("%s:%d: %s has %d lines, more than %d", filepath.Base(first.Filename), first.Line, f.Name.Name, n, maxFunctionLines)
+			}
+		}
+	}
+}
+
+// ownedFields are the fields of an entry and of its extras that the registry alone may assign; the board publishes them.
+var ownedFields = []string{"user", "resources", "link", "failed", "profile", "lastSeen"}
+
+// TestOwnership checks that no other code changes what the registry knows of a user.
+func TestOwnership(t *testing.T) {
+	p := loadPackage(t)
+	board := func(pos token.Pos) bool { return filepath.Base(p.Fset.Position(pos).Filename) == "board.go" }
+	for _, file := range p.Syntax {
+		name := filepath.Base(p.Fset.Position(file.Pos()).Filename)
+		if name == "board.go" || layerOf(name) == "registry" {
+			continue
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			assignment, ok := n.(*ast.AssignStmt)
+			if !ok {
+				return true
+			}
+			for _, left := range assignment.Lhs {
+				selector, ok := left.(*ast.SelectorExpr)
+				if !ok {
+					continue
+				}
+				field, ok := p.TypesInfo.Uses[selector.Sel].(*types.Var)
+				if ok && field.IsField() && board(field.Pos()) && slices.Contains(ownedFields, field.Name()) {
+					t.Errorf("%s assigns %s, which belongs to the registry", p.Fset.Position(left.Pos()), field.Name())
+				}
+			}
+			return true
+		})
 	}
 }
