@@ -34,6 +34,7 @@ type config struct {
 	allow       []string
 	admins      []string
 	contacts    []string
+	name        string
 	hideOS      bool
 	expire      string
 	jidLinks    bool
@@ -71,6 +72,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: the parent domain of --domain)")
 	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
 	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org; repeatable")
+	f.StringVar(&c.name, "name", "Web presence", "`name` under which clients list the component (XEP-0172)")
 	f.BoolVar(&c.hideOS, "hide-os", false, "omit the operating system from replies to version queries (XEP-0092)")
 	f.StringVar(&c.expire, "expire", "30d", "`duration`, in days (30d) or hours (720h), after which a user is removed whose account no longer exists; 0 for never")
 	f.BoolVar(&c.jidLinks, "jid-links", true, "serve the JID-based URLs of users who have them enabled")
@@ -255,6 +257,9 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	conf.allow = c.resolveAllow(problems, conf.domain)
 	conf.jidLinks = c.jidLinks
 	conf.hideOS = c.hideOS
+	if conf.name = singleLine(c.name, maxNick); conf.name == "" {
+		problems.add("name", "must not be empty")
+	}
 	for _, s := range c.admins {
 		bare, err := parseBareJID(s)
 		if err != nil {

@@ -129,7 +129,7 @@ func demo(ctx context.Context, conf config, anyPort bool, out io.Writer, log *sl
 		return err
 	}
 	component := componentConfig{
-		domain: demoDomain, secret: l.secret, servers: []string{l.address()}, connections: 1, allow: allowList{"*"}, jidLinks: true,
+		domain: demoDomain, secret: l.secret, servers: []string{l.address()}, connections: 1, allow: allowList{"*"}, jidLinks: true, name: "Web presence",
 		baseURL: strings.TrimRight(conf.baseURL, "/"), linkTimes: defaultLinkTimes, syncTimes: defaultSyncTimes, log: log,
 	}
 	cast := demoActors()

@@ -156,7 +156,7 @@ func (r *renderer) statusPage(spec *renderSpec, views []view) statusPage {
 type plainData struct {
 	Lang        *catalog
 	Domain      string       // the component's JID
-	RegisterURI template.URL // xmpp: link that registers
+	RegisterURI template.URL // xmpp: link that opens a chat with the word that registers
 	QRSize      int
 	QRPath      string   // the same link as a QR code, as SVG path data
 	Commands    []string // titles of the commands that the component has for users
@@ -167,9 +167,10 @@ type plainData struct {
 // follows xmpp: links to commands (XEP-0147 §8.1).
 var commandTitles = []string{"command.page", "command.options", "command.newlink", "command.stop"}
 
-// componentURI returns an xmpp: link to the component with a query (RFC 5122 §2.5).
-func componentURI(domain, query string) template.URL {
-	return template.URL("xmpp:" + url.PathEscape(domain) + "?" + query)
+// registerURI returns an xmpp: link that opens a chat with the component, with the word "register" filled in (XEP-0147). Links with
+// ?register or ?command open an empty window, or nothing, in most clients.
+func registerURI(domain string) template.URL {
+	return template.URL("xmpp:" + url.PathEscape(domain) + "?message;body=register")
 }
 
 // newRenderer returns a renderer with the files of a directory like templates.
@@ -199,12 +200,13 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 }
 
 func (r *renderer) renderPlainPages(domain string) error {
-	code, err := qr.Encode(string(componentURI(domain, "register")), qr.M)
+	register := registerURI(domain)
+	code, err := qr.Encode(string(register), qr.M)
 	if err != nil {
 		return err
 	}
 	for _, lang := range r.languages.all {
-		data := plainData{Lang: lang, Domain: domain, RegisterURI: componentURI(domain, "register"), QRSize: code.Size, QRPath: qrPath(code),
+		data := plainData{Lang: lang, Domain: domain, RegisterURI: register, QRSize: code.Size, QRPath: qrPath(code),
 			Style: template.CSS(r.sources["index.css"])}
 		for _, name := range commandTitles {
 			data.Commands = append(data.Commands, lang.text(name))

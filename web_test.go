@@ -166,7 +166,7 @@ func TestNoJIDLinks(t *testing.T) {
 func TestIndex(t *testing.T) {
 	f := newFixture(t, nil)
 	resp, body := f.get("/")
-	if resp.StatusCode != 200 || !strings.Contains(body, `href="xmpp:webstatus.example.org?register"`) {
+	if resp.StatusCode != 200 || !strings.Contains(body, `href="xmpp:webstatus.example.org?message;body=register"`) {
 		t.Errorf("%s %s", resp.Status, body)
 	}
 }

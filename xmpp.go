@@ -29,6 +29,7 @@ type componentConfig struct {
 	admins      []string      // bare JIDs that may run the administration commands; may be empty
 	contacts    []string      // URIs of the operator; may be empty
 	avatar      []byte        // our own, PNG
+	name        string        // under which clients list us
 	expire      time.Duration // time after which a user is removed whose account is gone; 0 for never
 	hideOS      bool          // do not tell the operating system
 	linkTimes   linkTimes

@@ -119,6 +119,10 @@ func (c *chat) help(_ context.Context, m chatMessage) (string, func(), error) {
 
 func (c *chat) register(ctx context.Context, m chatMessage) (string, func(), error) {
 	if m.entry != nil {
+		// Whether the contact has been lost is decided as if the options had been submitted again.
+		if err := c.registry.SetOptions(ctx, m.entry, m.entry.user.Options, ""); err != nil {
+			return "", nil, err
+		}
 		return m.lang.text("chat.already") + "\n" + c.accounts.linkText(m.lang, m.entry), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
 	}
 	if !c.allow.allows(m.from) {

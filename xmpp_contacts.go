@@ -205,17 +205,23 @@ func (c *contacts) ask(ctx context.Context, e *entry) {
 func (c *contacts) sendAvailable(e *entry, to string) {
 	count := c.languages.match(e.user.Lang).text("presence.count", "count", strconv.Itoa(c.board.count()))
 	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, From: c.domain, To: to, Lang: e.user.Lang,
-		Payload: []any{statusElement{Text: count}, c.identity.caps, c.identity.photo}})
+		Payload: []any{statusElement{Text: count}, c.identity.caps, c.identity.photo, nickElement{Text: c.name}}})
 }
 
 // sendRequest asks a user for the permission to see the presence, and says why.
 func (c *contacts) sendRequest(e *entry) {
 	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: c.domain, To: e.jid, Lang: e.user.Lang,
-		Payload: statusElement{Text: c.languages.match(e.user.Lang).text("ask.why")}})
+		Payload: []any{statusElement{Text: c.languages.match(e.user.Lang).text("ask.why")}, nickElement{Text: c.name}}})
 }
 
 type statusElement struct {
 	XMLName xml.Name `xml:"status"`
+	Text    string   `xml:",chardata"`
+}
+
+// nickElement is the name under which clients list us (XEP-0172).
+type nickElement struct {
+	XMLName xml.Name `xml:"http://jabber.org/protocol/nick nick"`
 	Text    string   `xml:",chardata"`
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -21,4 +22,45 @@ func TestCountIsNotBroadcast(t *testing.T) {
 	f.settled(juliet)
 	f.send(`<presence type='probe' from='juliet@example.org/b' to='webstatus.example.org'/>`)
 	f.want(`<presence from='webstatus.example.org' to='juliet@example.org/b'><status>People who publish their presence here: 2</status>…`)
+}
+
+// TestName checks the name under which clients list us.
+func TestName(t *testing.T) {
+	f := newFixture(t, nil)
+	const nick = `<nick xmlns='http://jabber.org/protocol/nick'>Web presence</nick>`
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+	f.want(`<iq type='result' id='r' …`)
+	if got := f.next(); !strings.Contains(got, `type='subscribe'`) || !strings.Contains(got, nick) {
+		t.Error(got)
+	}
+	f.want(`<message …`)
+	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='subscribed' …`)
+	if got := f.next(); !strings.Contains(got, nick) {
+		t.Error(got)
+	}
+}
+
+// TestRegisterRepairsTheContact has a user withdraw the authorization and write "register" later: the contact request is repeated.
+func TestRegisterRepairsTheContact(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	f.settled(juliet)
+	if answer := f.write("register"); !strings.Contains(answer, "registered already") {
+		t.Error(answer)
+	}
+	f.want(`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'>…`)
+}
+
+// TestNoMessageAfterRemoval removes a registration by form: the contact is withdrawn, and no message makes the client list us again.
+func TestNoMessageAfterRemoval(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.send(`<iq type='set' id='x' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	f.want(`<iq type='result' id='x' …`)
+	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
+		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	}
+	f.settled(juliet)
 }

@@ -101,10 +101,8 @@ func (a *accounts) unregister(ctx context.Context, r request, e *entry) (any, fu
 	if err := a.registry.Remove(ctx, e); err != nil {
 		return nil, nil, err
 	}
-	return nil, func() {
-		a.contacts.withdraw(ctx, r.from.bare)
-		a.sendChat(r.from.String(), r.received.lang(""), r.lang.text("chat.goodbye"))
-	}, nil
+	// No message follows: a client would list us again as a contact that is not in the roster.
+	return nil, func() { a.contacts.withdraw(ctx, r.from.bare) }, nil
 }
 
 // register registers a user. The contact request that follows counts as the user's announcement over this link.

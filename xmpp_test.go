@@ -68,7 +68,7 @@ func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	}
 	t.Cleanup(func() { f.server.listener.Close() })
 	f.conf = componentConfig{domain: f.server.domain, secret: f.server.secret, servers: []string{f.server.address()}, connections: 1,
-		allow: allowList{"example.org"}, baseURL: "https://status.example.org", jidLinks: true, linkTimes: defaultLinkTimes,
+		allow: allowList{"example.org"}, baseURL: "https://status.example.org", jidLinks: true, name: "Web presence", linkTimes: defaultLinkTimes,
 		syncTimes: syncTimes{probe: 20 * time.Millisecond, save: 5 * time.Millisecond, poll: 5 * time.Millisecond, linkSeen: time.Hour, goneProbe: time.Hour,
 			probeRate: 1e6, shutdown: patience, aliveWithin: patience},
 		now: f.now, log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
