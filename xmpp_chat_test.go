@@ -39,7 +39,7 @@ func TestChat(t *testing.T) {
 	f.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	f.says("b", "", "<show>away</show><status>at the ball</status>")
-	says("register", "registered already")
+	says("register", "already registered")
 	says("status", "The world sees: Away")
 	says("show message on", "Show status msg")
 	says("show jid on", "Show status msg, Show full JID")
@@ -48,7 +48,7 @@ func TestChat(t *testing.T) {
 	says("show nick avatar lastseen resources on", "Show status msg, Show nickname, Show picture, ", "Show each connected client")
 	f.want(wantNick, wantMetadata)
 	says("show nick avatar lastseen resources off", "Switched on: Show status msg")
-	says("show message off", "nothing is shown")
+	says("show message off", "only your state is shown")
 	says("show everything on", "Write “show message on”")
 	says("show", "Write “show message on”")
 	says("link", Token{}.String(), julietPage, "<iframe src=")
@@ -87,7 +87,7 @@ func TestChatSilence(t *testing.T) {
 		f.settled("bot.example.org")
 	}
 	f.send(`<message from='romeo@elsewhere.example/x' to='webstatus.example.org'><body>register</body></message>`)
-	f.want(`<message from='webstatus.example.org' to='romeo@elsewhere.example/x'><body>You may not register here.</body></message>`)
+	f.want(`<message from='webstatus.example.org' to='romeo@elsewhere.example/x'><body>You are not allowed to register here.</body></message>`)
 	f.send(`<message id='m' from='romeo@example.org/x' to='x@webstatus.example.org'><body>help</body></message>`)
 	f.want(`<message type='error' id='m' from='x@webstatus.example.org' to='romeo@example.org/x'><error code='404' type='cancel'><item-not-found …`)
 }

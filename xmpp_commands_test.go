@@ -101,7 +101,7 @@ func TestCommands(t *testing.T) {
 func TestStopCommand(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
-	got := f.asks(juliet, "set", commandXML("stop", "", ""), `status='executing'`, `would end at once`)
+	got := f.asks(juliet, "set", commandXML("stop", "", ""), `status='executing'`, `deletes your page`)
 	f.asks(juliet, "set", commandXML("stop", regexp.MustCompile(`sessionid='[^']+'`).FindString(got), `<x xmlns='jabber:x:data' type='submit'/>`), `status='completed'`)
 	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {

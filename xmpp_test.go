@@ -216,7 +216,7 @@ func (f *fixture) register(fields string) {
 	f.t.Helper()
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
 	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`,
-		`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'><status>So that…`,
+		`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'><status>Accept this request…`,
 		`<message type='chat' from='webstatus.example.org' to='juliet@example.org'><body>You are registered.…`)
 	f.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)

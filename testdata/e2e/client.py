@@ -111,7 +111,7 @@ class Client(slixmpp.ClientXMPP):
         await self["xep_0084"].publish_avatar_metadata(
             {"id": hashlib.sha1(second).hexdigest(), "type": "image/png", "bytes": str(len(second)), "width": "64", "height": "64"})
         await self.shown("avatar in PEP", is_new)
-        assert "nothing is shown" in await self.write("show nick avatar lastseen resources message jid off")
+        assert "only your state is shown" in await self.write("show nick avatar lastseen resources message jid off")
         await self.shown("nothing", lambda s: s.keys() <= {"version", "state", "label", "since"})
 
     async def administration(self):
