@@ -47,7 +47,7 @@ func TestRegisterRepairsTheContact(t *testing.T) {
 	f.register("")
 	f.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.settled(juliet)
-	if answer := f.write("register"); !strings.Contains(answer, "registered already") {
+	if answer := f.write("register"); !strings.Contains(answer, "already registered") {
 		t.Error(answer)
 	}
 	f.want(`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'>…`)
