@@ -10,7 +10,7 @@ import (
 // TestBackupUnderWrites copies a database during writes. Each copy must be complete and consistent.
 func TestBackupUnderWrites(t *testing.T) {
 	db, path := openTestDatabase(t)
-	const users = 3000 // enough pages for several steps
+	const users = 3000 // enough for a backup in several steps
 	var all []User
 	for i := range users {
 		all = append(all, User{JID: fmt.Sprintf("u%04d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionNone, Created: noon})
@@ -36,7 +36,7 @@ func TestBackupUnderWrites(t *testing.T) {
 		}
 	}()
 	for i := range 5 {
-		other, _, err := inspectDatabase(t.Context(), path, false) // a connection of its own, as in the backup command
+		other, _, err := inspectDatabase(t.Context(), path, false) // a separate connection, as in the backup command
 		if err != nil {
 			t.Fatal(err)
 		}

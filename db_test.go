@@ -267,7 +267,7 @@ func TestFailingDatabase(t *testing.T) {
 		}
 	}
 	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"available"`) || strings.Contains(body, juliet) {
-		t.Errorf("shows what was not committed: %s", body)
+		t.Errorf("uncommitted state is shown: %s", body)
 	}
 	if _, err := f.db.sql.ExecContext(ctx, "PRAGMA query_only = 0"); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"weak"
 )
 
-// TestCacheIsBounded fills a cache with more than it may keep, in bytes.
+// TestCacheIsBounded checks that a cache stays below its maximum size in bytes.
 func TestCacheIsBounded(t *testing.T) {
 	const maximum = 1 << 20
 	c := newRenderingCache(maximum)
@@ -30,11 +30,11 @@ func TestCacheIsBounded(t *testing.T) {
 	c.Set(renderingKey{format: formatPage}, newRendering(formatPage, make([]byte, 2*maximum), false))
 	c.CleanUp()
 	if c.WeightedSize() > maximum {
-		t.Errorf("a rendering that is larger than the cache is kept: %d bytes", c.WeightedSize())
+		t.Errorf("a rendering larger than the cache is kept: %d bytes", c.WeightedSize())
 	}
 }
 
-// TestCacheKeepsNoSnapshots changes a user whose renderings are cached. The replaced snapshot is garbage then.
+// TestCacheKeepsNoSnapshots checks that cached renderings do not keep a replaced snapshot from being garbage collected.
 func TestCacheKeepsNoSnapshots(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -49,7 +49,7 @@ func TestCacheKeepsNoSnapshots(t *testing.T) {
 	}
 }
 
-// TestRenderedOnce has several clients ask for the same expensive rendering at once.
+// TestRenderedOnce checks that concurrent requests for the same expensive rendering share it.
 func TestRenderedOnce(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -79,7 +79,7 @@ func TestRenderedOnce(t *testing.T) {
 	}
 }
 
-// TestKeys sees to it that everything that a representation depends on makes a key of its own.
+// TestKeys checks that everything that a representation depends on is part of its cache key.
 func TestKeys(t *testing.T) {
 	english := &catalog{}
 	base := renderSpec{format: formatPNG, lang: english, options: defaultRenderOptions}

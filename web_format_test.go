@@ -24,7 +24,7 @@ import (
 	xhtml "golang.org/x/net/html"
 )
 
-// A statusJSON decodes the JSON of a status.
+// A statusJSON is the decoded JSON of a status.
 type statusJSON struct {
 	Version int          `json:"version"`
 	State   State        `json:"state"`
@@ -42,10 +42,10 @@ type statusJSON struct {
 
 type clientJSON = resourceData
 
-// sourceNames are styles and scripts, which have files of their own and are left out of golden files.
+// sourceNames are the styles and scripts, which are omitted from golden files.
 var sourceNames = []string{"status.css", "status.js", "index.css", "embed.js"}
 
-// withoutSources removes styles and scripts, which must be unchanged, from a page.
+// withoutSources removes the styles and scripts from a page, and fails if they differ from the files.
 func withoutSources(t *testing.T, page string) string {
 	t.Helper()
 	for _, name := range sourceNames {
@@ -56,7 +56,7 @@ func withoutSources(t *testing.T, page string) string {
 		page = strings.ReplaceAll(page, string(source), "")
 	}
 	if strings.Contains(page, "{ color-scheme") || strings.Contains(page, "use strict") {
-		t.Error("a style or a script is not in the page as it is")
+		t.Error("a style or a script in the page differs from its file")
 	}
 	return page
 }
@@ -65,7 +65,7 @@ func withoutSources(t *testing.T, page string) string {
 const everything = `<show_status_msg>1</show_status_msg><show_full_jid>1</show_full_jid><show_nick>1</show_nick><show_avatar>1</show_avatar>` +
 	`<show_last_seen>1</show_last_seen><show_resources>1</show_resources>`
 
-// openAll lets Juliet, who is online, show everything, with a nickname and an avatar.
+// openAll registers Juliet with all options enabled, and publishes a presence, a nickname and an avatar.
 func (f *fixture) openAll() {
 	f.t.Helper()
 	_, id, text := encoded(f.t, func(b *bytes.Buffer) error { return png.Encode(b, plain(8, 8, red)) })
@@ -76,10 +76,10 @@ func (f *fixture) openAll() {
 	f.wantColor("red")
 }
 
-// juliets brings Juliet into a state; online with two resources.
+// juliets sets Juliet's state, with two resources if she is online.
 func (f *fixture) juliets(state State) {
 	f.t.Helper()
-	f.advance(time.Minute) // past the limit on requests of one JID
+	f.advance(time.Minute) // stay below the rate limit
 	for _, resource := range []string{"balcony", "phone"} {
 		f.says(resource, "type='unavailable'", "")
 	}
@@ -173,7 +173,7 @@ func validate(t *testing.T, schema *jsonschema.Schema, body string) {
 	}
 }
 
-// TestSchemaIsStrict checks that the schema refuses other objects.
+// TestSchemaIsStrict checks that the schema rejects invalid objects.
 func TestSchemaIsStrict(t *testing.T) {
 	schema := statusSchema(t)
 	for _, wrong := range []string{`{}`, `[]`, `{"version":2,"state":"away","label":"x"}`, `{"version":1,"state":"gone","label":"x"}`,
@@ -188,7 +188,7 @@ func TestSchemaIsStrict(t *testing.T) {
 	}
 }
 
-// allPaths returns all addresses that show something of Juliet.
+// allPaths returns all paths that represent Juliet's status.
 func allPaths() (paths []string) {
 	for _, id := range []string{julietPage, "/status/" + Token{}.String(), julietPage + "," + Token{}.String()} {
 		for _, rest := range []string{"", ".json", ".txt", ".xml", ".js", ".svg", ".png", "/embed", "/events", ".json?format=shields", ".svg?style=card",
@@ -207,7 +207,7 @@ func allPaths() (paths []string) {
 	return paths
 }
 
-// whole returns a response with its headers; of an event stream up to the first event.
+// whole returns a response with its headers. It reads an event stream up to the first event.
 func (f *fixture) whole(path string) string {
 	f.t.Helper()
 	resp, err := http.Get(f.web.URL + path)
@@ -232,7 +232,7 @@ func (f *fixture) whole(path string) string {
 	}
 }
 
-// TestNothingLeaks searches all representations of a user for what is not shown, with one option on after the other.
+// TestNothingLeaks enables one option at a time and checks that no representation contains the values of the other options.
 func TestNothingLeaks(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -242,7 +242,7 @@ func TestNothingLeaks(t *testing.T) {
 	_, avatar, _ := strings.Cut(f.status().Avatar, ",")
 	hash := sha1.Sum([]byte(juliet))
 	encodings := []string{juliet, "juliet", "Juliet@", hex.EncodeToString(hash[:])}
-	for shift := range 3 { // base64 differs with where in it the text begins
+	for shift := range 3 { // base64 depends on the offset of the text
 		text := base64.StdEncoding.EncodeToString(append(make([]byte, shift), juliet...))
 		encodings = append(encodings, text[4:len(text)-4])
 	}
@@ -260,7 +260,7 @@ func TestNothingLeaks(t *testing.T) {
 				}
 				for _, secret := range texts {
 					if strings.Contains(got, secret) {
-						t.Errorf("%s with %s on: %q is there:\n%s", path, open, secret, withoutSources(t, got))
+						t.Errorf("%s with only %s: contains %q:\n%s", path, open, secret, withoutSources(t, got))
 					}
 				}
 			}
@@ -288,7 +288,7 @@ func TestNothingLeaks(t *testing.T) {
 	}
 }
 
-// hostile are texts that have broken web pages.
+// hostile lists texts that break pages without proper escaping.
 var hostile = []string{
 	`<script>window.hurt = 1</script>`, `"><img src=x onerror="window.hurt=1">`, `'><svg onload='window.hurt=1'>`, `</title></style></script><script>window.hurt=1</script>`,
 	`]]><x/>`, `<!--`, `-->`, `{{.JID}}`, `${window.hurt=1}`, "`;window.hurt=1//", `\"};window.hurt=1//`, `javascript:window.hurt=1`, `&lt;b&gt;&#x27;&amp;`,
@@ -296,8 +296,8 @@ var hostile = []string{
 	`*/window.hurt=1/*`, `%3Cscript%3E`, `data:text/html,<script>`, "\\u003cscript\\u003e", `<?xml version="1.0"?><!DOCTYPE x [<!ENTITY y "z">]>&y;`,
 }
 
-// TestHostileTexts renders hostile messages, nicknames and resources in every representation, and parses the results: a text must be
-// a text in all of them.
+// TestHostileTexts renders hostile messages, nicknames and resources in every representation, and checks that each is parsed as plain
+// text.
 func TestHostileTexts(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -321,7 +321,7 @@ func TestHostileTexts(t *testing.T) {
 		f.settled(juliet)
 		shown := f.status()
 		if shown.State != Available {
-			f.says("plain", "", `<status>`+escapedText.String()+`</status>`) // a resource that is none
+			f.says("plain", "", `<status>`+escapedText.String()+`</status>`) // an invalid resource
 			shown = f.status()
 		}
 		for _, id := range []string{julietPage, julietPage + "," + Token{}.String()} {
@@ -338,7 +338,7 @@ func TestHostileTexts(t *testing.T) {
 			}
 			_, script := f.get(id + ".js")
 			if strings.Contains(script, "</") || strings.Contains(script, "\u2028") || strings.Contains(script, "<!--") {
-				t.Errorf("%q: the script could end another: %s", text, script)
+				t.Errorf("%q: the script could end an enclosing script: %s", text, script)
 			}
 		}
 		for _, path := range []string{"/status/juliet@example.org/xml", "/presence/jid/juliet/example.org/xml"} {
@@ -349,13 +349,13 @@ func TestHostileTexts(t *testing.T) {
 		checkHTML(t, text, fragment, shown.Message)
 		for _, path := range []string{".txt"} {
 			if _, body := f.get(julietPage + path); strings.Count(body, "\n") != len(slices.DeleteFunc([]string{shown.Label, shown.Nick, shown.Message, shown.JID}, func(s string) bool { return s == "" })) {
-				t.Errorf("%q: another number of lines: %q", text, body)
+				t.Errorf("%q: wrong number of lines: %q", text, body)
 			}
 		}
 	}
 }
 
-// checkHTML parses a page and checks that it contains the message as a text, and no elements, attributes or scripts but its own.
+// checkHTML parses a page and checks that it contains the message as text, and that no elements, attributes or scripts were injected.
 func checkHTML(t *testing.T, hostile, page, message string) {
 	t.Helper()
 	document, err := xhtml.Parse(strings.NewReader(page))
@@ -374,7 +374,7 @@ func checkHTML(t *testing.T, hostile, page, message string) {
 				}
 			}
 			if n.Data == "script" && !strings.HasPrefix(n.FirstChild.Data, `"use strict";`) {
-				t.Errorf("%q: a script: %s", hostile, n.FirstChild.Data)
+				t.Errorf("%q: injected script: %s", hostile, n.FirstChild.Data)
 			}
 		}
 	}
@@ -396,12 +396,12 @@ func checkXML(t *testing.T, hostile, body string) {
 			return
 		}
 		if start, ok := token.(xml.StartElement); ok && (start.Name.Local == "script" || start.Name.Local == "b" || start.Name.Local == "x") {
-			t.Errorf("%q: an element %s: %s", hostile, start.Name.Local, body)
+			t.Errorf("%q: injected element %s: %s", hostile, start.Name.Local, body)
 		}
 	}
 }
 
-// TestSeveral requests several people at once.
+// TestSeveral requests the status of several people at once.
 func TestSeveral(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<show_status_msg>1</show_status_msg>")
@@ -436,7 +436,7 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// TestImageOfNobody checks that an address of nobody has an image too, the same for all such addresses.
+// TestImageOfNobody checks that URLs without a user have an image too, which is the same for all of them.
 func TestImageOfNobody(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<jid_link>0</jid_link>")
@@ -450,7 +450,7 @@ func TestImageOfNobody(t *testing.T) {
 			bodies = append(bodies, body)
 		}
 		if bodies[0] != bodies[1] || bodies[1] != bodies[2] || bodies[0] == "" {
-			t.Errorf("%s tells them apart", ext)
+			t.Errorf("%s differs between unknown users", ext)
 		}
 	}
 }
@@ -469,7 +469,7 @@ func TestColorsAgree(t *testing.T) {
 	}
 }
 
-// TestLegacyRoutes compares the responses of both modules called mod_webpresence, for a user who shows everything.
+// TestLegacyRoutes checks the routes of both modules called mod_webpresence, for a user who shows everything.
 func TestLegacyRoutes(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -509,7 +509,7 @@ func TestLegacyRoutes(t *testing.T) {
 		}
 	}
 	if resp, _ := f.get(user + "js?cb=alert(1)//"); resp.StatusCode != 400 {
-		t.Errorf("a malformed callback: %s", resp.Status)
+		t.Errorf("malformed callback: %s", resp.Status)
 	}
 	words := map[State][2]string{Available: {"available", "online"}, Chat: {"chat", "chat"}, ExtendedAway: {"xa", "xa"}, DoNotDisturb: {"dnd", "dnd"}, Unavailable: {"", "offline"}, Unknown: {"", "offline"}}
 	f.says("Work", "type='unavailable'", "")
@@ -555,12 +555,12 @@ func TestEmbed(t *testing.T) {
 	golden(t, "embed.html", withoutSources(t, body))
 	_, hidden := f.get(julietPage + "/embed")
 	if !strings.Contains(hidden, "https://status.example.org/status/ID") || strings.Contains(hidden, Token{}.String()) {
-		t.Error("the page at the JID-based URL contains one of the two addresses")
+		t.Error("the page at the JID-based URL contains one of the two URLs")
 	}
 	f.options("<show_full_jid>1</show_full_jid>")
 	f.settled(juliet)
 	if _, open := f.get(julietPage + "/embed"); !strings.Contains(open, "https://status.example.org"+julietPage) {
-		t.Error("the page of a user who shows the JID does not contain the address")
+		t.Error("the page of a user who shows the JID does not contain the URL")
 	}
 	if resp, _ := f.get("/status/" + Token{9}.String() + "/embed"); resp.StatusCode != 404 {
 		t.Error(resp.Status)
@@ -614,7 +614,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestImageSize requests an image of a height, and one that would have too many pixels.
+// TestImageSize requests images with a height, including one that would have too many pixels.
 func TestImageSize(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -642,7 +642,7 @@ func TestDocumentedSchema(t *testing.T) {
 	}
 }
 
-// TestLegacyCaching checks that the routes of the modules have entity tags, 304 and a lifetime like all representations.
+// TestLegacyCaching checks that the legacy routes support entity tags, 304 Not Modified and Cache-Control like all representations.
 func TestLegacyCaching(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -667,11 +667,11 @@ func TestLegacyCaching(t *testing.T) {
 	}
 }
 
-// TestFormatRows checks that each representation has a name of its own and is complete.
+// TestFormatRows checks that each representation has a unique name and is complete.
 func TestFormatRows(t *testing.T) {
 	for i, f := range formats {
 		if formatNamed(f.routes, f.name) != f {
-			t.Errorf("row %d has the name %q of another", i, f.name)
+			t.Errorf("row %d has the duplicate name %q", i, f.name)
 		}
 		if f.write == nil || f.cacheControl == nil || representations[representationIndex(f.metric)] != f.metric || f.metric == "none" {
 			t.Errorf("row %d, %q, is not complete", i, f.name)

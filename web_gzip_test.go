@@ -18,11 +18,11 @@ func TestAcceptsGzip(t *testing.T) {
 		}
 	}
 	if !acceptsGzip(&http.Request{Header: http.Header{"Accept-Encoding": {"br", "gzip"}}}) {
-		t.Error("the second header does not count")
+		t.Error("the second header is ignored")
 	}
 }
 
-// TestNoGzip asks for pages with gzip excluded.
+// TestNoGzip requests pages with gzip excluded.
 func TestNoGzip(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -30,7 +30,7 @@ func TestNoGzip(t *testing.T) {
 	for _, path := range []string{"/", "/elsewhere", julietPage, julietPage + "/embed", statusPath + juliet + "/html"} {
 		resp, _ := f.get(path, "Accept-Encoding", "gzip;q=0, br")
 		if encoding := resp.Header.Get("Content-Encoding"); encoding != "" {
-			t.Errorf("%s is sent in %s", path, encoding)
+			t.Errorf("%s is encoded as %s", path, encoding)
 		}
 		if vary := resp.Header.Get("Vary"); path != statusPath+juliet+"/html" && vary != "Accept-Language, Accept-Encoding" || path == statusPath+juliet+"/html" && vary != "Accept-Encoding" {
 			t.Errorf("%s: Vary: %s", path, vary)
@@ -38,7 +38,7 @@ func TestNoGzip(t *testing.T) {
 	}
 }
 
-// A bodyRecorder records the slices that are written, not copies of them.
+// A bodyRecorder records the written slices themselves, not copies of them.
 type bodyRecorder struct {
 	httptest.ResponseRecorder
 	bodies [][]byte
@@ -49,7 +49,7 @@ func (r *bodyRecorder) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestCompressedOnce sees to it that what is the same for several clients is compressed for the first of them only.
+// TestCompressedOnce checks that a response that several clients share is compressed once.
 func TestCompressedOnce(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -64,7 +64,7 @@ func TestCompressedOnce(t *testing.T) {
 			handler.ServeHTTP(&r, req)
 		}
 		if r.Header().Get("Content-Encoding") != "gzip" || len(r.bodies) != 2 || &r.bodies[0][0] != &r.bodies[1][0] {
-			t.Errorf("%s is compressed anew", path)
+			t.Errorf("%s is compressed again", path)
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestRenderBudget has a client ask for one large image after the other. It gets 429 then, but still what is cached, and other
-// clients notice nothing.
+// TestRenderBudget checks that a client that requests many large images gets 429 Too Many Requests but still gets cached responses,
+// and that other clients are not affected.
 func TestRenderBudget(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
@@ -35,19 +35,19 @@ func TestRenderBudget(t *testing.T) {
 		resp := ask(stranger, julietPage+fmt.Sprintf(".png?size=480&style=plastic&label=%060d", i))
 		if resp.StatusCode == http.StatusTooManyRequests {
 			if resp.Header.Get("Retry-After") == "" {
-				t.Error("the stranger is not told when to come again")
+				t.Error("no Retry-After header")
 			}
 			break
 		}
 		if i > 1000 {
-			t.Fatal("the stranger is given everything")
+			t.Fatal("the client is never limited")
 		}
 	}
 	for path, want := range map[string]int{julietPage: http.StatusOK, statusPath + juliet + "/html": http.StatusOK, "/presence/jid/juliet/example.org/xml": http.StatusOK,
 		julietPage + "/embed": http.StatusTooManyRequests, statusPath + juliet + "/image": http.StatusTooManyRequests,
 		"/presence/jid/juliet/example.org/image": http.StatusTooManyRequests, statusPath + "nobody.png": http.StatusTooManyRequests} {
 		if resp := ask(stranger, path); resp.StatusCode != want {
-			t.Errorf("%s: %s, not %d", path, resp.Status, want)
+			t.Errorf("%s: %s, want %d", path, resp.Status, want)
 		}
 	}
 	if resp := ask(other, julietPage+".png?label=other"); resp.StatusCode != http.StatusOK {
@@ -71,7 +71,7 @@ func (w *stalledWriter) Write(p []byte) (int, error) {
 	return 0, w.end.Err()
 }
 
-// TestStalledClient has a client that does not read what it asked for. Others behind the same address are answered.
+// TestStalledClient checks that a client that does not read its response does not block others at the same address.
 func TestStalledClient(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -89,7 +89,7 @@ func TestStalledClient(t *testing.T) {
 	}
 }
 
-// A stepClock advances by a step whenever it is read.
+// A stepClock advances by a step each time it is read.
 type stepClock struct {
 	mu   sync.Mutex
 	time time.Time
@@ -109,7 +109,7 @@ func (c *stepClock) advance(d time.Duration) {
 	c.time = c.time.Add(d)
 }
 
-// budgetLeft returns what is left of a client's budget.
+// budgetLeft returns the remaining budget of a client.
 func (f *fixture) budgetLeft(client string) time.Duration {
 	now := f.site.limits.now
 	b := f.site.limits.budgets.take(netip.MustParseAddr(client), now)
@@ -117,13 +117,13 @@ func (f *fixture) budgetLeft(client string) time.Duration {
 	return time.Duration(b.left.TokensAt(now())) * time.Microsecond
 }
 
-// TestStreamsAreCharged sees to it that events cost the client's budget, whether or not they were rendered for it.
+// TestStreamsAreCharged checks that events are charged to the client's budget, even if they were rendered for another client.
 func TestStreamsAreCharged(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
 	clock := &stepClock{time: noon, step: 10 * time.Millisecond}
 	f.site.limits.now = clock.now
-	f.site.limits.budgets.rate = 10 * time.Microsecond // next to nothing
+	f.site.limits.budgets.rate = 10 * time.Microsecond // negligible
 	f.register("")
 	f.says("b", "", "")
 	const client = "192.0.2.1"
@@ -143,8 +143,8 @@ func TestStreamsAreCharged(t *testing.T) {
 	}
 }
 
-// TestEventsAreDelayed has a client use up its budget with a stream. The next event comes when the budget allows it, with the
-// newest state instead of all that happened meanwhile.
+// TestEventsAreDelayed exhausts a client's budget with a stream, and checks that the next event is delayed until the budget allows it
+// and contains only the newest state.
 func TestEventsAreDelayed(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
@@ -172,7 +172,8 @@ func TestEventsAreDelayed(t *testing.T) {
 	}
 }
 
-// TestBusy fills the slots of one kind of rendering. Others of that kind get 503, what is cached and other kinds are sent.
+// TestBusy occupies the slots of one kind of rendering, and checks that requests of that kind get 503 Service Unavailable while cached
+// responses and other kinds are served.
 func TestBusy(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -181,7 +182,7 @@ func TestBusy(t *testing.T) {
 	f.get(png)
 	slots := f.site.limits.slots
 	for _, q := range slots.queues {
-		q.maxWaiting = 0 // nobody waits
+		q.maxWaiting = 0 // no queue
 	}
 	status := func(path string) *http.Response { resp, _ := f.get(path); return resp }
 	free := slots.expensiveSlots()
@@ -217,7 +218,7 @@ func (s *renderSlots) expensiveSlots() (n int) {
 	return n
 }
 
-// TestSlots sees to it that expensive renderings leave a core to ordinary pages.
+// TestSlots checks that expensive renderings leave one core to ordinary pages.
 func TestSlots(t *testing.T) {
 	for cores, want := range map[int]int{1: 1, 2: 1, 4: 3, 64: 63} {
 		if got := newRenderSlots(cores).expensiveSlots(); got != want {
@@ -226,8 +227,7 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// TestWaitersLeave has clients go away while they wait for their turn or for a slot. They wait no longer, and nothing is rendered
-// for them.
+// TestWaitersLeave checks that clients that disconnect while they wait leave the queue, and that nothing is rendered for them.
 func TestWaitersLeave(t *testing.T) {
 	l := newLimits()
 	client := netip.MustParseAddr("192.0.2.1")
@@ -244,7 +244,7 @@ func TestWaitersLeave(t *testing.T) {
 			l.slots.acquire(t.Context(), slotPNG)
 		}
 		go func() {
-			result <- l.render(ctx, waiter, slotPNG, func() error { t.Error("something is rendered for a client that has gone"); return nil })
+			result <- l.render(ctx, waiter, slotPNG, func() error { t.Error("rendered for a client that has disconnected"); return nil })
 		}()
 		leave()
 		if err := <-result; !errors.Is(err, context.Canceled) {
@@ -257,12 +257,12 @@ func TestWaitersLeave(t *testing.T) {
 	}
 	for _, q := range l.slots.queues {
 		if n := q.waiting.Load(); n != 0 {
-			t.Errorf("%d still wait", n)
+			t.Errorf("%d clients still wait", n)
 		}
 	}
 }
 
-// TestBudgetsAreForgotten bounds the budgets that are kept, without taking one from a client that is being served.
+// TestBudgetsAreForgotten checks that the number of budgets is bounded and that the budget of a client with an open request is kept.
 func TestBudgetsAreForgotten(t *testing.T) {
 	clock := &stepClock{time: noon}
 	bs := newRenderBudgets()
@@ -277,7 +277,7 @@ func TestBudgetsAreForgotten(t *testing.T) {
 		t.Errorf("%d budgets are kept", len(bs.byPrefix))
 	}
 	if bs.take(address(0), clock.now) != served {
-		t.Error("a client that is being served has a second budget")
+		t.Error("a client with an open request has a second budget")
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestProxies puts each of the web servers, with its configuration from dist, in front of a website: pages come through, events
-// are not buffered, and clients are told apart.
+// TestProxies runs each web server as a reverse proxy with its configuration from dist, and checks that pages are served, that events
+// are not buffered, and that clients are distinguished.
 func TestProxies(t *testing.T) {
 	modules := ""
 	for _, name := range []string{"mpm_event", "authz_core", "proxy", "proxy_http"} {
@@ -21,7 +21,7 @@ func TestProxies(t *testing.T) {
 	}
 	tests := []struct {
 		program, lines, address string
-		around                  string // of the lines, with the directory as %[1]s and the port as %[2]s
+		around                  string // enclosing configuration, with the directory as %[1]s and the port as %[2]s
 		args                    []string
 	}{
 		{"nginx", "nginx.conf", "listen 80;>listen 127.0.0.1:%s;", "daemon off;\npid %[1]s/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/a;\n" +
@@ -86,7 +86,7 @@ func testProxy(t *testing.T, f *fixture, url string) {
 	}
 }
 
-// TestForwardedFor checks that X-Forwarded-For counts if a trusted proxy has written it, and only then.
+// TestForwardedFor checks that X-Forwarded-For is used only if it comes from a trusted proxy.
 func TestForwardedFor(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestReload changes a template, and then breaks it, while pages are served.
+// TestReload changes a template and then breaks it while pages are served.
 func TestReload(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -21,7 +21,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.get(julietPage) // so that it is cached
+	f.get(julietPage) // fill the cache
 	go f.site.reload(t.Context())
 	sendSIGHUP := func() {
 		t.Helper()
@@ -42,11 +42,11 @@ func TestReload(t *testing.T) {
 		return strings.Contains(f.log.String(), "status.html:1:")
 	})
 	if _, body := f.get(julietPage); body != `<p>Available, says my own page</p>` {
-		t.Errorf("after a mistake: %s", body)
+		t.Errorf("with an invalid template: %s", body)
 	}
 }
 
-// ignoreSIGHUP keeps a SIGHUP from ending the tests while nobody listens for it.
+// ignoreSIGHUP keeps a SIGHUP without a handler from ending the tests.
 func ignoreSIGHUP(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)

@@ -41,7 +41,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// TestLinkDown checks that a page says when it shows the last known state.
+// TestLinkDown checks that a page indicates that it shows the last known state.
 func TestLinkDown(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.linkTimes.retry = time.Hour; c.linkTimes.most = time.Hour })
 	f.register("")
@@ -119,7 +119,7 @@ func TestCaching(t *testing.T) {
 	}
 }
 
-// TestNotFound checks that all addresses that show nothing get the same response.
+// TestNotFound checks that all URLs without a user get the same response.
 func TestNotFound(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<jid_link>0</jid_link>")
@@ -203,18 +203,18 @@ func TestEvents(t *testing.T) {
 	wantEvent(`{"version":1,"state":"available","label":"Available","message":"one\ntwo","since":"2026-11-22T12:00:00Z"}`)
 	f.says("b", "", "<show>away</show>")
 	wantEvent(`{"version":1,"state":"away","label":"Away","since":"2026-11-22T12:00:00Z"}`)
-	f.says("b", "", "<show>away</show><priority>1</priority>") // changes nothing that is shown
+	f.says("b", "", "<show>away</show><priority>1</priority>") // no visible change
 	f.says("b", "type='unavailable'", "")
 	wantEvent(`{"version":1,"state":"unavailable","label":"Offline"}`)
 	f.send(`<iq type='set' id='x' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), "data:") {
-			t.Errorf("after the end: %s", lines.Text())
+			t.Errorf("after the last event: %s", lines.Text())
 		}
 	}
 }
 
-// events opens a live stream, and returns its lines.
+// events opens a live stream and returns its lines.
 func (f *fixture) events(path, lastID, forwardedFor string) (*http.Response, *bufio.Scanner) {
 	f.t.Helper()
 	req, err := http.NewRequest("GET", f.web.URL+path+"/events", nil)
@@ -245,7 +245,7 @@ func next(t *testing.T, lines *bufio.Scanner, field string) string {
 	return ""
 }
 
-// TestEventIDs reconnects a client that has missed nothing, and one that has missed a change.
+// TestEventIDs reconnects a client that has missed no change, and one that has.
 func TestEventIDs(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -257,7 +257,7 @@ func TestEventIDs(t *testing.T) {
 	next(t, again, "retry")
 	f.says("b", "", "<show>dnd</show>")
 	if data := next(t, again, "data"); !strings.Contains(data, `"dnd"`) {
-		t.Errorf("an event that the client has is sent again: %s", data)
+		t.Errorf("an event that the client already has is sent again: %s", data)
 	}
 	_, late := f.events(julietPage, id, "")
 	if data := next(t, late, "data"); !strings.Contains(data, `"dnd"`) {
@@ -265,7 +265,7 @@ func TestEventIDs(t *testing.T) {
 	}
 }
 
-// TestEventsOfSeveral follows two people, of whom one is nobody.
+// TestEventsOfSeveral follows two people, one of whom is not registered.
 func TestEventsOfSeveral(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -279,7 +279,7 @@ func TestEventsOfSeveral(t *testing.T) {
 	}
 }
 
-// TestEventsEndAtNewLink ends the stream at an address that has been replaced, and not the one at the other address.
+// TestEventsEndAtNewLink checks that replacing the token-based URL ends the streams at the old URL.
 func TestEventsEndAtNewLink(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -308,7 +308,7 @@ func TestEventsAtShutdown(t *testing.T) {
 
 var loopbackProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 
-// TestStreamLimits opens as many streams from one address as it may. Other addresses are not affected.
+// TestStreamLimits reaches the limit on streams from one address, and checks that other addresses are not affected.
 func TestStreamLimits(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
@@ -326,7 +326,7 @@ func TestStreamLimits(t *testing.T) {
 	}
 }
 
-// TestStreamLimit checks that streams that have ended do not count, and that all streams together have a limit.
+// TestStreamLimit checks that closed streams do not count, and that there is a global limit on streams.
 func TestStreamLimit(t *testing.T) {
 	s := newStreamLimit()
 	var leave []func()
@@ -342,17 +342,17 @@ func TestStreamLimit(t *testing.T) {
 	}
 	leave[0]()
 	if _, status := s.enter(netip.MustParseAddr("2001:db8::2")); status != 200 {
-		t.Errorf("after one has left: %d", status)
+		t.Errorf("after one stream was closed: %d", status)
 	}
 	for s.total < maxStreams {
 		s.enter(netip.Addr{})
 	}
 	if _, status := s.enter(netip.Addr{}); status != 503 {
-		t.Errorf("above the limit of all: %d", status)
+		t.Errorf("above the global limit: %d", status)
 	}
 }
 
-// TestGzip compares compressed responses with others, and their entity tags.
+// TestGzip compares compressed and uncompressed responses, and their entity tags.
 func TestGzip(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -372,7 +372,7 @@ func TestGzip(t *testing.T) {
 		}
 		tag := compressed.Header.Get("ETag")
 		if tag != "" && tag == plain.Header.Get("ETag") {
-			t.Errorf("%s: one entity tag for two encodings", path)
+			t.Errorf("%s: two encodings have the same entity tag", path)
 		}
 		if again, _ := ask(path, "gzip", tag); tag != "" && again.StatusCode != 304 {
 			t.Errorf("%s: %s", path, again.Status)
@@ -387,7 +387,7 @@ func TestGzip(t *testing.T) {
 	f.answers("result", "avatar-data", data(id, text))
 	f.says("b", "", "<show>dnd</show><status>"+strings.Repeat("Rehearsing, ", 10)+"</status>")
 	if _, body := ask(julietPage, "gzip", ""); len(body) > 6<<10 {
-		t.Errorf("the page with everything in it has %d bytes over the wire", len(body))
+		t.Errorf("the page with all options has %d bytes compressed", len(body))
 	}
 }
 
@@ -401,7 +401,7 @@ func noise() image.Image {
 	return img
 }
 
-// TestSearchEngines checks that search engines may index only the pages of users who want that.
+// TestSearchEngines checks that search engines may index only the pages of users who allow it.
 func TestSearchEngines(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -424,7 +424,7 @@ func TestSearchEngines(t *testing.T) {
 	listed(true)
 }
 
-// TestTheme checks that pages and images follow the query.
+// TestTheme checks the theme query parameter of pages and images.
 func TestTheme(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")

@@ -26,7 +26,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// writeCertificate writes a new certificate for this machine and its key into two files.
+// writeCertificate creates a certificate for this machine and writes it and its key to two files.
 func writeCertificate(t *testing.T, dir, name string) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -53,14 +53,14 @@ func writeCertificate(t *testing.T, dir, name string) (cert, key string) {
 	return cert, key
 }
 
-// insecure is a client that accepts all certificates.
+// insecure returns a client that accepts all certificates.
 func insecure(serverName string) *http.Client {
 	return &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, ForceAttemptHTTP2: true,
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: serverName}},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// TestHTTPS renews the certificate while it is served, and redirects from HTTP.
+// TestHTTPS checks that a renewed certificate is loaded, and that HTTP requests are redirected.
 func TestHTTPS(t *testing.T) {
 	cert, key := writeCertificate(t, t.TempDir(), "first")
 	port, plain := strconv.Itoa(freePort(t)), strconv.Itoa(freePort(t))
@@ -89,7 +89,7 @@ func TestHTTPS(t *testing.T) {
 	}
 	eventually(t, "the log says what is wrong", func() bool { name(); return a.countLog("the certificate could not be reloaded") > 0 })
 	if got := name(); got != "second" {
-		t.Errorf("%s after a mistake", got)
+		t.Errorf("%s with an invalid certificate file", got)
 	}
 	resp, err := client.Get("http://127.0.0.1:" + plain + "/status/x.json?lang=de")
 	if err != nil {
@@ -102,7 +102,7 @@ func TestHTTPS(t *testing.T) {
 	a.end(t, 15)
 }
 
-// nameServer resolves all names to this machine, by TCP, until the test ends.
+// nameServer starts a DNS server over TCP that resolves all names to this machine until the test ends.
 func nameServer(t *testing.T) (address string) {
 	t.Helper()
 	return acceptAll(t, func(conn net.Conn) {
@@ -136,10 +136,10 @@ func answerName(conn net.Conn) error {
 	return err
 }
 
-// TestACME gets a certificate from an authority of its own.
+// TestACME gets a certificate from a local certificate authority.
 func TestACME(t *testing.T) {
 	if os.Getenv("WEBSTATUS_E2E") == "" {
-		t.Skip("the certificate authority is fetched only where WEBSTATUS_E2E=require")
+		t.Skip("the certificate authority is downloaded only if WEBSTATUS_E2E=require")
 	}
 	dir := t.TempDir()
 	build := exec.Command("go", "install", "github.com/letsencrypt/pebble/v2/cmd/pebble@v2.10.1")
@@ -189,6 +189,6 @@ func TestACME(t *testing.T) {
 		t.Errorf("issued by %s", issuer)
 	}
 	if _, err := insecure("elsewhere.example").Get("https://" + address + "/"); err == nil {
-		t.Error("there is a certificate for a name that is not ours")
+		t.Error("a certificate was issued for an unknown name")
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// scanBomb returns a progressive JPEG of 2048 × 2048 pixels, small as a file, each of whose scans visits every block (ITU T.81, G).
+// scanBomb returns a small progressive JPEG file of 2048 × 2048 pixels in which each scan visits every block (ITU T.81, G).
 func scanBomb(scans int) []byte {
 	var b bytes.Buffer
 	segment := func(marker byte, content ...byte) {
@@ -21,26 +21,26 @@ func scanBomb(scans int) []byte {
 	b.Write([]byte{0xff, 0xd8})
 	segment(0xdb, append([]byte{0}, bytes.Repeat([]byte{1}, 64)...)...)                     // quantization
 	segment(0xc2, 8, 8, 0, 8, 0, 1, 1, 0x11, 0)                                             // progressive, 2048 × 2048, gray
-	segment(0xc4, append(append([]byte{0x10, 1}, bytes.Repeat([]byte{0}, 15)...), 0xe0)...) // one code: end of 2^14 bands and more
+	segment(0xc4, append(append([]byte{0x10, 1}, bytes.Repeat([]byte{0}, 15)...), 0xe0)...) // a single code: an end-of-band run of at least 2^14 blocks
 	for range scans {
 		segment(0xda, 1, 1, 0, 1, 63, 0)
-		b.Write([]byte{0x55, 0x54, 0xaa, 0xa9, 0x55, 0x57}) // three times the code and 14 more bits
+		b.Write([]byte{0x55, 0x54, 0xaa, 0xa9, 0x55, 0x57}) // the code three times, with 14 more bits each
 	}
 	b.Write([]byte{0xff, 0xd9})
 	return b.Bytes()
 }
 
-// TestScanBomb publishes a picture that would take minutes to decode.
+// TestScanBomb publishes an image that would take minutes to decode.
 func TestScanBomb(t *testing.T) {
 	if _, err := newAvatar(scanBomb(2), AvatarVCard, ""); err != nil {
-		t.Fatalf("the same with two scans: %v", err)
+		t.Fatalf("with two scans: %v", err)
 	}
 	if _, err := newAvatar(scanBomb(500), AvatarVCard, ""); !errors.Is(err, errPicture) {
-		t.Errorf("it is shown: %v", err)
+		t.Errorf("the image is accepted: %v", err)
 	}
 }
 
-// TestRefusedPicture publishes a picture that cannot be shown, twice: it is requested once.
+// TestRefusedPicture checks that an invalid image is requested once, even if it is published twice.
 func TestRefusedPicture(t *testing.T) {
 	picture := scanBomb(500)
 	id := pictureHash(picture)

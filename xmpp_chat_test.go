@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// write has Juliet write a message, and returns the text of the answer.
+// write sends a message from Juliet and returns the text of the reply.
 func (f *fixture) write(text string) string {
 	f.t.Helper()
 	f.advance(time.Second)
@@ -54,11 +54,11 @@ func TestChat(t *testing.T) {
 	says("link", Token{}.String(), julietPage, "<iframe src=")
 	says("newlink", Token{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}.String())
 	if resp, _ := f.get("/status/" + Token{}.String()); resp.StatusCode != 404 {
-		t.Errorf("the old address: %s", resp.Status)
+		t.Errorf("the old URL: %s", resp.Status)
 	}
 	says("what?", "I do not understand")
 	f.send(`<message type='chat' from='juliet@example.org/b' to='webstatus.example.org'><body>what?</body></message>`)
-	f.settled(juliet) // once is enough
+	f.settled(juliet) // no second reply
 	says("unregister", "once more")
 	f.advance(time.Hour)
 	says("unregister", "once more")
@@ -67,11 +67,11 @@ func TestChat(t *testing.T) {
 		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	}
 	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
-		t.Errorf("after the end: %s", resp.Status)
+		t.Errorf("after unregistering: %s", resp.Status)
 	}
 }
 
-// TestChatSilence has messages that are not to be answered.
+// TestChatSilence checks the messages that get no reply.
 func TestChatSilence(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, silent := range []string{
@@ -92,7 +92,7 @@ func TestChatSilence(t *testing.T) {
 	f.want(`<message type='error' id='m' from='x@webstatus.example.org' to='romeo@example.org/x'><error code='404' type='cancel'><item-not-found …`)
 }
 
-// TestFlood has one person ask too much, and another who does not notice.
+// TestFlood checks that a sender who exceeds the rate limit does not affect others.
 func TestFlood(t *testing.T) {
 	f := newFixture(t, nil)
 	for range requestBurst {
@@ -104,7 +104,7 @@ func TestFlood(t *testing.T) {
 	f.want(`<iq type='error' id='p' from='webstatus.example.org' to='romeo@example.org/y'>` + constraint + `</iq>`)
 	f.send(`<message id='m' from='romeo@example.org/y' to='webstatus.example.org'><body>help</body></message>`)
 	f.want(`<message type='error' id='m' from='webstatus.example.org' to='romeo@example.org/y'>` + constraint + `</message>`)
-	f.send(`<presence type='subscribe' from='romeo@example.org' to='webstatus.example.org'/>`) // gets no answer at all
+	f.send(`<presence type='subscribe' from='romeo@example.org' to='webstatus.example.org'/>`) // is not answered
 	f.send(`<iq type='get' id='p' from='romeo@example.org/y' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
 	f.want(`<iq type='error' id='p' from='webstatus.example.org' to='romeo@example.org/y'>` + constraint + `</iq>`)
 	f.settled(juliet)
@@ -117,7 +117,7 @@ func TestSendersAreForgotten(t *testing.T) {
 	for i := range 2 * maxSenders {
 		s.get(strconv.Itoa(i), noon.Add(time.Duration(i)*time.Second))
 		if len(s.by) > maxSenders {
-			t.Fatalf("%d senders are remembered", len(s.by))
+			t.Fatalf("%d senders are kept", len(s.by))
 		}
 	}
 }

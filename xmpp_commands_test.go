@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// ask sends an iq and returns the answer.
+// ask sends an iq and returns the response.
 func (f *fixture) ask(from, typ, payload string) string {
 	f.t.Helper()
 	f.advance(time.Second)
@@ -23,7 +23,7 @@ func (f *fixture) ask(from, typ, payload string) string {
 	return f.next()
 }
 
-// asks compares the answer to an iq with pieces of it.
+// asks sends an iq and checks that the response contains the wanted strings.
 func (f *fixture) asks(from, typ, payload string, want ...string) string {
 	f.t.Helper()
 	got := f.ask(from, typ, payload)
@@ -66,7 +66,7 @@ func TestCommands(t *testing.T) {
 	f.asks(juliet, "set", commandXML("options", options, ""), `<bad-payload`)
 	f.asks(juliet, "set", commandXML("options", options+" action='complete'", submit+`<field var='show_full_jid'><value>1</value></field></x>`),
 		`status='completed'`, `Show full JID`)
-	f.want(`<presence type='subscribe' …`) // she is not seen
+	f.want(`<presence type='subscribe' …`) // no subscription yet
 	f.asks(juliet, "set", commandXML("options", options, submit+`</x>`), `<bad-sessionid xmlns='http://jabber.org/protocol/commands'`)
 	f.asks(juliet, "set", commandXML("options", "sessionid='none'", submit+`</x>`), `<bad-sessionid`)
 	f.asks(juliet, "set", commandXML("options", "action='dance'", ""), `<malformed-action`)
@@ -127,7 +127,7 @@ func TestIdentity(t *testing.T) {
 	info := f.asks(romeo, "get", `<query xmlns='http://jabber.org/protocol/disco#info'/>`, `<value>http://jabber.org/network/serverinfo</value>`,
 		`var='admin-addresses' type='list-multi'><value>xmpp:admin@example.org</value><value>mailto:admin@example.org</value>`)
 
-	// What our presence says fits what we answer.
+	// The entity capabilities in the presence match the disco#info response.
 	f.register("")
 	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.want(`<presence type='subscribed' …`)
@@ -145,7 +145,7 @@ func TestIdentity(t *testing.T) {
 	f.asks(romeo, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='https://status.example.org#x'/>`, `<item-not-found`)
 }
 
-// verify computes the hash of a disco#info as a client does (XEP-0115 §5.4), from the XML alone.
+// verify computes the hash of a disco#info result from its XML, as a client does (XEP-0115 §5.4).
 func verify(t *testing.T, info string) string {
 	t.Helper()
 	var q struct {
@@ -190,12 +190,12 @@ func TestHideOS(t *testing.T) {
 	}
 }
 
-// TestFeatures sees to it that every feature that we name is answered by something other than a refusal of the kind.
+// TestFeatures checks that every advertised feature is implemented.
 func TestFeatures(t *testing.T) {
 	f := newFixture(t, nil)
 	for i, feature := range features {
 		if strings.HasSuffix(feature, "+notify") {
-			continue // what we want to be told, not what we are asked
+			continue // a notification that the component receives, not a request
 		}
 		local := map[string]string{nsPing: "ping", nsVCard: "vCard", nsCommands: "command"}[feature]
 		if local == "" {
@@ -211,7 +211,7 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
-// TestUserListIsBounded asks for more users than fit into one stanza (XEP-0133 §4.20).
+// TestUserListIsBounded requests more users than fit into one stanza (XEP-0133 §4.20).
 func TestUserListIsBounded(t *testing.T) {
 	const admin, node = "admin@example.org", nsAdmin + "#get-registered-users-list"
 	f := newFixture(t, func(c *componentConfig) { c.admins = []string{admin} })

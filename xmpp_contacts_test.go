@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestCountIsNotBroadcast has one user register while another sees us: the number of users in our presence changes, and nothing is sent.
+// TestCountIsNotBroadcast checks that a registration, which changes the user count in the component's presence, sends no presence to
+// the other users.
 func TestCountIsNotBroadcast(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.syncTimes.linkSeen = time.Millisecond })
 	f.register("")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// block keeps a person's queue busy until the returned function is called.
+// block keeps the queue of a bare JID busy until release is called.
 func (f *fixture) block(bare string) (release func()) {
 	running, released := make(chan struct{}), make(chan struct{})
 	f.comp.dispatcher.dispatch(f.t.Context(), bare, func(context.Context) { close(running); <-released })
@@ -23,7 +23,7 @@ func pong(id, to string) string {
 	return `<iq type='result' id='` + id + `' from='webstatus.example.org' to='` + to + `'></iq>`
 }
 
-// TestOneQueuePerPerson writes one address in two ways: both share a queue.
+// TestOneQueuePerPerson checks that two spellings of a JID share a queue.
 func TestOneQueuePerPerson(t *testing.T) {
 	f := newFixture(t, nil)
 	release := f.block("juliß@example.org")
@@ -33,8 +33,8 @@ func TestOneQueuePerPerson(t *testing.T) {
 	f.want(pong("1", "juliß@example.org/x"), pong("2", "juliß@example.org/x"))
 }
 
-// TestFullQueue sends one person more than the queue holds: others notice nothing, requests are refused, the newest presence is kept,
-// and so is every change of the subscription.
+// TestFullQueue overfills the queue of one sender: other senders are not affected, requests are refused, and the latest presence and
+// all subscription changes are kept.
 func TestFullQueue(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -63,14 +63,14 @@ func TestFullQueue(t *testing.T) {
 	f.wantState(ExtendedAway)
 }
 
-// TestDispatcherOrder runs the tasks of many people at once: each person's in order, and never two of them at the same time.
+// TestDispatcherOrder checks that the tasks of one person run in order and never concurrently.
 func TestDispatcherOrder(t *testing.T) {
 	d := newDispatcher()
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); d.run(ctx) }()
 	const people, tasks = 100, 100
-	var next [people]int // unsynchronized on purpose: the race detector sees two tasks of one person at the same time
+	var next [people]int // unsynchronized on purpose: the race detector reports concurrent tasks of one person
 	for i := range tasks {
 		for p := range people {
 			d.dispatch(ctx, strconv.Itoa(p), func(context.Context) {

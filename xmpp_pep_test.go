@@ -18,27 +18,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// options has Juliet change her options.
+// options changes Juliet's options.
 func (f *fixture) options(fields string) {
 	f.t.Helper()
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
 	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
 }
 
-// answers has Juliet's server answer, or fail to, what it has been asked.
+// answers sends the response of Juliet's server to a request, a result or an error.
 func (f *fixture) answers(typ, id, payload string) {
 	f.t.Helper()
 	f.send(`<iq type='` + typ + `' id='` + id + `' from='juliet@example.org' to='webstatus.example.org'>` + payload + `</iq>`)
 }
 
-// publishes has Juliet's server tell of what she has published.
+// publishes sends a PEP notification from Juliet's account.
 func (f *fixture) publishes(node, item string) {
 	f.t.Helper()
 	f.send(`<message type='headline' from='juliet@example.org' to='webstatus.example.org'><event xmlns='http://jabber.org/protocol/pubsub#event'>` +
 		`<items node='` + node + `'>` + item + `</items></event></message>`)
 }
 
-// status returns what the web says of Juliet.
+// status requests the JSON of Juliet's status.
 func (f *fixture) status() (s statusJSON) {
 	f.t.Helper()
 	_, body := f.get(julietPage + ".json")
@@ -48,7 +48,7 @@ func (f *fixture) status() (s statusJSON) {
 	return s
 }
 
-// wanted is what is asked of Juliet's server.
+// wanted returns a request to Juliet's account.
 func wanted(id, payload string) string {
 	return `<iq type='get' id='` + id + `' from='webstatus.example.org' to='juliet@example.org'>` + payload + `</iq>`
 }
@@ -71,7 +71,7 @@ func TestNick(t *testing.T) {
 	f.register("")
 	f.says("b", "", nick+`Jule</nick>`)
 	if got := f.status().Nick; got != "" {
-		t.Errorf("%q is shown, which is not switched on", got)
+		t.Errorf("%q is shown without the option", got)
 	}
 	f.options("<show_nick>1</show_nick>")
 	f.want(wantNick)
@@ -97,12 +97,12 @@ func TestNick(t *testing.T) {
 			t.Errorf("%q, want %q", got, step.want)
 		}
 	}
-	// Another client of hers, or somebody else, does not speak for her server.
+	// Responses from another of her clients or from another user are ignored.
 	f.send(`<iq type='result' id='nick' from='juliet@example.org/b' to='webstatus.example.org'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='http://jabber.org/protocol/nick'/></pubsub></iq>`)
 	f.send(`<iq type='result' id='nick' from='romeo@example.org' to='webstatus.example.org'/>`)
 	f.settled(juliet)
 	if got := f.status().Nick; got != "Jule" {
-		t.Errorf("%q after what others said", got)
+		t.Errorf("%q after responses from others", got)
 	}
 	f.stop()
 	f.start()
@@ -111,7 +111,7 @@ func TestNick(t *testing.T) {
 	}
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	f.says2("b")
-	f.want(wantNick) // it may have changed meanwhile
+	f.want(wantNick) // it may have changed in the meantime
 	f.options("<show_nick>0</show_nick>")
 	f.settled(juliet)
 	f.stop()
@@ -123,13 +123,13 @@ func TestNick(t *testing.T) {
 	}
 }
 
-// says2 sends a presence without waiting, since something is asked thereupon.
+// says2 sends a presence stanza without waiting, because the component sends a request in return.
 func (f *fixture) says2(resource string) {
 	f.t.Helper()
 	f.send(`<presence from='juliet@example.org/` + resource + `' to='webstatus.example.org'/>`)
 }
 
-// plain makes an image of one colour.
+// plain returns an image of one color.
 func plain(width, height int, c color.Color) image.Image {
 	img := image.NewNRGBA(image.Rect(0, 0, width, height))
 	for i := range img.Pix {
@@ -153,7 +153,7 @@ func encoded(t *testing.T, encode func(*bytes.Buffer) error) (data []byte, id, t
 	return b.Bytes(), hex.EncodeToString(sum[:]), base64.StdEncoding.EncodeToString(b.Bytes())
 }
 
-// color returns the color in the middle of the shown avatar, and its size.
+// color returns the color at the center of the shown avatar, and its size.
 func (f *fixture) color() (string, image.Point) {
 	f.t.Helper()
 	uri := f.status().Avatar
@@ -181,7 +181,7 @@ func (f *fixture) color() (string, image.Point) {
 
 var red, blue = color.NRGBA{0xff, 0, 0, 0xff}, color.NRGBA{0, 0, 0xff, 0xff}
 
-// wantColor waits until the shown avatar has a color, since pictures are decoded in the background.
+// wantColor waits until the shown avatar has a color, because images are decoded in the background.
 func (f *fixture) wantColor(want string) {
 	f.t.Helper()
 	f.settled(juliet)
@@ -203,7 +203,7 @@ func data(id, text string) string {
 	return items(nsAvatarData, `<item id='`+id+`'><data xmlns='urn:xmpp:avatar:data'>`+text+`</data></item>`)
 }
 
-// TestAvatarPEP has Juliet publish pictures in PEP (XEP-0084).
+// TestAvatarPEP publishes avatars in PEP (XEP-0084).
 func TestAvatarPEP(t *testing.T) {
 	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, plain(200, 100, red)) })
 	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return jpeg.Encode(b, plain(40, 300, blue), nil) })
@@ -211,7 +211,7 @@ func TestAvatarPEP(t *testing.T) {
 	f.register("")
 	f.says("b", "", "")
 	f.publishes(nsAvatarMetadata, metadata(redID, "100"))
-	f.settled(juliet) // nothing is asked that is not switched on
+	f.settled(juliet) // no request without the option
 	f.options("<show_avatar>1</show_avatar>")
 	f.want(wantMetadata)
 	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(redID, "100")))
@@ -219,7 +219,7 @@ func TestAvatarPEP(t *testing.T) {
 	f.answers("result", "avatar-data", data(redID, redText[:20]+"\n "+redText[20:]))
 	f.wantColor("red")
 	f.publishes(nsAvatarMetadata, metadata(redID, "100"))
-	f.settled(juliet) // which is there already
+	f.settled(juliet) // already stored
 
 	f.advance(time.Minute)
 	f.publishes(nsAvatarMetadata, metadata(blueID, "100"))
@@ -228,7 +228,7 @@ func TestAvatarPEP(t *testing.T) {
 	f.want(wantData(blueID))
 	f.answers("result", "avatar-data", data(blueID, blueText))
 	f.wantColor("blue")
-	f.says("b", "", `<x xmlns='vcard-temp:x:update'><photo/></x>`) // a client that knows vCards alone
+	f.says("b", "", `<x xmlns='vcard-temp:x:update'><photo/></x>`) // a client that supports only vCard avatars
 
 	f.stop()
 	f.start()
@@ -240,19 +240,19 @@ func TestAvatarPEP(t *testing.T) {
 	f.want(wantMetadata)
 	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(redID, "100")))
 	f.want(wantData(redID))
-	f.answers("result", "avatar-data", data(redID, blueText)) // not what its id says
+	f.answers("result", "avatar-data", data(redID, blueText)) // does not match its id
 	f.wantColor("")
 
 	f.advance(time.Minute)
 	f.publishes(nsAvatarMetadata, `<item id='x'><metadata xmlns='urn:xmpp:avatar:metadata'/></item>`)
-	f.settled(juliet)                                          // there is none, and none is shown
+	f.settled(juliet)                                          // no avatar
 	f.publishes(nsAvatarMetadata, metadata(redID, "99999999")) // too large
 	f.settled(juliet)
 	f.publishes(nsAvatarMetadata, `<item id='`+redID+`'><metadata xmlns='urn:xmpp:avatar:metadata'><info id='`+redID+`' bytes='9' url='http://elsewhere.example/'/></metadata></item>`)
 	f.settled(juliet)
 }
 
-// TestAvatarVCard has Juliet put pictures into her vCard (XEP-0153).
+// TestAvatarVCard publishes avatars in the vCard (XEP-0153).
 func TestAvatarVCard(t *testing.T) {
 	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return gif.Encode(b, plain(30, 30, red), nil) })
 	_, blueID, blueText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, plain(90, 90, blue)) })
@@ -280,7 +280,7 @@ func TestAvatarVCard(t *testing.T) {
 		f.want(wantVCard)
 		f.answers("result", "vcard", text)
 		f.wantColor(want)
-		f.says("b", "", photo(id)) // nothing new
+		f.says("b", "", photo(id)) // unchanged
 	}
 	change(blueID, vCard(blueText), "blue")
 	change("", `<vCard xmlns='vcard-temp'/>`, "")
@@ -295,7 +295,7 @@ func TestAvatarVCard(t *testing.T) {
 	f.wantColor("")
 }
 
-// bomb makes a small file of a huge picture.
+// bomb returns a small file with a huge image.
 func bomb(t *testing.T) string {
 	_, _, text := encoded(t, func(b *bytes.Buffer) error {
 		return (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(b, image.NewPaletted(image.Rect(0, 0, 3000, 3000), color.Palette{red}))
@@ -303,7 +303,7 @@ func bomb(t *testing.T) string {
 	return text
 }
 
-// FuzzAvatar sees to it that whatever somebody publishes is a small picture, or none.
+// FuzzAvatar checks that any published data results in a small image or an error.
 func FuzzAvatar(f *testing.F) {
 	for _, seed := range []func(*bytes.Buffer) error{
 		func(b *bytes.Buffer) error { return png.Encode(b, plain(3, 5, red)) },
@@ -334,7 +334,7 @@ func TestLastSeen(t *testing.T) {
 	f.register("")
 	f.says("b", "", "<idle xmlns='urn:xmpp:idle:1' since='2026-11-22T11:42:17Z'/>")
 	if s := f.status(); s.Idle != "" || s.Seen != "" {
-		t.Errorf("%+v is shown, which is not switched on", s)
+		t.Errorf("%+v is shown without the option", s)
 	}
 	f.options("<show_last_seen>1</show_last_seen>")
 	f.settled(juliet)
@@ -370,7 +370,7 @@ func TestLastSeen(t *testing.T) {
 	f.advance(72 * time.Hour)
 	seen("2026-11-23T00:00:00Z", "vor 3 T.")
 
-	// A restart keeps it; who comes and goes unwatched is asked for.
+	// A restart keeps the time. If the user was online while the component was down, the server is queried.
 	f.stop()
 	f.start()
 	seen("2026-11-23T00:00:00Z", "vor 3 T.")
@@ -395,7 +395,7 @@ func TestLastSeen(t *testing.T) {
 	})
 }
 
-// TestClients has Juliet show each of her clients.
+// TestClients shows each of Juliet's clients.
 func TestClients(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<show_resources>1</show_resources>")
@@ -423,11 +423,11 @@ func TestClients(t *testing.T) {
 	f.options("<show_resources>0</show_resources>")
 	f.settled(juliet)
 	if got := f.status().Clients; got != nil {
-		t.Errorf("%v is shown, which is switched off", got)
+		t.Errorf("%v is shown although the option is off", got)
 	}
 }
 
-// TestExpiry has Juliet's server say that her account is gone.
+// TestExpiry checks that a user is removed after the server reports for long enough that the account does not exist.
 func TestExpiry(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.expire = 30 * 24 * time.Hour })
 	f.register("")
@@ -450,26 +450,26 @@ func TestExpiry(t *testing.T) {
 	bounce("gone")
 	f.settled(juliet) // not long enough
 	f.advance(2 * 24 * time.Hour)
-	f.says("b", "", "") // there is such an account after all
+	f.says("b", "", "") // the account exists
 	bounce("gone")
 	f.settled(juliet)
 	f.advance(31 * 24 * time.Hour)
 	restart()
 	bounce("remote-server-timeout")
-	f.settled(juliet) // which says nothing of the account
+	f.settled(juliet) // says nothing about the account
 	bounce("gone")
 	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
 		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	}
 	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
-		t.Errorf("%s after the end", resp.Status)
+		t.Errorf("%s after the removal", resp.Status)
 	}
 	if said := f.log.String(); !strings.Contains(said, "gone for too long") {
-		t.Errorf("the operator is not told: %s", said)
+		t.Errorf("the removal is not logged: %s", said)
 	}
 }
 
-// TestGoneIsAskedAgain has somebody asked for now and then whose account is gone, and nobody else.
+// TestGoneIsAskedAgain checks that a user whose account is gone is probed again.
 func TestGoneIsAskedAgain(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.syncTimes.goneProbe = time.Millisecond })
 	f.register("")
@@ -478,7 +478,7 @@ func TestGoneIsAskedAgain(t *testing.T) {
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 }
 
-// TestUnaskedLanguage has the component write unasked to somebody whose language it knows.
+// TestUnaskedLanguage checks that unsolicited messages are in the user's language.
 func TestUnaskedLanguage(t *testing.T) {
 	f := newFixture(t, nil)
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org' xml:lang='de-AT'><query xmlns='jabber:iq:register'/></iq>`)

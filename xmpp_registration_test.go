@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// FuzzForm sees to it that a submitted form changes the options that it names, or is refused with a stanza error.
+// FuzzForm checks that a submitted form either changes the options that it contains or is refused with a stanza error.
 func FuzzForm(f *testing.F) {
 	for _, seed := range []string{
 		`<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>jabber:iq:register</value></field><field var='jid_link'><value>0</value></field></x>`,
@@ -29,7 +29,7 @@ func FuzzForm(f *testing.F) {
 			t.Errorf("%s: %v", content, err)
 		}
 		if cancelled && values != defaultOptions() {
-			t.Errorf("%s: cancelled, and still %+v", content, values)
+			t.Errorf("%s: canceled, but has values %+v", content, values)
 		}
 		if err != nil {
 			return
@@ -41,11 +41,12 @@ func FuzzForm(f *testing.F) {
 	})
 }
 
-// TestLinkAlphabet has a JID whose base64 has characters in the standard alphabet at which chat clients cut a link.
+// TestLinkAlphabet checks that links use URL-safe base64, because some chat clients cut off a link at characters of the standard
+// alphabet.
 func TestLinkAlphabet(t *testing.T) {
 	const bare = "jürgen~o?~~~@example.org"
 	if standard := base64.StdEncoding.EncodeToString([]byte(bare)); !strings.ContainsAny(standard, "/+=") {
-		t.Fatalf("%s shows nothing", standard)
+		t.Fatalf("%s does not show the problem", standard)
 	}
 	f := newFixture(t, nil)
 	form := f.ask(bare, "get", `<query xmlns='jabber:iq:register'/>`)
@@ -54,6 +55,6 @@ func TestLinkAlphabet(t *testing.T) {
 		t.Fatalf("%q in %s", link, form)
 	}
 	if got, ok := decodeJID(link[1]); !ok || got != bare {
-		t.Errorf("it leads to %q", got)
+		t.Errorf("the link is for %q", got)
 	}
 }

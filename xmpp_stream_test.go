@@ -184,7 +184,7 @@ func TestRetries(t *testing.T) {
 		t.Errorf("%v after an error that only the operator can fix", d)
 	}
 	if d := l.delay(1000000, false); d > time.Minute {
-		t.Errorf("%v after very many failures", d)
+		t.Errorf("%v after many failures", d)
 	}
 
 	log := &lockedBuffer{}
@@ -212,7 +212,7 @@ func listenMany(t *testing.T, attempts io.Writer) string {
 	})
 }
 
-// acceptAll listens until the test ends, and serves and then closes each connection. It returns the address.
+// acceptAll listens until the test ends. It serves and closes each connection, and returns the address.
 func acceptAll(t *testing.T, serve func(net.Conn)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A fixture is a component with its web server, linked to a loopback server whose part the test plays.
+// A fixture is a component with its web server. The test acts as the XMPP server that it is connected to.
 type fixture struct {
 	t      *testing.T
 	server *loopback
@@ -34,7 +34,7 @@ type fixture struct {
 	clock  time.Time
 }
 
-// A countingReader gives tokens that a test can foretell.
+// A countingReader makes tokens predictable.
 type countingReader struct{ n byte }
 
 func (r *countingReader) Read(p []byte) (int, error) {
@@ -83,7 +83,7 @@ func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	return f
 }
 
-// start starts the component, again if it has run before.
+// start starts or restarts the component.
 func (f *fixture) start() {
 	t := f.t
 	t.Helper()
@@ -121,7 +121,7 @@ func (f *fixture) start() {
 	f.accept()
 }
 
-// accept takes the component's next connection.
+// accept accepts the component's next connection.
 func (f *fixture) accept() {
 	f.t.Helper()
 	var err error
@@ -139,7 +139,7 @@ func (f *fixture) send(xml string) {
 	}
 }
 
-// next returns what the component sends next, with single quotes.
+// next returns the next element that the component sends, with single quotes.
 func (f *fixture) next() string {
 	f.t.Helper()
 	f.stream.SetReadDeadline(time.Now().Add(patience))
@@ -150,7 +150,7 @@ func (f *fixture) next() string {
 	return strings.ReplaceAll(string(fr.data), `"`, "'")
 }
 
-// want compares what the component sends next. A wanted stanza that ends with … may go on in any way.
+// want checks the next stanzas that the component sends. A wanted stanza that ends with … is a prefix.
 func (f *fixture) want(stanzas ...string) {
 	f.t.Helper()
 	for _, want := range stanzas {
@@ -161,7 +161,7 @@ func (f *fixture) want(stanzas ...string) {
 	}
 }
 
-// settled makes sure that all from one person has been handled, and that nothing was said about it.
+// settled waits until all stanzas from one JID are handled, and checks that none of them was answered.
 func (f *fixture) settled(person string) {
 	f.t.Helper()
 	f.pings++
@@ -170,13 +170,13 @@ func (f *fixture) settled(person string) {
 	f.want(`<iq type='result' id='` + id + `' from='webstatus.example.org' to='` + person + `/barrier'></iq>`)
 }
 
-// get returns an answer of the web server.
+// get requests a path from the web server.
 func (f *fixture) get(path string, namesAndValues ...string) (*http.Response, string) {
 	f.t.Helper()
 	return fetch(f.t, f.web.URL+path, namesAndValues...)
 }
 
-// fetch asks for an address, with headers if wanted, and returns the answer and its body.
+// fetch requests a URL with optional headers, and returns the response and its body.
 func fetch(t testing.TB, url string, namesAndValues ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequest("GET", url, nil)
@@ -203,7 +203,7 @@ const (
 	julietPage = "/status/anVsaWV0QGV4YW1wbGUub3Jn"
 )
 
-// wantState compares what the web shows of Juliet.
+// wantState checks the state on Juliet's page.
 func (f *fixture) wantState(want State) {
 	f.t.Helper()
 	if resp, body := f.get(julietPage + ".json"); !strings.Contains(body, `"state":"`+string(want)+`"`) {
@@ -211,7 +211,7 @@ func (f *fixture) wantState(want State) {
 	}
 }
 
-// register registers Juliet, and lets her be seen.
+// register registers Juliet and accepts the subscription request.
 func (f *fixture) register(fields string) {
 	f.t.Helper()
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
@@ -222,7 +222,7 @@ func (f *fixture) register(fields string) {
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 }
 
-// says sends a presence from one of Juliet's resources.
+// says sends a presence stanza from one of Juliet's resources.
 func (f *fixture) says(resource, attributes, content string) {
 	f.t.Helper()
 	f.send(`<presence from='juliet@example.org/` + resource + `' to='webstatus.example.org' ` + attributes + `>` + content + `</presence>`)
@@ -273,7 +273,7 @@ func TestRequests(t *testing.T) {
 	}
 	f := newFixture(t, nil)
 	for i, tt := range tests {
-		f.advance(time.Minute) // so that nobody asks too much
+		f.advance(time.Minute) // stay below the rate limit
 		id, lang := strconv.Itoa(i), []string{"", " xml:lang='de'"}[i%2]
 		f.send(`<iq type='` + tt.typ + `' id='` + id + `' from='` + tt.from + `' to='webstatus.example.org'` + lang + `>` + tt.query + `</iq>`)
 		typ := "result"
@@ -357,7 +357,7 @@ func TestRegistration(t *testing.T) {
 		}
 	}
 
-	// While she is seen, a change brings no contact request. What is left out stays.
+	// With a subscription, changing options sends no subscription request. Omitted fields keep their values.
 	f.says("b", "", "<status>O Romeo</status>")
 	change := func(fields string) {
 		f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + fields + `</query></iq>`)
@@ -371,10 +371,10 @@ func TestRegistration(t *testing.T) {
 	change(`<x xmlns='jabber:x:data' type='cancel'/>`)
 	change(`<show_status_msg>0</show_status_msg><jid_link>0</jid_link>`)
 	if _, body := f.get(token + ".json"); strings.Contains(body, "O Romeo") || !strings.Contains(body, juliet) {
-		t.Errorf("not as it should be: %s", body)
+		t.Errorf("wrong options: %s", body)
 	}
 	if resp, _ := f.get(julietPage); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("%s after the address was switched off", resp.Status)
+		t.Errorf("%s after the JID-based URL was disabled", resp.Status)
 	}
 
 	f.send(`<iq type='set' id='x' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
@@ -390,7 +390,7 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// TestLeftOutsiders has a user who registered when that was allowed: she may still change her mind.
+// TestLeftOutsiders checks that a user whose domain is no longer allowed can still change options and unregister.
 func TestLeftOutsiders(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -433,14 +433,14 @@ func TestSubscription(t *testing.T) {
 	toUs("unsubscribed", "")
 	f.settled(juliet)
 	f.wantState(Unknown)
-	f.says("b", "", "<show>dnd</show>") // directed at us, and not to be shown
+	f.says("b", "", "<show>dnd</show>") // directed presence, which is not shown
 	f.wantState(Unknown)
 
-	// Who asks again is asked again, also after a restart.
+	// A user who registers again gets a new subscription request, also after a restart.
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
 	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
 	fromUs("subscribe", juliet)
-	toUs("unavailable", "") // how Prosody acknowledges
+	toUs("unavailable", "") // Prosody's acknowledgment
 	f.settled(juliet)
 	f.wantState(Unknown)
 	f.stream.Close()
@@ -473,7 +473,7 @@ func TestPresence(t *testing.T) {
 	f.wantState(Available)
 }
 
-// TestClientNamespace has a server that sends stanzas in the namespace of clients, as jabberd2 does.
+// TestClientNamespace checks that stanzas in the jabber:client namespace, which jabberd2 sends, are accepted.
 func TestClientNamespace(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<show_status_msg>1</show_status_msg>")
@@ -487,7 +487,7 @@ func TestClientNamespace(t *testing.T) {
 	f.want(`<iq type='result' id='1' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
 }
 
-// TestNewLink follows what the web shows while the link is down and after it is up again.
+// TestNewLink checks the page while the link is down and after it is restored.
 func TestNewLink(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("<show_status_msg>1</show_status_msg>")
@@ -500,7 +500,7 @@ func TestNewLink(t *testing.T) {
 	f.send(`<presence from='juliet@example.org/stays' to='webstatus.example.org'><status>here</status><delay xmlns='urn:xmpp:delay' stamp='2026-11-22T11:00:00Z'/></presence>`)
 	eventually(t, "the other resource is gone", func() bool { _, body := f.get(julietPage + ".json"); return strings.Contains(body, `"available"`) })
 
-	// After a restart the last known is shown, and silence is an answer.
+	// After a restart, the last known presence is shown until the probe times out.
 	eventually(t, "presence is written down", func() bool {
 		u, err := f.db.GetUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Available && len(u.Status.Messages) == 1
@@ -510,7 +510,7 @@ func TestNewLink(t *testing.T) {
 	f.start()
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"message":"here"`) {
-		t.Errorf("not the last known: %s", body)
+		t.Errorf("not the last known presence: %s", body)
 	}
 	f.stop()
 	f.conf.syncTimes.probe = time.Millisecond
@@ -518,7 +518,7 @@ func TestNewLink(t *testing.T) {
 	eventually(t, "silence means offline", func() bool { _, body := f.get(julietPage + ".json"); return strings.Contains(body, `"unavailable"`) })
 }
 
-// TestLongOutage has the link down for so long that nothing is known any more.
+// TestLongOutage checks that the state is unknown after a long outage.
 func TestLongOutage(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -537,7 +537,7 @@ func TestLongOutage(t *testing.T) {
 	f.wantState(Available)
 }
 
-// TestRemovedByOperator has another process remove a user while we run.
+// TestRemovedByOperator removes a user with another process while the component runs.
 func TestRemovedByOperator(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -559,7 +559,7 @@ func TestRemovedByOperator(t *testing.T) {
 	eventually(t, "the withdrawal is noted", func() bool { w, err := other.Withdrawals(t.Context()); return err == nil && len(w) == 0 })
 }
 
-// TestWithdrawalWaits has a user removed while there is no link.
+// TestWithdrawalWaits removes a user while the component is stopped.
 func TestWithdrawalWaits(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -576,7 +576,7 @@ func TestWithdrawalWaits(t *testing.T) {
 	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 }
 
-// TestFarewell stops the component: those who see it hear of it, and the stream is closed in order.
+// TestFarewell checks that stopping the component sends unavailable presence to subscribers and closes the stream cleanly.
 func TestFarewell(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
