@@ -83,7 +83,7 @@ func bareHandler(site http.Handler, path string) http.Handler {
 	})
 }
 
-// compareWeb alternates between two handlers over real connections. It calls before, if not nil, before each turn.
+// compareWeb alternates between two handlers over real connections. It calls before ahead of each turn.
 func compareWeb(b *testing.B, bare, ours http.Handler, paths []string, before func(), ratio string) {
 	const clients, turn = 16, 100 * time.Millisecond
 	var addresses [2]string
