@@ -175,11 +175,11 @@ class Client(slixmpp.ClientXMPP):
         assert "not registered" in await self.write("status")
 
 
-def picture(*colour):
+def picture(*color):
     """Returns a PNG of one color."""
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-    rows = (b"\0" + bytes(colour) * 64) * 64
+    rows = (b"\0" + bytes(color) * 64) * 64
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)) +
             chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
