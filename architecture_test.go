@@ -13,7 +13,7 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// layers lists the layers of the package, the lowest first, with the layers that each may use besides itself.
+// layers lists the layers of the package from lowest to highest, with the layers that each may use besides itself.
 var layers = []struct {
 	name string
 	uses []string
@@ -58,7 +58,7 @@ func loadPackage(t *testing.T) *packages.Package {
 	return loaded[0]
 }
 
-// TestLayers keeps each layer to the layers below it: what separate packages would enforce.
+// TestLayers checks that each layer uses only its permitted layers, as separate packages would enforce.
 func TestLayers(t *testing.T) {
 	p := loadPackage(t)
 	var wrong []string
@@ -77,11 +77,11 @@ func TestLayers(t *testing.T) {
 	}
 	slices.Sort(wrong)
 	if len(wrong) > 0 {
-		t.Errorf("%d references between layers that must not be:\n%s", len(wrong), strings.Join(wrong, "\n"))
+		t.Errorf("%d forbidden references between layers:\n%s", len(wrong), strings.Join(wrong, "\n"))
 	}
 }
 
-// Bounds of the size of what one reader has to keep in mind.
+// Limits on complexity.
 const (
 	maxMethods       = 40 // of one type
 	maxFunctionLines = 60

@@ -26,12 +26,11 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Each benchmark measures something beside its yardstick, in turns of the same run, and prints the ratio of the two.
+// Each benchmark alternates between the code under test and a baseline in the same run, and reports their ratio.
 
-// BenchmarkWeb compares cached representations, and those that are requested first after a change, with a bare handler that writes
-// the same bytes.
+// BenchmarkWeb compares cached representations, and first requests after a change, with a bare handler that writes the same bytes.
 func BenchmarkWeb(b *testing.B) {
-	const users = 1 << 14 // more than are asked for in one turn
+	const users = 1 << 14 // more than are requested in one turn
 	board := newBoard(noon, noon)
 	board.linkUp()
 	var entries []*entry
@@ -73,7 +72,7 @@ func BenchmarkWeb(b *testing.B) {
 	}
 }
 
-// bareHandler returns a handler that writes the same body as another does for a path, and nothing else.
+// bareHandler returns a handler that writes the body that site returns for a path, and nothing else.
 func bareHandler(site http.Handler, path string) http.Handler {
 	first := httptest.NewRecorder()
 	site.ServeHTTP(first, httptest.NewRequest("GET", path, nil))
@@ -84,7 +83,7 @@ func bareHandler(site http.Handler, path string) http.Handler {
 	})
 }
 
-// compareWeb asks two handlers over real connections, in turns, before each of which something may happen.
+// compareWeb alternates between two handlers over real connections. It calls before ahead of each turn.
 func compareWeb(b *testing.B, bare, ours http.Handler, paths []string, before func(), ratio string) {
 	const clients, turn = 16, 100 * time.Millisecond
 	var addresses [2]string
@@ -107,8 +106,8 @@ func compareWeb(b *testing.B, bare, ours http.Handler, paths []string, before fu
 	b.ReportMetric(float64(answered[1])/float64(answered[0]), ratio)
 }
 
-// hammer counts the answers that clients get in a time, who ask for one path after the other. They only read and compare lengths, so
-// that the servers are what is measured.
+// hammer counts the responses to clients that request one path after the other. The clients only read and compare lengths, so that the
+// server dominates the measurement.
 func hammer(b *testing.B, address string, paths []string, clients int, turn time.Duration) int {
 	counts := make(chan int)
 	var requests atomic.Int64
@@ -140,7 +139,7 @@ func hammer(b *testing.B, address string, paths []string, clients int, turn time
 						size = answerSize(buf[:got])
 						if size == 0 {
 							got = 0
-							b.Error("the first answer came in pieces")
+							b.Error("the first response was split")
 							return
 						}
 					}
@@ -156,7 +155,7 @@ func hammer(b *testing.B, address string, paths []string, clients int, turn time
 	return total
 }
 
-// answerSize returns the length of a whole HTTP answer that begins a buffer, 0 if it cannot be told.
+// answerSize returns the length of the complete HTTP response at the start of a buffer, or 0 if it is unknown.
 func answerSize(answer []byte) int {
 	head, _, ok := bytes.Cut(answer, []byte("\r\n\r\n"))
 	if !ok {
@@ -169,7 +168,7 @@ func answerSize(answer []byte) int {
 	return len(head) + 4 + length
 }
 
-// presenceStanza is as long as servers send them.
+// presenceStanza returns a presence stanza of typical length.
 func presenceStanza(i int) string {
 	return fmt.Sprintf(`<presence xml:lang='en' to='webstatus.example.org' from='user%d@example.org/Gajim.%08d'><show>%s</show><priority>%d</priority>`+
 		`<status>working on it %d</status><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='https://gajim.org' ver='qFz8mLLY5tGYl2LlqGJvJcIyLPo='/>`+
@@ -177,8 +176,8 @@ func presenceStanza(i int) string {
 		i%1000, i, []string{"away", "dnd", "xa", "chat"}[i/1000%4], i%10, i)
 }
 
-// BenchmarkStanzas compares taking presence in, from the socket to the board, with xml.Decoder.Token alone over the same
-// bytes, both on one core.
+// BenchmarkStanzas compares processing presence, from the socket to the board, with only xml.Decoder.Token on the same bytes, both on
+// one core.
 func BenchmarkStanzas(b *testing.B) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const stanzas = 20000
@@ -240,7 +239,7 @@ func BenchmarkStanzas(b *testing.B) {
 	b.ReportMetric(float64(tokens)/float64(ours), "ratio(>=0.6)")
 }
 
-// readAll has a reader read what comes over a loopback connection.
+// readAll passes a loopback connection that delivers the input to read.
 func readAll(b *testing.B, input string, read func(io.Reader)) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -254,7 +253,7 @@ func readAll(b *testing.B, input string, read func(io.Reader)) {
 			return
 		}
 		defer conn.Close()
-		io.WriteString(conn, input) // what is not read is not counted
+		io.WriteString(conn, input) // unread input is not counted
 	}()
 	conn, err := l.Accept()
 	if err != nil {
@@ -264,8 +263,7 @@ func readAll(b *testing.B, input string, read func(io.Reader)) {
 	read(conn)
 }
 
-// BenchmarkFlood has one person write ten thousand messages at once, and measures how long another's presence takes that
-// comes behind them all.
+// BenchmarkFlood sends ten thousand messages from one sender at once, and measures the latency of another user's presence behind them.
 func BenchmarkFlood(b *testing.B) {
 	const messages = 10000
 	server, err := newLoopback("webstatus.example.org", "s3cret")
@@ -301,7 +299,7 @@ func BenchmarkFlood(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	go io.Copy(io.Discard, s) // what is answered
+	go io.Copy(io.Discard, s) // discard replies
 	flood := strings.Repeat(`<message type='chat' from='romeo@example.org/x' to='webstatus.example.org'><body>help</body></message>`, messages)
 	var longest time.Duration
 	for i := 0; b.Loop(); i++ {
@@ -327,7 +325,7 @@ func BenchmarkFlood(b *testing.B) {
 	b.ReportMetric(float64(longest.Milliseconds()), "longest-ms(<=1000)")
 }
 
-// BenchmarkPage measures from a presence that a client sends to a real server to its being seen in an open page in Chromium.
+// BenchmarkPage measures the time from a client's presence on a real server to its display in an open page in Chromium.
 func BenchmarkPage(b *testing.B) {
 	browser := newBrowser(b)
 	s := newServer(b, "prosody")
@@ -357,8 +355,8 @@ func BenchmarkPage(b *testing.B) {
 	b.ReportMetric(times[len(times)*99/100], "p99-ms")
 }
 
-// BenchmarkStart starts the program with a thousand users, and measures until it answers; then what it takes of memory and of a core
-// while nobody wants anything.
+// BenchmarkStart measures the time until the program, with a thousand users, answers requests, and then its memory and CPU use while
+// idle.
 func BenchmarkStart(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "webstatus.db")
 	db, err := openDatabase(b.Context(), path, true)
@@ -373,7 +371,7 @@ func BenchmarkStart(b *testing.B) {
 		b.Fatal(err)
 	}
 	db.Close()
-	program := filepath.Join(b.TempDir(), "webstatus")                                         // the one on PATH is the tests'
+	program := filepath.Join(b.TempDir(), "webstatus")                                         // the one on PATH is the test binary
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".") // as make build does
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -405,14 +403,14 @@ func BenchmarkStart(b *testing.B) {
 	time.Sleep(idle)
 	mib := resident(b, p)
 	p.end(b, syscall.SIGTERM)
-	used := p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime() // which has the start in it
+	used := p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime() // includes the start
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "median-ms(<=300)")
 	b.ReportMetric(mib, "idle-MiB(<=25)")
 	b.ReportMetric(100*used.Seconds()/idle.Seconds(), "idle-%(<=1)")
 }
 
-// resident returns the memory of a process in MiB.
+// resident returns the resident memory of a process in MiB.
 func resident(b *testing.B, p *process) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {

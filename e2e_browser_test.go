@@ -17,8 +17,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestE2EBrowser looks at pages with a browser while people come and go. WEBSTATUS_SCREENSHOTS names a directory that gets
-// pictures of them.
+// TestE2EBrowser opens pages in a browser while presence changes. WEBSTATUS_SCREENSHOTS names a directory for screenshots.
 func TestE2EBrowser(t *testing.T) {
 	t.Parallel()
 	browser := newBrowser(t)
@@ -55,13 +54,13 @@ func TestE2EBrowser(t *testing.T) {
 	a.end(t, syscall.SIGKILL)
 	c.send(t, `<presence><show>away</show></presence>`)
 	a.start(t)
-	alone.wants(t, `document.documentElement.dataset.state`, "away") // the page has come back by itself
+	alone.wants(t, `document.documentElement.dataset.state`, "away") // the page has reconnected by itself
 	framed.wantsFramed(t, ".label", "Away")
 	c.request(t, "set", testDomain, `<query xmlns='jabber:iq:register'><remove/></query>`)
 	alone.wants(t, `document.title`, "Not found")
 }
 
-// newBrowser starts a browser until the test ends.
+// newBrowser starts a browser that runs until the test ends.
 func newBrowser(t testing.TB) context.Context {
 	t.Helper()
 	options := []chromedp.ExecAllocatorOption{chromedp.ExecPath(need(t, "chromium")), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
@@ -103,7 +102,7 @@ func (tab tab) wants(t testing.TB, expression, want string) {
 	t.Helper()
 	eventually(t, expression+" is "+want, func() bool {
 		got, err := chromedp.Run(tab, chromedp.Evaluate[string](expression))
-		return err == nil && got == want // an error while the page loads anew
+		return err == nil && got == want // an error while the page reloads
 	})
 }
 
@@ -120,7 +119,7 @@ func (tab tab) wantsFramed(t testing.TB, selector, want string) {
 	})
 }
 
-// picture saves what the tab looks like, if somebody wants to see it.
+// picture saves a screenshot of the tab if WEBSTATUS_SCREENSHOTS is set.
 func (tab tab) picture(t testing.TB, name string) {
 	t.Helper()
 	dir := os.Getenv("WEBSTATUS_SCREENSHOTS")
@@ -136,7 +135,7 @@ func (tab tab) picture(t testing.TB, name string) {
 	}
 }
 
-// emulate has the tab behave as on another reader's machine.
+// emulate applies an emulation setting to the tab.
 func (tab tab) emulate(t testing.TB, action chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	if err := chromedp.Do(tab, action); err != nil {
@@ -158,8 +157,8 @@ func (tab tab) run(t testing.TB, script string) {
 	}
 }
 
-// colourScheme is what the reader's system says.
-func colourScheme(scheme string) chromedp.Action[chromedp.Void] {
+// colorScheme emulates the system's color scheme.
+func colorScheme(scheme string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
@@ -167,7 +166,7 @@ func colourScheme(scheme string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// withoutScripts switches JavaScript off, or on again.
+// withoutScripts disables or enables JavaScript.
 func withoutScripts(off bool) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		_, err := cdp.Call(ctx, target, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: off})
@@ -175,8 +174,8 @@ func withoutScripts(off bool) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// TestE2EReaders looks at pages as readers do who differ: in the dark, from right to left, without JavaScript, with a screen reader,
-// from a site with a strict policy.
+// TestE2EReaders checks pages in dark mode, in a right-to-left language, without JavaScript, for accessibility, and embedded in a site
+// with a strict Content-Security-Policy.
 func TestE2EReaders(t *testing.T) {
 	t.Parallel()
 	browser := newBrowser(t)
@@ -194,12 +193,12 @@ func TestE2EReaders(t *testing.T) {
 	const ground = `getComputedStyle(document.body).backgroundColor`
 	for _, scheme := range []string{"light", "dark"} {
 		other := map[string]string{"light": "dark", "dark": "light"}[scheme]
-		colour := map[string]string{"light": "rgb(238, 241, 245)", "dark": "rgb(18, 22, 28)"}
-		tab.emulate(t, colourScheme(scheme))
+		colors := map[string]string{"light": "rgb(238, 241, 245)", "dark": "rgb(18, 22, 28)"}
+		tab.emulate(t, colorScheme(scheme))
 		tab.goTo(t, page)
-		tab.wants(t, ground, colour[scheme])
+		tab.wants(t, ground, colors[scheme])
 		tab.goTo(t, page+"?theme="+other)
-		tab.wants(t, ground, colour[other])
+		tab.wants(t, ground, colors[other])
 		for _, path := range []string{page, page + "," + strings.TrimPrefix(jidPath(c.bare), "/status/"), page + "/embed", a.url + "/", a.url + "/nowhere", page + "?lang=fa"} {
 			tab.accessible(t, axe, path)
 		}
@@ -223,7 +222,7 @@ func TestE2EReaders(t *testing.T) {
 
 	testScriptElsewhere(t, tab, a, c, page, hostile)
 
-	// The snippets follow the form, and can be copied.
+	// The snippets are updated from the form and can be copied.
 	tab.goTo(t, page+"/embed")
 	tab.run(t, `navigator.clipboard.writeText = async text => { window.copied = text }`)
 	tab.wants(t, `document.querySelectorAll("pre")[3].textContent`, "[![XMPP]("+page+".svg)]("+page+")")
@@ -236,7 +235,7 @@ func TestE2EReaders(t *testing.T) {
 	tab.picture(t, "embed.png")
 }
 
-// testScriptElsewhere has a site with a strict policy fill itself in, and pictures draw what is hostile.
+// testScriptElsewhere embeds the script in a site with a strict Content-Security-Policy, and loads images with a hostile text.
 func testScriptElsewhere(t *testing.T, tab tab, a *appliance, c *client, page, hostile string) {
 	c.send(t, `<presence><show>away</show><status>%s</status></presence>`, strings.ReplaceAll(hostile, "<", "&lt;"))
 	a.want(t, c.bare, shown{"away", hostile, c.bare})
@@ -259,7 +258,7 @@ func testScriptElsewhere(t *testing.T, tab tab, a *appliance, c *client, page, h
 	}
 }
 
-// axeCore returns the source of the accessibility checker of that name, which npm fetches.
+// axeCore returns the source of the accessibility checker axe-core, installed by npm.
 func axeCore(t testing.TB) string {
 	t.Helper()
 	npm := need(t, "npm")
@@ -281,7 +280,7 @@ func axeCore(t testing.TB) string {
 	return string(source)
 }
 
-// accessible opens a page and sees to it that nothing in it keeps people out.
+// accessible opens a page and checks its accessibility.
 func (tab tab) accessible(t testing.TB, axe, url string) {
 	t.Helper()
 	tab.goTo(t, url)

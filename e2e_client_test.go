@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// A node is an XML element. The tests read what servers send with the standard library and not with our own framer and
-// decoder, which are what they test.
+// A node is an XML element. The tests parse XML with the standard library, independently of the framer and decoder under test.
 type node struct {
 	XMLName  xml.Name
 	Attrs    []xml.Attr `xml:",any,attr"`
@@ -22,7 +21,7 @@ type node struct {
 	Inside   string     `xml:",innerxml"`
 }
 
-// attr returns an attribute's value, "" if there is none.
+// attr returns an attribute's value, or "" if there is none.
 func (n *node) attr(name string) string {
 	for _, a := range n.Attrs {
 		if a.Name.Space == "" && a.Name.Local == name {
@@ -32,7 +31,7 @@ func (n *node) attr(name string) string {
 	return ""
 }
 
-// find returns the first element of a name at any depth, an empty one if there is none.
+// find returns the first element with a name at any depth, or an empty element.
 func (n *node) find(name string) *node {
 	for i := range n.Children {
 		if c := &n.Children[i]; c.XMLName.Local == name {
@@ -44,10 +43,10 @@ func (n *node) find(name string) *node {
 	return &node{}
 }
 
-// has reports whether there is an element of a name at any depth.
+// has reports whether there is an element with a name at any depth.
 func (n *node) has(name string) bool { return n.find(name).XMLName.Local != "" }
 
-// nth returns the child of a name that stands at an index among those, an empty one if there is none.
+// nth returns the child with an index among those with a name, or an empty element.
 func (n *node) nth(name string, i int) *node {
 	for c := range n.Children {
 		if n.Children[c].XMLName.Local != name {
@@ -60,7 +59,7 @@ func (n *node) nth(name string, i int) *node {
 	return &node{}
 }
 
-// values returns an attribute of all children of a name.
+// values returns an attribute of all children with a name.
 func (n *node) values(child, attribute string) (values []string) {
 	for i := range n.Children {
 		if n.Children[i].XMLName.Local == child {
@@ -81,7 +80,7 @@ func presence(typ string) func(*node) bool {
 	}
 }
 
-// A client is a small XMPP client (RFC 6120): it logs in over plain TCP and says what it is told to.
+// A client is a small XMPP client (RFC 6120): it logs in over plain TCP and sends what the test passes to it.
 type client struct {
 	conn     net.Conn
 	decoder  *xml.Decoder
@@ -91,10 +90,10 @@ type client struct {
 
 	mu    sync.Mutex
 	got   []*node
-	ended error // why nothing more will come
+	ended error // why the stream ended
 }
 
-// connect opens a user's connection, up to where the user logs in.
+// connect opens a connection for a user who is not logged in yet.
 func (s *server) connect(t testing.TB, user string) *client {
 	t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(s.c2s))
@@ -108,7 +107,7 @@ func (s *server) connect(t testing.TB, user string) *client {
 	return c
 }
 
-// register makes an account (XEP-0077).
+// register creates an account (XEP-0077).
 func (s *server) register(t testing.TB, user string) {
 	t.Helper()
 	c := s.connect(t, user)
@@ -140,11 +139,11 @@ func (s *server) login(t testing.TB, user, resource string) *client {
 	}
 	c.conn.SetReadDeadline(time.Time{})
 	go c.read()
-	c.request(t, "get", "", `<query xmlns='jabber:iq:roster'/>`) // without it the server tells nothing of contacts that go
+	c.request(t, "get", "", `<query xmlns='jabber:iq:roster'/>`) // without it, the server does not send roster pushes
 	return c
 }
 
-// openStream begins a stream, the first or the one after SASL, and returns its features.
+// openStream opens a stream, initially or after SASL, and returns its features.
 func (c *client) openStream(t testing.TB) *node {
 	t.Helper()
 	c.send(t, `<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>`)
@@ -155,7 +154,7 @@ func (c *client) openStream(t testing.TB) *node {
 	return c.expect(t, "features")
 }
 
-// expect takes the next element, which must have a name.
+// expect reads the next element, which must have the given name.
 func (c *client) expect(t testing.TB, name string) *node {
 	t.Helper()
 	n, err := nextNode(c.decoder)
@@ -186,7 +185,7 @@ func nextNode(d *xml.Decoder) (*node, error) {
 	return n, err
 }
 
-// read keeps everything that comes.
+// read collects all received elements.
 func (c *client) read() {
 	for {
 		n, err := nextNode(c.decoder)
@@ -201,7 +200,7 @@ func (c *client) read() {
 	}
 }
 
-// send writes XML as it stands.
+// send writes raw XML.
 func (c *client) send(t testing.TB, format string, args ...any) {
 	t.Helper()
 	c.conn.SetWriteDeadline(time.Now().Add(patience))
@@ -210,7 +209,7 @@ func (c *client) send(t testing.TB, format string, args ...any) {
 	}
 }
 
-// wait returns the first stanza received so far, or from now on, that is wanted.
+// wait returns the first wanted stanza, including those already received.
 func (c *client) wait(t testing.TB, what string, wanted func(*node) bool) (found *node) {
 	t.Helper()
 	defer func() {
@@ -242,7 +241,7 @@ func (c *client) waitPresence(t testing.TB, types ...string) {
 	}
 }
 
-// forget drops what was received.
+// forget drops all received stanzas.
 func (c *client) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -261,7 +260,7 @@ func (c *client) ask(t testing.TB, typ, to, payload string) (id string) {
 	return id
 }
 
-// answer waits for the answer to a request.
+// answer waits for the response to a request.
 func (c *client) answer(t testing.TB, id string) *node {
 	t.Helper()
 	return c.wait(t, "an answer to "+id, func(n *node) bool {
@@ -269,7 +268,7 @@ func (c *client) answer(t testing.TB, id string) *node {
 	})
 }
 
-// request asks something and returns the answer, which must be a result.
+// request sends a request and returns the response, which must be a result.
 func (c *client) request(t testing.TB, typ, to, payload string) *node {
 	t.Helper()
 	answer := c.answer(t, c.ask(t, typ, to, payload))
@@ -279,20 +278,20 @@ func (c *client) request(t testing.TB, typ, to, payload string) *node {
 	return answer
 }
 
-// cut breaks the connection without a word.
+// cut closes the connection without closing the stream.
 func (c *client) cut() {
 	c.conn.(*net.TCPConn).SetLinger(0)
 	c.conn.Close()
 }
 
-// logout ends the stream in order.
+// logout closes the stream cleanly.
 func (c *client) logout(t testing.TB) {
 	t.Helper()
 	c.send(t, `<presence type='unavailable'/></stream:stream>`)
 	c.conn.Close()
 }
 
-// submit registers, or changes options, given as field=value.
+// submit registers or changes options, given as field=value.
 func (c *client) submit(t testing.TB, fields ...string) {
 	t.Helper()
 	var form strings.Builder
@@ -307,7 +306,7 @@ func (c *client) submit(t testing.TB, fields ...string) {
 	}
 }
 
-// join registers and accepts the contact request.
+// join registers and accepts the subscription request.
 func (c *client) join(t testing.TB, fields ...string) {
 	t.Helper()
 	c.dropContact(t)
@@ -315,7 +314,7 @@ func (c *client) join(t testing.TB, fields ...string) {
 	c.accept(t)
 }
 
-// accept waits for the contact request, grants it and asks for the same, as clients do.
+// accept waits for the subscription request, approves it and requests the same in return, as clients do.
 func (c *client) accept(t testing.TB) {
 	t.Helper()
 	c.waitPresence(t, "subscribe")
@@ -323,7 +322,7 @@ func (c *client) accept(t testing.TB) {
 	c.waitPresence(t, "subscribed")
 }
 
-// revoke takes back what accept has granted.
+// revoke cancels the subscription that accept approved.
 func (c *client) revoke(t testing.TB) {
 	t.Helper()
 	c.send(t, `<presence to='%s' type='unsubscribed'/>`, testDomain)
@@ -332,6 +331,6 @@ func (c *client) revoke(t testing.TB) {
 // dropContact removes the component from the roster, where another test may have left it.
 func (c *client) dropContact(t testing.TB) {
 	t.Helper()
-	c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+testDomain+`' subscription='remove'/></query>`)) // an error where it is not there
+	c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+testDomain+`' subscription='remove'/></query>`)) // an error if it is not in the roster
 	c.forget()
 }

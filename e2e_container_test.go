@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// A podman is one whose images, containers and volumes are the test's own.
+// A podman runs podman with images, containers and volumes of its own.
 type podman struct {
 	t    *testing.T
 	args []string
@@ -42,8 +42,8 @@ func (p podman) run(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// importBase makes what stands in for the image with Go that dist/Containerfile starts from: a shell, certificates, and a place for
-// the Go that the tests run with.
+// importBase creates a replacement for the Go base image of dist/Containerfile: a shell, certificates, and a mount point for the Go
+// installation that runs the tests.
 func (p podman) importBase(name string) {
 	p.t.Helper()
 	dir := p.t.TempDir()
@@ -73,12 +73,12 @@ func (p podman) importBase(name string) {
 	p.run("import", "--change=ENV PATH=/usr/local/go/bin:/bin", "--change=ENV GOPROXY=off", "--change=ENV GOMODCACHE=/mod", "--change=ENV GOCACHE=/cache", tar, name)
 }
 
-// runArgs are those of a container that has our network, and no more rights than the test.
+// runArgs returns the arguments for a container that uses the host's network and has no more privileges than the test.
 func runArgs(more ...string) []string {
 	return append([]string{"run", "--rm", "--network=host", "--pull=never", "--ulimit=nofile=4096:4096", "--ulimit=nproc=1024:1024"}, more...)
 }
 
-// TestE2EContainer builds the image, and runs it: it is not root, keeps its database in a volume, and knows whether it is well.
+// TestE2EContainer builds and runs the image, and checks its user, its database volume and its health check.
 func TestE2EContainer(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can run containers here")
@@ -87,7 +87,7 @@ func TestE2EContainer(t *testing.T) {
 	const base = "docker.io/library/golang:1.26"
 	p.importBase(base)
 	if out, err := p.command(runArgs(base, "true")...).CombinedOutput(); err != nil {
-		t.Skipf("no container can be run here: %v %s", err, out)
+		t.Skipf("containers do not work here: %v %s", err, out)
 	}
 	p.run("build", "--pull=never", "--isolation=chroot", "--format=docker", "--volume="+goEnv(t, "GOROOT")+":/usr/local/go:ro",
 		"--volume="+goEnv(t, "GOMODCACHE")+":/mod", "--volume="+goEnv(t, "GOCACHE")+":/cache", "--file=dist/Containerfile", "--tag=webstatus", ".")

@@ -10,7 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// conversePage has Converse log in, with its two tools for services at the top. A plugin takes what plugins get.
+// conversePage logs in with Converse and shows its two dialogs for services. A plugin exposes the API, which only plugins get.
 const conversePage = `<!DOCTYPE html><meta charset="utf-8"><title>Converse</title>
 <script>
 window.said = [];
@@ -39,7 +39,7 @@ window.iq = (type, payload) => inner.api.sendIQ(new DOMParser().parseFromString(
 	'" to="%[2]s"><query xmlns="jabber:iq:register">' + payload + "</query></iq>", "text/xml").documentElement);
 </script>`
 
-// TestE2EConverse has somebody use the service with Converse.js in a browser.
+// TestE2EConverse uses the service with Converse.js in a browser.
 func TestE2EConverse(t *testing.T) {
 	for _, name := range []string{"prosody", "prosody@trixie"} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); testConverse(t, newServer(t, name)) })
@@ -59,36 +59,36 @@ func testConverse(t *testing.T, s *server) {
 	tab := newTab(t, browser, site.URL)
 	t.Cleanup(func() {
 		if t.Failed() {
-			said, _ := chromedp.Run(tab, chromedp.Evaluate[string](`said.slice(-100).join("\n")`)) // none where the page has not come that far
+			said, _ := chromedp.Run(tab, chromedp.Evaluate[string](`said.slice(-100).join("\n")`)) // empty if the page did not get that far
 			t.Logf("Converse said:\n%s", said)
 			tab.picture(t, "converse.png")
 		}
 	})
 	tab.wants(t, `window.ready`, "ready")
 
-	// Converse's browser for services finds it among the server's.
+	// Converse's service browser lists the component.
 	tab.run(t, `use("converse-disco-browser"); 0`)
 	tab.wants(t, `String(!!find(".disco-items a", "`+testDomain+`"))`, "true")
 	tab.run(t, `find(".disco-items a", "`+testDomain+`").click()`)
 	tab.wants(t, `String(text(".identities").includes("web presence") && text(".features").includes("jabber:iq:register"))`, "true")
 
-	// It has no form for registering with a service, so this goes through its API.
+	// Converse has no form for registering with a service, so the test uses its API.
 	tab.run(t, `iq("set", "<show_status_msg>1</show_status_msg>").then(() => window.registered = "yes", e => window.registered = String(e)); 0`)
 	tab.wants(t, `window.registered`, "yes")
 
-	// The contact request is accepted in the roster. Converse 14 does not ask for the same in return, so the contact stays offline there.
+	// The subscription request is accepted in the roster. Converse 14 does not request the same in return, so the contact stays offline.
 	tab.wants(t, `String(!!document.querySelector(".accept-xmpp-request"))`, "true")
 	tab.run(t, `document.querySelector(".accept-xmpp-request").click()`)
 	tab.wants(t, `String(!!document.querySelector("converse-accept-contact-request-modal form"))`, "true")
 	tab.run(t, `document.querySelector("converse-accept-contact-request-modal form").requestSubmit()`)
 	a.want(t, bare, shown{state: "available"})
 
-	// Its api.user.status.set("away") means dnd, so the profile is changed as its dialog does it.
+	// Converse's api.user.status.set("away") means dnd, so the test changes the profile as the dialog does.
 	tab.run(t, `inner.state.profile.save({show: "away", status_message: "feeding the cat"}); 0`)
 	a.want(t, bare, shown{state: "away", message: "feeding the cat"})
 	tab.picture(t, "converse.png")
 
-	// Its tool for commands changes an option, and then unregisters.
+	// Converse's ad-hoc command dialog changes an option and then unregisters.
 	tab.run(t, `use("converse-adhoc-commands"); 0`)
 	tab.wants(t, `String(!!document.querySelector("converse-adhoc-commands input[name=jid]"))`, "true")
 	tab.run(t, `document.querySelector("converse-adhoc-commands input[name=jid]").value = "`+testDomain+`"; document.querySelector("converse-adhoc-commands form").requestSubmit()`)

@@ -12,14 +12,14 @@ import (
 	"testing"
 )
 
-// A debian is a fresh Debian in a directory, which systemd has booted as a machine of its own; its network is ours.
+// A debian is a fresh Debian container booted with systemd. It uses the host's network.
 type debian struct {
 	t    *testing.T
 	root string
-	init string // the process that is its systemd
+	init string // process ID of its systemd
 }
 
-// newDebian sets one up, which is shut down with the test.
+// newDebian installs and boots a Debian, which is shut down when the test ends.
 func newDebian(t *testing.T) *debian {
 	t.Helper()
 	d := &debian{t: t, root: filepath.Join(t.TempDir(), "root")}
@@ -30,7 +30,7 @@ func newDebian(t *testing.T) *debian {
 	eventually(t, "a machine that runs", func() bool {
 		select {
 		case <-machine.done:
-			t.Skipf("no machine can be booted here: %s", machine.out)
+			t.Skipf("containers cannot be booted here: %s", machine.out)
 		default:
 		}
 		pids, err := os.ReadFile(children)
@@ -44,7 +44,7 @@ func newDebian(t *testing.T) *debian {
 	d.inside("apt-get update") // the copy may be older than the mirror's latest packages
 	t.Cleanup(func() {
 		if t.Failed() {
-			log, _ := d.command("journalctl --no-pager --boot --lines=100").CombinedOutput() // none if it has not come that far
+			log, _ := d.command("journalctl --no-pager --boot --lines=100").CombinedOutput() // empty if it did not get that far
 			t.Logf("%s", log)
 		}
 	})
@@ -54,7 +54,7 @@ func newDebian(t *testing.T) *debian {
 func (d *debian) run(name string, args ...string) string {
 	d.t.Helper()
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "GOFLAGS=-buildvcs=false") // whoever owns the tree
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "GOFLAGS=-buildvcs=false") // works with any owner of the tree
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		d.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
@@ -62,13 +62,13 @@ func (d *debian) run(name string, args ...string) string {
 	return string(out)
 }
 
-// command is one for the machine's shell.
+// command returns a shell command that runs in the machine.
 func (d *debian) command(command string) *exec.Cmd {
 	return exec.Command("nsenter", "--target="+d.init, "--all", "env", "-i", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", "sh", "-c", "cd /root && "+command)
 }
 
-// inside runs a command in the machine, which has to succeed.
+// inside runs a shell command in the machine, which must succeed.
 func (d *debian) inside(command string) string {
 	d.t.Helper()
 	out, err := d.command(command).CombinedOutput()
@@ -90,15 +90,15 @@ func (d *debian) exists(path string) bool {
 	return err == nil
 }
 
-// packages makes the packages, and returns their sums.
+// packages builds the packages and returns their checksums.
 func (d *debian) packages() string {
 	d.t.Helper()
 	d.run("make", "clean", "packages")
 	return d.run("sha256sum", filepath.Join("build", fmt.Sprintf("webstatus_%s_amd64.deb", version)), filepath.Join("build", fmt.Sprintf("webstatus-%s-1.x86_64.rpm", version)))
 }
 
-// TestE2EDebian follows the README's "On your server" word by word in a fresh Debian, and gets a page. Then the service crashes, is
-// upgraded, is given files by root and a configuration that is none, and is removed.
+// TestE2EDebian runs the commands of the README's section "On your server" in a fresh Debian and requests a page. It then covers a
+// crash, an upgrade, files owned by root, an invalid configuration, and removal.
 func TestE2EDebian(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can set up a Debian in a directory")
@@ -111,7 +111,7 @@ func TestE2EDebian(t *testing.T) {
 	}
 	d := newDebian(t)
 	if first := d.packages(); first != d.packages() {
-		t.Error("the packages are other bytes each time")
+		t.Error("the packages are not reproducible")
 	}
 	deb := fmt.Sprintf("webstatus_%s_amd64.deb", version)
 	content, err := os.ReadFile(filepath.Join("build", deb))
@@ -150,7 +150,7 @@ func TestE2EDebian(t *testing.T) {
 	stop()
 
 	d.inside("systemctl stop webstatus.socket webstatus.service && rm /var/lib/webstatus/* && webstatus migrate --db /var/lib/webstatus/webstatus.db")
-	d.inside("systemctl start webstatus") // where the file belongs to root
+	d.inside("systemctl start webstatus") // the file belongs to root
 	d.wantLink(commands[5])
 
 	d.write("etc/webstatus/webstatus.env", "WEBSTATUS_DOMAIN=\n", 0o644)
@@ -160,26 +160,26 @@ func TestE2EDebian(t *testing.T) {
 	}
 	if log := d.inside("journalctl --unit=webstatus --priority=err --output=cat"); !strings.Contains(log, "webstatus: --domain (WEBSTATUS_DOMAIN): required") ||
 		strings.Contains(log, "level=INFO") {
-		t.Errorf("of what went wrong the journal has:\n%s", log)
+		t.Errorf("the journal does not explain the failure:\n%s", log)
 	}
 	d.inside("dpkg -r webstatus")
 	if d.exists("usr/bin/webstatus") || !d.exists("etc/webstatus/webstatus.env") || !d.exists("var/lib/webstatus/webstatus.db") {
-		t.Error("a removal is to remove the program alone")
+		t.Error("removal must remove only the program")
 	}
 	if resp, err := http.Get(pageOfDebian); err == nil {
 		resp.Body.Close()
-		t.Error("the socket is open after the removal")
+		t.Error("the socket is open after removal")
 	}
 	d.inside("dpkg -P webstatus")
 	if d.exists("etc/webstatus") || d.exists("var/lib/webstatus") {
-		t.Error("something is left after purging")
+		t.Error("files are left after purging")
 	}
 }
 
-// pageOfDebian is where the web server is to be found after the installation.
+// pageOfDebian is the URL of the web server after installation.
 const pageOfDebian = "http://127.0.0.1:8080/"
 
-// wantLink waits until the service says that it is linked, and for the page.
+// wantLink waits until the service reports that it is linked, and until the page is served.
 func (d *debian) wantLink(statusCommand string) {
 	d.t.Helper()
 	eventually(d.t, "the link", func() bool {
@@ -197,7 +197,7 @@ func (d *debian) wantLink(statusCommand string) {
 	})
 }
 
-// serverCommands are those of the README's section, without sudo.
+// serverCommands returns the commands of the README's section, without sudo.
 func serverCommands(t *testing.T) (commands []string) {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")

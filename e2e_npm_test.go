@@ -13,10 +13,10 @@ import (
 	"testing"
 )
 
-// npmPackages are the clients that npm fetches.
+// npmPackages lists the clients that npm installs.
 var npmPackages = []string{"@xmpp/client@0.14.0", "converse.js@14.0.0"}
 
-// npmModules returns the directory that npm has installed the clients in.
+// npmModules returns the directory with the clients that npm installed.
 var npmModules = sync.OnceValues(func() (string, error) {
 	dir, err := cached("npm", npmPackages, func(dir string) bool {
 		return exec.Command("npm", "ls", "--prefix", dir).Run() == nil
@@ -43,12 +43,12 @@ func needModules(t testing.TB) string {
 	return modules
 }
 
-// testXMPPJS has a client with xmpp.js do what a user does, from finding the service to leaving it.
+// testXMPPJS uses the service with an xmpp.js client, from discovery to unregistering.
 func testXMPPJS(t *testing.T, s *server) {
 	modules, node := needModules(t), need(t, "node")
 	newAppliance(t, s.componentAddress())
 	s.login(t, "user3", "cleanup").dropContact(t)
-	dir := t.TempDir() // modules are looked for beside the script
+	dir := t.TempDir() // Node.js resolves modules relative to the script
 	script, err := os.ReadFile("testdata/e2e/client.mjs")
 	if err != nil {
 		t.Fatal(err)

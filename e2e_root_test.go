@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// A root is the directory of a Debian that programs run in, empty for this machine's own system. They share this machine's network,
-// devices and temporary directory, so that ports and the files of a test are the same for both sides.
+// A root is the root directory of a Debian that programs run in, or empty for the host system. Programs share the host's network,
+// devices and temporary directory, so that ports and test files are the same inside and outside.
 type root string
 
-// inRoot runs a command in a root. The mounts are made in a namespace of their own, which ends with the command, however it ends.
+// inRoot runs a command in a root. A private mount namespace removes the mounts when the command ends for any reason.
 const inRoot = `set -e
 root=$1 tmp=$2
 shift 2
@@ -26,7 +26,7 @@ mkdir -p "$root$tmp"
 mount --bind "$tmp" "$root$tmp"
 exec chroot "$root" "$@"`
 
-// command returns a command that runs in the root. Its process is the program itself.
+// command returns a command that runs in the root. Its process ID is that of the program.
 func (r root) command(program string, args ...string) *exec.Cmd {
 	if r == "" {
 		return exec.Command(program, args...)
@@ -52,7 +52,7 @@ func (r root) need(t testing.TB, program string) string {
 
 // versions returns the versions of packages in the root, for the log.
 func (r root) versions(packages ...string) string {
-	out, _ := r.command("dpkg-query", append([]string{"--show", "--showformat=${Package} ${Version} "}, packages...)...).Output() // none without dpkg
+	out, _ := r.command("dpkg-query", append([]string{"--show", "--showformat=${Package} ${Version} "}, packages...)...).Output() // empty without dpkg
 	return strings.TrimSpace(string(out))
 }
 
@@ -62,15 +62,14 @@ var suitePackages = map[string][]string{
 	"trixie":   {"prosody", "ejabberd", "jabberd2"},
 }
 
-// roots holds the roots that this run has used so far, and why one cannot be had.
+// roots holds the roots used so far in this run, or the error of creating them.
 var roots = struct {
 	sync.Mutex
 	bySuite map[string]root
 	failed  map[string]error
 }{bySuite: map[string]root{}, failed: map[string]error{}}
 
-// debianRoot returns a root with a release of Debian. Roots are kept in the user's cache directory for the next run; the tests only read
-// them.
+// debianRoot returns a root with a release of Debian. Roots are cached in the user's cache directory; the tests only read them.
 func debianRoot(t testing.TB, suite string) root {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -92,13 +91,13 @@ func debianRoot(t testing.TB, suite string) root {
 	return roots.bySuite[suite]
 }
 
-// cachedRoot returns a root from the cache, and sets it up first where it is absent or damaged.
+// cachedRoot returns a root from the cache, and creates it if it is missing or damaged.
 func cachedRoot(suite string) (root, error) {
 	packages := suitePackages[suite]
 	dir, err := cached(suite, packages, func(dir string) bool { return root(dir).intact(packages) }, func(dir string) error {
 		install := append([]string{"DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "--yes", "--no-install-recommends"}, packages...)
 		for _, cmd := range []*exec.Cmd{
-			root("/").command("debootstrap", "--variant=minbase", suite, dir), // it mounts some as well
+			root("/").command("debootstrap", "--variant=minbase", suite, dir), // debootstrap mounts file systems as well
 			root(dir).command("env", install...),
 			root(dir).command("apt-get", "clean"),
 		} {
@@ -111,8 +110,8 @@ func cachedRoot(suite string) (root, error) {
 	return root(dir), err
 }
 
-// cached returns a directory in the user's cache, where it stays for the next run. One that is absent or not intact is filled first. What
-// goes into it is part of its name.
+// cached returns a directory in the user's cache, which is kept for the next run. It is filled if it is missing or not intact. Its name
+// includes a hash of its contents list.
 func cached(name string, contents []string, intact func(dir string) bool, fill func(dir string) error) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -146,7 +145,7 @@ func cached(name string, contents []string, intact func(dir string) bool, fill f
 		return "", err
 	}
 	if !intact(unfinished) {
-		return "", fmt.Errorf("%s is damaged from the start", unfinished)
+		return "", fmt.Errorf("%s is damaged after being filled", unfinished)
 	}
 	return dir, os.Rename(unfinished, dir)
 }

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// patience is how long anything may take that has to happen. It is no measure of speed.
+// patience is the timeout of all waits. It does not measure performance.
 const patience = 60 * time.Second
 
 // eventually waits until a condition holds.
@@ -26,13 +26,13 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
+			t.Fatalf("timed out: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// need returns where a program is.
+// need returns the path of a program.
 func need(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -42,7 +42,7 @@ func need(t testing.TB, program string) string {
 	return path
 }
 
-// missing skips the test, or fails it where everything that the tests want is required.
+// missing skips the test, or fails it if WEBSTATUS_E2E=require.
 func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("WEBSTATUS_E2E") == "require" {
@@ -68,7 +68,7 @@ type process struct {
 	out  *lockedBuffer
 }
 
-// A lockedBuffer collects what a process says.
+// A lockedBuffer collects the output of a process.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -96,7 +96,7 @@ func start(t testing.TB, cmd *exec.Cmd) *process {
 		t.Fatal(err)
 	}
 	go func() {
-		cmd.Wait() // how it ended is asked of cmd.ProcessState
+		cmd.Wait() // cmd.ProcessState has the result
 		close(p.done)
 	}()
 	t.Cleanup(func() {
@@ -109,22 +109,22 @@ func start(t testing.TB, cmd *exec.Cmd) *process {
 			<-p.done
 		}
 		if t.Failed() {
-			t.Logf("%s said:\n%s", filepath.Base(cmd.Path), p.out)
+			t.Logf("output of %s:\n%s", filepath.Base(cmd.Path), p.out)
 		}
 	})
 	return p
 }
 
-// signal sends a signal to the process and its children, if they are still there.
+// signal sends a signal to the process and its children, if they still run.
 func (p *process) signal(s syscall.Signal) { syscall.Kill(-p.cmd.Process.Pid, s) }
 
-// freeze leaves the process and its connections there, and has it do nothing.
+// freeze suspends the process; its connections stay open.
 func (p *process) freeze() { p.signal(syscall.SIGSTOP) }
 
-// thaw ends that.
+// thaw resumes the process.
 func (p *process) thaw() { p.signal(syscall.SIGCONT) }
 
-// end sends a signal that ends the process, and waits for that.
+// end sends a signal that ends the process, and waits until it has ended.
 func (p *process) end(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	p.signal(s)
@@ -150,17 +150,17 @@ const (
 // A server is a real XMPP server on loopback ports.
 type server struct {
 	name          string
-	root          root // that it runs in
+	root          root // where it runs
 	dir           string
 	c2s, compPort int
-	web           int    // port for WebSocket, 0 for none
-	libraries     string // directory of its modules, where it has to be told
+	web           int    // port for WebSocket, or 0
+	libraries     string // directory of its modules, if it must be configured
 	run           func() *process
 	process       *process
-	large         bool // lets stanzas through that are very deep, or have a megabyte
+	large         bool // forwards stanzas that are very deep or have a megabyte
 }
 
-// testAccounts are those of every server; the password is the name after "pass-".
+// testAccounts are the accounts on every server. Each password is "pass-" and the name.
 var testAccounts = []string{"user1", "user2", "user3", "user4", "stranger"}
 
 const prosodyConfig = `
@@ -210,7 +210,7 @@ modules: {mod_disco: {}, mod_roster: {}, mod_last: {}, mod_ping: {}, mod_offline
   mod_vcard: {}, mod_vcard_xupdate: {}, mod_pubsub: {plugins: [flat, pep]}, mod_muc: {}} # without which mod_caps fails
 `
 
-// jabberd2Configs are the configurations of jabberd2's three programs, which meet in the router. Components connect to the router as well.
+// jabberd2Configs are the configurations of jabberd2's three programs, which connect to its router. Components also connect to the router.
 var jabberd2Configs = map[string]string{
 	"router": `<router><id>router</id><log type='stdout'/>
 <local><ip>127.0.0.1</ip><port>{{.Component}}</port><users>{{.Dir}}/users.xml</users><secret>s3cret</secret></local>
@@ -259,8 +259,8 @@ func (s *server) configure(t testing.TB, text, file string) string {
 	return path
 }
 
-// newServer starts a server, with more in its configuration if wanted. The name may be followed by @ and the Debian release that it is to
-// come from; otherwise it is this machine's.
+// newServer starts a server with optional additions to its configuration. The name may be followed by @ and the Debian release of the
+// server; the default is the host's.
 func newServer(t testing.TB, name string, more ...string) *server {
 	t.Helper()
 	name, suite, _ := strings.Cut(name, "@")
@@ -285,7 +285,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 		}
 		s.run = func() *process { return start(t, s.root.command(program, "-F", "--config", config)) }
 	case "ejabberd":
-		// The command ejabberdctl wants a node name, a cookie and a user of its own. Erlang alone does not.
+		// The command ejabberdctl requires a node name, a cookie and its own user. Running erl directly does not.
 		erl := s.root.need(t, "erl")
 		s.libraries = filepath.Dir(s.path(t, "/usr/lib/*-linux-gnu/ejabberd-*"))
 		config := s.configure(t, ejabberdConfig+strings.Join(more, "\n"), "ejabberd.yml")
@@ -324,7 +324,7 @@ func newServer(t testing.TB, name string, more ...string) *server {
 	return s
 }
 
-// path returns where the server's Debian has something.
+// path returns the path that matches a pattern in the server's root.
 func (s *server) path(t testing.TB, pattern string) string {
 	t.Helper()
 	paths, err := filepath.Glob(string(s.root) + pattern)
@@ -352,7 +352,7 @@ func (s *server) runEjabberd(t testing.TB, erl, config string) *process {
 	return p
 }
 
-// start starts the server, again if it has run before, and waits until it answers.
+// start starts or restarts the server and waits until it accepts connections.
 func (s *server) start(t testing.TB) {
 	t.Helper()
 	s.process = s.run()
@@ -373,7 +373,7 @@ func (s *server) start(t testing.TB) {
 
 func (s *server) componentAddress() string { return "127.0.0.1:" + strconv.Itoa(s.compPort) }
 
-// An appliance is a webstatus that runs beside the test.
+// An appliance is a running webstatus process.
 type appliance struct {
 	*process
 	env []string
@@ -398,20 +398,20 @@ func (a *appliance) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start starts the webstatus, again if it has run before.
+// start starts or restarts webstatus.
 func (a *appliance) start(t testing.TB) {
 	t.Helper()
 	a.process = start(t, a.command("serve"))
 	a.waitLog(t, "linked to the XMPP server")
 }
 
-// waitLog waits for a line in the log that has all of the words.
+// waitLog waits for a log line that contains all words.
 func (a *appliance) waitLog(t testing.TB, words ...string) {
 	t.Helper()
 	a.waitLogs(t, 1, words...)
 }
 
-// waitLogs waits for so many lines that have all of the words.
+// waitLogs waits for n log lines that contain all words.
 func (a *appliance) waitLogs(t testing.TB, n int, words ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d log lines with %q", n, words), func() bool { return a.countLog(words...) >= n })
@@ -430,7 +430,7 @@ line:
 	return n
 }
 
-// get returns what is at a path.
+// get requests a path.
 func (a *appliance) get(t testing.TB, path string) (status int, body string) {
 	t.Helper()
 	resp, err := (&http.Client{Timeout: patience}).Get(a.url + path)
@@ -445,7 +445,7 @@ func (a *appliance) get(t testing.TB, path string) (status int, body string) {
 	return resp.StatusCode, b.String()
 }
 
-// A cable is what a webstatus reaches its XMPP server through, and what can be pulled out or go dead.
+// A cable is a TCP proxy between webstatus and its XMPP server that can be disconnected or stop forwarding.
 type cable struct {
 	listener net.Listener
 	to       string
@@ -459,13 +459,13 @@ type cableState int
 
 const (
 	plugged   cableState = iota
-	unplugged            // connections are closed as soon as they are made
-	dead                 // connections stay open, and nothing comes through
+	unplugged            // new connections are closed immediately
+	dead                 // connections stay open, but nothing is forwarded
 )
 
-// A wire is one connection through a cable. One that was dead once stays so: what it has swallowed is missing.
+// A wire is one connection through a cable. A dead wire stays dead, because the dropped bytes are lost.
 type wire struct {
-	here, there net.Conn // there is nil where the connection has not got through
+	here, there net.Conn // there is nil if the connection was not forwarded
 	dead        atomic.Bool
 }
 
@@ -512,7 +512,7 @@ func (c *cable) connect(here net.Conn) {
 	c.wires = append(c.wires, w)
 }
 
-// carry takes one direction's bytes to the other end, and its end as well. A dead wire takes nothing there.
+// carry forwards the bytes and the end of one direction. A dead wire forwards nothing.
 func (w *wire) carry(from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
@@ -525,19 +525,19 @@ func (w *wire) carry(from, to net.Conn) {
 			to.Close()
 			return
 		default:
-			to.Write(buf[:n]) // a failure shows in the other direction
+			to.Write(buf[:n]) // an error appears in the other direction
 		}
 	}
 }
 
-// plug lets new connections through.
+// plug forwards new connections.
 func (c *cable) plug() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state = plugged
 }
 
-// unplug breaks all connections, and new ones as they come.
+// unplug closes all connections, and new ones immediately.
 func (c *cable) unplug() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -545,7 +545,7 @@ func (c *cable) unplug() {
 	c.breakAll()
 }
 
-// cut breaks all connections, dead ones as well, and lets new ones through.
+// cut closes all connections, including dead ones, and forwards new ones.
 func (c *cable) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -563,7 +563,7 @@ func (c *cable) breakAll() {
 	c.wires = nil
 }
 
-// die has all connections stay open and swallow everything, the news that the other end has gone as well.
+// die keeps all connections open but drops all bytes, and does not forward a close.
 func (c *cable) die() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// A terminal is one that a program runs in, with tmux at its keys and its screen.
+// A terminal runs a program in tmux.
 type terminal struct{ tmux, socket string }
 
-// newTerminal starts a program until the test ends.
+// newTerminal starts a program that runs until the test ends.
 func newTerminal(t testing.TB, home string, program ...string) *terminal {
 	t.Helper()
 	term := &terminal{tmux: need(t, "tmux"), socket: filepath.Join(home, "tmux")}
@@ -26,7 +26,7 @@ func newTerminal(t testing.TB, home string, program ...string) *terminal {
 		if t.Failed() {
 			t.Logf("on the screen:\n%s", term.screen())
 		}
-		term.command("kill-server").Run() // it may have ended by itself
+		term.command("kill-server").Run() // it may have exited already
 	})
 	return term
 }
@@ -35,7 +35,7 @@ func (term *terminal) command(args ...string) *exec.Cmd {
 	return exec.Command(term.tmux, append([]string{"-S", term.socket}, args...)...)
 }
 
-// screen returns what is on the screen, each line joined with those that it goes on in.
+// screen returns the text on the screen, with wrapped lines joined.
 func (term *terminal) screen() string {
 	out, err := term.command("capture-pane", "-p", "-J").Output()
 	if err != nil {
@@ -44,7 +44,7 @@ func (term *terminal) screen() string {
 	return string(out)
 }
 
-// shows waits until the screen has a text.
+// shows waits until the screen contains a text.
 func (term *terminal) shows(t testing.TB, text string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%q on the screen", text), func() bool { return strings.Contains(term.screen(), text) })
@@ -60,7 +60,7 @@ func (term *terminal) enter(t testing.TB, line string) {
 	}
 }
 
-// testProfanity has somebody register, change options and leave who sits in front of Profanity.
+// testProfanity registers, changes options and unregisters with Profanity.
 func testProfanity(t *testing.T, s *server) {
 	profanity := need(t, "profanity")
 	a := newAppliance(t, s.componentAddress())
@@ -99,7 +99,7 @@ func testProfanity(t *testing.T, s *server) {
 	term.enter(t, "unregister")
 	term.shows(t, "You are no longer registered.")
 	if code, _ := a.get(t, jidPath("user2@localhost")); code != http.StatusNotFound {
-		t.Errorf("%d after the end", code)
+		t.Errorf("%d after unregistering", code)
 	}
 	term.enter(t, "/quit")
 }

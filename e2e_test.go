@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// TestE2E runs everything against real servers, with clients that are logged in.
+// TestE2E runs the tests against real servers with logged-in clients.
 func TestE2E(t *testing.T) {
 	for _, name := range []string{"prosody", "ejabberd", "prosody@trixie", "ejabberd@trixie"} {
 		t.Run(name, func(t *testing.T) {
@@ -36,14 +36,14 @@ func TestE2E(t *testing.T) {
 			t.Run("killed", func(t *testing.T) { testKilled(t, s) })
 			t.Run("link cut", func(t *testing.T) { testLinkCut(t, s) })
 			t.Run("server gone", func(t *testing.T) { testServerGone(t, s) })
-			// These wait long, each with a server of its own, for what is silent to be given up.
+			// These tests wait for long timeouts, each with its own server.
 			t.Run("server frozen", func(t *testing.T) { t.Parallel(); testServerFrozen(t, newServer(t, name)) })
 			t.Run("link dead", func(t *testing.T) { t.Parallel(); testLinkDead(t, newServer(t, name)) })
 		})
 	}
 }
 
-// TestE2EJabberd2 runs with jabberd2 what needs nothing but registration and presence.
+// TestE2EJabberd2 runs the tests that need only registration and presence against jabberd2.
 func TestE2EJabberd2(t *testing.T) {
 	for _, name := range []string{"jabberd2", "jabberd2@trixie"} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func TestE2EJabberd2(t *testing.T) {
 }
 
 const (
-	linked = "linked to the XMPP server" // what the log says of it
+	linked = "linked to the XMPP server" // log message
 	noLink = "no link to the XMPP server"
 )
 
@@ -69,7 +69,7 @@ func jidPath(bare string) string {
 	return "/status/" + base64.StdEncoding.EncodeToString([]byte(bare))
 }
 
-// A shown is what is to be seen of somebody; message and jid are empty where they are not.
+// A shown is the visible status of a user; message and jid are empty if they are hidden.
 type shown struct{ state, message, jid string }
 
 var (
@@ -77,7 +77,7 @@ var (
 	addressPattern = regexp.MustCompile(`\S+/status/\S+`)
 )
 
-// look returns what the page and the JSON at a path show, and an error unless both show the same and are right in themselves.
+// look returns the status at a path, and an error unless the page and the JSON are valid and agree.
 func (a *appliance) look(t testing.TB, path string) (shown, error) {
 	t.Helper()
 	code, page := a.get(t, path)
@@ -94,16 +94,16 @@ func (a *appliance) look(t testing.TB, path string) (shown, error) {
 		return shown{}, fmt.Errorf("version is not 1: %s", data)
 	}
 	delete(keys, "version")
-	delete(keys, "resources") // the only one that is no text
+	delete(keys, "resources") // the only one that is not a string
 	text := make(map[string]string)
 	for key, value := range keys {
 		if text[key], _ = value.(string); text[key] == "" {
-			return shown{}, fmt.Errorf("%s is no text: %s", key, data)
+			return shown{}, fmt.Errorf("%s is not a string: %s", key, data)
 		}
 	}
 	if since, ok := text["since"]; ok {
 		if at, err := time.Parse(time.RFC3339, since); err != nil || at.Location() != time.UTC {
-			return shown{}, fmt.Errorf("since is no time in UTC: %s", data)
+			return shown{}, fmt.Errorf("since is not a time in UTC: %s", data)
 		}
 	}
 	got := shown{text["state"], text["message"], text["jid"]}
@@ -123,13 +123,13 @@ func (a *appliance) look(t testing.TB, path string) (shown, error) {
 	return got, nil
 }
 
-// want waits until page and JSON of a bare JID show something.
+// want waits until the page and the JSON of a bare JID show a status.
 func (a *appliance) want(t testing.TB, bare string, want shown) {
 	t.Helper()
 	a.wantAny(t, bare, want)
 }
 
-// wantAny is want with several that are right.
+// wantAny is like want with several acceptable statuses.
 func (a *appliance) wantAny(t testing.TB, bare string, wants ...shown) {
 	t.Helper()
 	var got shown
@@ -154,7 +154,7 @@ func (a *appliance) wantCode(t testing.TB, path string, code int) {
 	}
 }
 
-// testArticle is the exchange of the article that the system was described in.
+// testArticle runs the exchange in the article that describes the system.
 func testArticle(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	c := s.login(t, "user1", "p1t1")
@@ -168,7 +168,7 @@ func testArticle(t *testing.T, s *server) {
 	info := c.request(t, "get", testDomain, `<query xmlns='http://jabber.org/protocol/disco#info'/>`).find("query")
 	identity := info.find("identity")
 	if identity.attr("category") != "component" || identity.attr("type") != "presence" || identity.attr("name") != "web presence" {
-		t.Errorf("who are you? %s", info)
+		t.Errorf("wrong identity: %s", info)
 	}
 	for _, want := range []string{"jabber:iq:register", "http://jabber.org/protocol/disco#info", "http://jabber.org/protocol/disco#items", "urn:xmpp:ping"} {
 		if !slices.Contains(info.values("feature", "var"), want) {
@@ -180,7 +180,7 @@ func testArticle(t *testing.T, s *server) {
 	query := c.request(t, "get", testDomain, `<query xmlns='jabber:iq:register'/>`).find("query")
 	if query.has("registered") || query.find("instructions").Text != "Use the enclosed form to register" || query.find("x").attr("type") != "form" ||
 		!strings.Contains(query.find("x").find("instructions").Text, "Once registered, your web status URL will be: "+a.url+path) {
-		t.Errorf("the form of who is not registered: %s", query)
+		t.Errorf("the form before registration: %s", query)
 	}
 	wantValues := func(want map[string]string) {
 		t.Helper()
@@ -198,7 +198,7 @@ func testArticle(t *testing.T, s *server) {
 	query = c.request(t, "get", testDomain, `<query xmlns='jabber:iq:register'/>`).find("query")
 	token, ok := strings.CutPrefix(addressPattern.FindString(query.find("x").find("instructions").Text), a.url)
 	if !query.has("registered") || !ok || token == path {
-		t.Fatalf("the form of who is registered: %s", query)
+		t.Fatalf("the form after registration: %s", query)
 	}
 	wantValues(map[string]string{"FORM_TYPE": "jabber:iq:register", "show_status_msg": "1", "show_full_jid": "0", "jid_link": "1"})
 	for _, address := range []string{token, path} {
@@ -214,7 +214,7 @@ func testArticle(t *testing.T, s *server) {
 	c.waitPresence(t, "unsubscribe", "unsubscribed", "unavailable")
 }
 
-// testPresence follows a person through a day.
+// testPresence follows a user's presence changes over a day.
 func testPresence(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	c := s.login(t, "user2", "desk")
@@ -229,7 +229,7 @@ func testPresence(t *testing.T, s *server) {
 			_, body := a.get(t, path)
 			for _, w := range words {
 				if strings.Contains(body, w) {
-					t.Errorf("%s shows %q, which is not switched on", path, w)
+					t.Errorf("%s shows %q without the option", path, w)
 				}
 			}
 		}
@@ -237,7 +237,7 @@ func testPresence(t *testing.T, s *server) {
 	wantHidden("lunch", c.bare)
 	c.submit(t, "show_status_msg=1", "show_full_jid=true")
 	a.want(t, c.bare, shown{"away", "lunch <b>", c.bare})
-	c.submit(t, "show_full_jid=0") // leaves the message as it is
+	c.submit(t, "show_full_jid=0") // does not change the message
 	a.want(t, c.bare, shown{"away", "lunch <b>", ""})
 	wantHidden(c.bare)
 	c.submit(t, "show_status_msg=false")
@@ -273,9 +273,9 @@ func testPresence(t *testing.T, s *server) {
 	a.want(t, c.bare, shown{state: "unavailable"})
 }
 
-// testSlixmpp has a client that nobody here wrote discover us, register, chat, run commands and leave.
+// testSlixmpp discovers the component, registers, chats, runs commands and unregisters with slixmpp.
 func testSlixmpp(t *testing.T, s *server) {
-	const python = "/usr/bin/python3" // Debian's, which has Debian's packages
+	const python = "/usr/bin/python3" // Debian's Python, which finds Debian's packages
 	if err := exec.Command(python, "-c", "import slixmpp").Run(); err != nil {
 		missing(t, "python3-slixmpp is missing")
 	}
@@ -289,7 +289,7 @@ func testSlixmpp(t *testing.T, s *server) {
 	}
 }
 
-// testLastSeen has somebody go while nobody watches, and asks the server when that was.
+// testLastSeen checks that the server is queried for the time of a logout while webstatus was down.
 func testLastSeen(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	c := s.login(t, "user1", "seen")
@@ -307,7 +307,7 @@ func testLastSeen(t *testing.T, s *server) {
 	s.login(t, "user1", "cleanup").dropContact(t)
 }
 
-// testAbuse sends what has ended other components.
+// testAbuse sends input that has crashed other components.
 func testAbuse(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	c := s.login(t, "user3", "desk")
@@ -338,7 +338,7 @@ func testAbuse(t *testing.T, s *server) {
 		}
 	}
 	contents := []string{`<priority>999</priority>`}
-	if s.name == "prosody" { // ejabberd keeps the others to itself
+	if s.name == "prosody" { // ejabberd does not forward the others
 		contents = append(contents, `<priority>abc</priority>`, `<show>gone fishing</show>`)
 	}
 	for _, content := range contents {
@@ -359,14 +359,14 @@ func testAbuse(t *testing.T, s *server) {
 		}
 	}
 	for _, who := range strangers {
-		// That they are slowed down is answer enough.
+		// Errors are expected because of the rate limit.
 		who.answer(t, who.ask(t, "get", testDomain, `<ping xmlns='urn:xmpp:ping'/>`))
 	}
-	c.request(t, "get", testDomain, `<ping xmlns='urn:xmpp:ping'/>`) // others are not
+	c.request(t, "get", testDomain, `<ping xmlns='urn:xmpp:ping'/>`) // other users are not limited
 	c.send(t, `<presence><show>dnd</show><status>still here</status></presence>`)
 	a.want(t, c.bare, shown{state: "dnd", message: "still here"})
 	if a.countLog(linked) != 1 || a.countLog(noLink) != 0 {
-		t.Errorf("the link did not last:\n%s", a.out)
+		t.Errorf("the link was lost:\n%s", a.out)
 	}
 	for _, who := range strangers {
 		a.wantCode(t, jidPath(who.bare), http.StatusNotFound)
@@ -381,11 +381,11 @@ func testAbuse(t *testing.T, s *server) {
 	}
 }
 
-// testRefused looks at what an operator is told whose configuration is wrong.
+// testRefused checks the diagnosis of each configuration error.
 func testRefused(t *testing.T, s *server) {
 	unknown := "host-unknown: the server has no component"
 	if s.name == "ejabberd" {
-		unknown = "refuses the secret for nobody.localhost" // all that it says
+		unknown = "refuses the secret for nobody.localhost" // ejabberd gives no other reason
 	}
 	a := newAppliance(t, s.componentAddress())
 	tests := []struct {
@@ -400,7 +400,7 @@ func testRefused(t *testing.T, s *server) {
 	}
 	for _, tt := range tests {
 		if tt.name == "conflict" && s.name == "ejabberd" {
-			continue // allows it
+			continue // not an error
 		}
 		b := &appliance{env: slices.Concat(a.env, []string{"WEBSTATUS_LISTEN=127.0.0.1:0",
 			"WEBSTATUS_DB=" + filepath.Join(t.TempDir(), "webstatus.db")}, tt.env)}
@@ -411,10 +411,10 @@ func testRefused(t *testing.T, s *server) {
 			t.Errorf("%s: exit status %d after SIGTERM", tt.name, code)
 		}
 		if strings.Contains(b.out.String(), testSecret) {
-			t.Errorf("%s: the log has the secret", tt.name)
+			t.Errorf("%s: the log contains the secret", tt.name)
 		}
 		if tt.name == "conflict" {
-			continue // check takes that for a sign that the secret is right
+			continue // check accepts this as proof of the secret
 		}
 		out, err := b.command("check").CombinedOutput()
 		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 1 || !strings.Contains(string(out), tt.want[0]) {
@@ -430,7 +430,7 @@ func testRefused(t *testing.T, s *server) {
 	}
 }
 
-// A company is three people whom webstatus sees, and has to find again after it has seen nothing for a while.
+// A company is three users whose presence webstatus must recover after an interruption.
 type company struct{ stays, leaves, revokes *client }
 
 // gather registers a company.
@@ -445,7 +445,7 @@ func gather(t testing.TB, s *server, a *appliance) *company {
 	return p
 }
 
-// part is what they do while webstatus sees nothing.
+// part changes their presence and subscriptions during the interruption.
 func (p *company) part(t testing.TB) {
 	t.Helper()
 	p.stays.send(t, `<presence><show>away</show><status>meanwhile</status></presence>`)
@@ -453,18 +453,18 @@ func (p *company) part(t testing.TB) {
 	p.revokes.revoke(t)
 }
 
-// wantParted waits until webstatus knows what they have done, and then until it follows them as before.
+// wantParted waits until webstatus shows these changes, and then checks that it follows new ones.
 func (p *company) wantParted(t testing.TB, a *appliance) {
 	t.Helper()
 	a.want(t, p.stays.bare, shown{state: "away", message: "meanwhile"})
 	a.want(t, p.leaves.bare, shown{state: "unavailable"})
-	// Silence after a probe does not tell who has revoked from who is offline.
+	// An unanswered probe can mean a revoked subscription or an offline user.
 	a.wantAny(t, p.revokes.bare, shown{state: "unavailable"}, shown{state: "unknown"})
 	p.stays.send(t, `<presence><show>dnd</show></presence>`)
 	a.want(t, p.stays.bare, shown{state: "dnd"})
 }
 
-// meetAgain brings them back to where they were.
+// meetAgain restores their presence and subscriptions.
 func (p *company) meetAgain(t testing.TB, s *server, a *appliance) {
 	t.Helper()
 	p.leaves = s.login(t, "user2", "leaves")
@@ -474,7 +474,7 @@ func (p *company) meetAgain(t testing.TB, s *server, a *appliance) {
 	a.want(t, p.revokes.bare, shown{state: "available"})
 }
 
-// testKilled kills webstatus right after what it has confirmed.
+// testKilled kills webstatus immediately after it confirmed changes.
 func testKilled(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	p := &company{s.login(t, "user1", "stays"), s.login(t, "user2", "leaves"), s.login(t, "user3", "revokes")}
@@ -504,7 +504,7 @@ func testKilled(t *testing.T, s *server) {
 	p.stays.waitPresence(t, "unsubscribe", "unsubscribed", "unavailable")
 	a.wantCode(t, jidPath(p.stays.bare), http.StatusNotFound)
 
-	// Whose removal was confirmed stays away as well.
+	// A confirmed removal persists as well.
 	p.leaves.forget()
 	p.leaves.request(t, "set", testDomain, `<query xmlns='jabber:iq:register'><remove/></query>`)
 	a.end(t, syscall.SIGKILL)
@@ -513,7 +513,7 @@ func testKilled(t *testing.T, s *server) {
 	p.leaves.waitPresence(t, "unsubscribe", "unsubscribed", "unavailable")
 }
 
-// testLinkCut breaks the connection to the XMPP server, first for a moment and then for longer.
+// testLinkCut breaks the connection to the XMPP server, first briefly and then for longer.
 func testLinkCut(t *testing.T, s *server) {
 	cable := newCable(t, s.componentAddress())
 	a := newAppliance(t, cable.address())
@@ -527,7 +527,7 @@ func testLinkCut(t *testing.T, s *server) {
 	a.waitLogs(t, 2, noLink)
 	p.part(t)
 	if _, data := a.get(t, jidPath(p.leaves.bare)+".json"); !strings.Contains(data, `"as_of"`) {
-		t.Errorf("nothing says since when the link is down: %s", data)
+		t.Errorf("the time of the link failure is missing: %s", data)
 	}
 	cable.plug()
 	a.waitLogs(t, 3, linked)
@@ -535,7 +535,7 @@ func testLinkCut(t *testing.T, s *server) {
 	p.meetAgain(t, s, a)
 }
 
-// testServerGone ends the XMPP server, in order and not.
+// testServerGone stops the XMPP server, cleanly and by a crash.
 func testServerGone(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	p := gather(t, s, a)
@@ -553,20 +553,20 @@ func testServerGone(t *testing.T, s *server) {
 	}
 }
 
-// testServerFrozen has the XMPP server do nothing for so long that webstatus gives it up.
+// testServerFrozen suspends the XMPP server until webstatus closes the link.
 func testServerFrozen(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	p := gather(t, s, a)
 	s.process.freeze()
 	a.waitLog(t, noLink, "has been silent")
-	p.part(t) // the server hears of it when it thaws
+	p.part(t) // processed when the server is resumed
 	s.process.thaw()
 	a.waitLogs(t, 2, linked)
 	p.wantParted(t, a)
 	p.meetAgain(t, s, a)
 }
 
-// testLinkDead has the network swallow everything, and after that the server still believe in the old connection.
+// testLinkDead lets the network drop everything, so that the server still considers the old connection open afterwards.
 func testLinkDead(t *testing.T, s *server) {
 	cable := newCable(t, s.componentAddress())
 	a := newAppliance(t, cable.address())
@@ -584,7 +584,7 @@ func testLinkDead(t *testing.T, s *server) {
 	p.meetAgain(t, s, a)
 }
 
-// TestE2EConnections has several connections to one ejabberd, which gives each stanza to any of them, or each person's to one.
+// TestE2EConnections uses several connections to one ejabberd, which distributes stanzas randomly or by JID.
 func TestE2EConnections(t *testing.T) {
 	tests := map[string]string{
 		"random":   "",
@@ -611,7 +611,7 @@ func testConnections(t *testing.T, s *server, balanced bool) {
 		p.stays.send(t, `<presence/>`)
 		a.want(t, p.stays.bare, shown{state: "available"})
 	}
-	if balanced { // only then they stay in order
+	if balanced { // otherwise the order is not preserved
 		for i := range 1000 {
 			p.stays.send(t, `<presence><show>away</show><status>%d</status></presence>`, i)
 		}

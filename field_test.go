@@ -16,7 +16,7 @@ func setOf(indices ...int) (s fieldSet) {
 	return s
 }
 
-// TestNewOption adds an option as a developer would: a row, a column and a text. Everything else follows.
+// TestNewOption checks that adding an option takes only a row, a column and a text.
 func TestNewOption(t *testing.T) {
 	f := newFixture(t, nil)
 	f.stop()
@@ -54,8 +54,8 @@ func TestNewOption(t *testing.T) {
 	}
 }
 
-// TestOptionsAreListedOnce counts where the name of an option stands: in its row, in a step of the schema, and in a text of each
-// language. The people of the demo, who fill in the form, do not count.
+// TestOptionsAreListedOnce checks that the name of an option occurs only in its row, in a schema migration, and in a text of each
+// language. The demo, which fills in the form, is excluded.
 func TestOptionsAreListedOnce(t *testing.T) {
 	var sources []string
 	for _, pattern := range []string{"*.go", "schema.sql", "templates/*", "templates/lang/*"} {
@@ -88,7 +88,7 @@ func TestOptionsAreListedOnce(t *testing.T) {
 				}
 			}
 			if file != "schema.sql" && got != want || file == "schema.sql" && got != 1 {
-				t.Errorf("%s stands in %d lines of %s", f.option, got, file)
+				t.Errorf("%s is in %d lines of %s", f.option, got, file)
 			}
 		}
 	}

@@ -26,19 +26,19 @@ func TestScripts(t *testing.T) {
 	}})
 }
 
-// waitFile waits until a file is there.
+// waitFile waits until a file exists.
 func waitFile(ts *testscript.TestScript, _ bool, args []string) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("%s is still not there", args[0])
+			ts.Fatalf("%s does not exist", args[0])
 		}
 	}
 }
 
-// occupy listens at a port and puts its address into $OCCUPIED.
+// occupy listens on a port and sets $OCCUPIED to its address.
 func occupy(ts *testscript.TestScript, _ bool, _ []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
@@ -46,9 +46,9 @@ func occupy(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("OCCUPIED", l.Addr().String())
 }
 
-// TestReadOnlyDatabase has a database that the user who runs webstatus may not write.
+// TestReadOnlyDatabase runs webstatus as a user without write access to the database.
 func TestReadOnlyDatabase(t *testing.T) {
-	dir, err := os.MkdirTemp("", "webstatus-test-") // which another user may enter, unlike the test's own
+	dir, err := os.MkdirTemp("", "webstatus-test-") // accessible to other users, unlike t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,10 +75,10 @@ func TestReadOnlyDatabase(t *testing.T) {
 		cmd := exec.Command(program, "serve", "--domain", "webstatus.example.org", "--listen", "127.0.0.1:0", "--db", name)
 		cmd.Env = append(os.Environ(), "WEBSTATUS_SECRET=s3cret")
 		cmd.Dir = "/"
-		if os.Getuid() == 0 { // who may write everything
+		if os.Getuid() == 0 { // root can write everything
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		}
-		out, _ := cmd.CombinedOutput() // the exit status says it all
+		out, _ := cmd.CombinedOutput() // the exit status is checked below
 		if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "give the user that runs webstatus") || !strings.Contains(string(out), name) {
 			t.Errorf("%s: %v\n%s", name, cmd.ProcessState, out)
 		}

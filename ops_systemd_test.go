@@ -123,8 +123,8 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
-// TestE2EUpgrade restarts the service while clients request pages, users change presence, and a client follows an event stream. No
-// request may be refused, and no change lost.
+// TestE2EUpgrade restarts the service while clients request pages, users change presence, and a client follows an event stream. It
+// checks that no request is refused and no change is lost.
 func TestE2EUpgrade(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, "prosody")

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// breakDatabase lets every write fail until the returned function is called.
+// breakDatabase makes every write fail until repair is called.
 func (f *fixture) breakDatabase() (repair func()) {
 	f.t.Helper()
 	set := func(on string) {
@@ -22,7 +22,7 @@ func (f *fixture) breakDatabase() (repair func()) {
 	return func() { set("0") }
 }
 
-// TestRemovalIsFinal has another process remove a user who changes the subscription before we hear of the removal.
+// TestRemovalIsFinal checks a subscription change by a user whom another process has removed, before the component notices the removal.
 func TestRemovalIsFinal(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.syncTimes.poll = time.Hour })
 	f.register("")
@@ -31,7 +31,7 @@ func TestRemovalIsFinal(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
-	f.settled(juliet) // nothing is confirmed
+	f.settled(juliet) // no confirmation
 	if _, err := f.db.GetUser(t.Context(), juliet); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the user is back: %v", err)
 	}
@@ -43,7 +43,7 @@ func TestRemovalIsFinal(t *testing.T) {
 	}
 }
 
-// TestSubscriptionIsStoredFirst has the database fail while a user subscribes, who tries again.
+// TestSubscriptionIsStoredFirst checks that a subscription is confirmed only after it was written to the database.
 func TestSubscriptionIsStoredFirst(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
@@ -58,7 +58,7 @@ func TestSubscriptionIsStoredFirst(t *testing.T) {
 	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 }
 
-// TestOptionsDeleteAtOnce switches off what is stored: it is out of the file before that is confirmed.
+// TestOptionsDeleteAtOnce checks that disabling an option deletes its stored data before the change is confirmed.
 func TestOptionsDeleteAtOnce(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.syncTimes.save = time.Hour })
 	f.register("")
@@ -77,7 +77,7 @@ func TestOptionsDeleteAtOnce(t *testing.T) {
 	}
 }
 
-// TestFailureLog repeats a failure for two minutes.
+// TestFailureLog checks the log of a failure that repeats for two minutes.
 func TestFailureLog(t *testing.T) {
 	var lines strings.Builder
 	now := noon
@@ -94,7 +94,7 @@ func TestFailureLog(t *testing.T) {
 	}
 }
 
-// TestFullDisk lets every write fail: the log says so once, and not at each attempt.
+// TestFullDisk checks that failing writes are logged once, not at each attempt.
 func TestFullDisk(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")

@@ -42,7 +42,7 @@ class Client(slixmpp.ClientXMPP):
             await self.get_roster()
             self.send_presence()
             await self.scenario()
-        except Exception as e:  # whatever it is, the test has failed
+        except Exception as e:  # any exception fails the test
             self.failure = repr(e)
         self.disconnect()
 
@@ -106,7 +106,7 @@ class Client(slixmpp.ClientXMPP):
         await self["xep_0153"].set_avatar(avatar=first, mtype="image/png")
         self.send_presence()
         await self.shown("avatar in the vCard", is_new)
-        # What is asked for too often is asked for later.
+        # Requests above the rate limit are repeated later.
         await self["xep_0084"].publish_avatar(second)
         await self["xep_0084"].publish_avatar_metadata(
             {"id": hashlib.sha1(second).hexdigest(), "type": "image/png", "bytes": str(len(second)), "width": "64", "height": "64"})
@@ -125,7 +125,7 @@ class Client(slixmpp.ClientXMPP):
             answer = await self.command(admin + node)
             assert me in answer["command"]["form"]["values"][field], answer
         await self.command(admin + "delete-user", accountjids=[me])
-        for _ in range(600):  # it is done a moment later
+        for _ in range(600):  # unregistering takes a moment
             if "not registered" in await self.write("status"):
                 break
             await asyncio.sleep(0.1)
@@ -175,11 +175,11 @@ class Client(slixmpp.ClientXMPP):
         assert "not registered" in await self.write("status")
 
 
-def picture(*colour):
-    """Makes a PNG of one colour."""
+def picture(*color):
+    """Returns a PNG of one color."""
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-    rows = (b"\0" + bytes(colour) * 64) * 64
+    rows = (b"\0" + bytes(color) * 64) * 64
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0)) +
             chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
