@@ -1,7 +1,10 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -51,5 +54,41 @@ func TestMatchLanguage(t *testing.T) {
 	}
 	if dir := l.match("fa").Direction + l.match("de").Direction; dir != "rtlltr" {
 		t.Error(dir)
+	}
+}
+
+// TestOperatorLanguages loads languages that an operator has written.
+func TestOperatorLanguages(t *testing.T) {
+	load := func(name, content string) (*languages, error) {
+		t.Helper()
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "lang"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "lang", name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		files, err := templateFiles(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loadLanguages(files)
+	}
+	l, err := load("eo.json", `{"language": "Esperanto", "state.away": "For"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := l.match("eo"); c.Name != "Esperanto" || c.Text("state.away") != "For" || c.Text("state.dnd") != "Do not disturb" || len(l.all) != 17 {
+		t.Errorf("%s: %q, %q of %d languages", c.Name, c.Text("state.away"), c.Text("state.dnd"), len(l.all))
+	}
+	for name, content := range map[string]string{
+		"de.json":      `{"page.since": "seit"}`,
+		"eo.json":      `{"state.awya": "For"}`,
+		"klingon.json": `{}`,
+		"fr.json":      `{"page.since": "depuis {time} {time}"}`,
+	} {
+		if _, err := load(name, content); err == nil || !strings.Contains(err.Error(), "lang/"+name) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
