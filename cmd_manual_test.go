@@ -70,7 +70,7 @@ func TestManual(t *testing.T) {
 
 // TestLinks checks that the documents link to existing files.
 func TestLinks(t *testing.T) {
-	for _, path := range []string{"README.md", "docs/operating.md", "docs/privacy.md", "SECURITY.md"} {
+	for _, path := range []string{"README.md", "docs/operating.md", "docs/privacy.md", "docs/architecture.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
