@@ -401,7 +401,7 @@ func TestClients(t *testing.T) {
 	f.register("<show_resources>1</show_resources>")
 	f.says("phone", "", "<show>xa</show><status>in the bag</status>")
 	f.says("balcony", "", "<priority>5</priority>")
-	want := []clientJSON{{"balcony", Available, "Available", "", 5}, {"phone", ExtendedAway, "Extended away", "", 0}}
+	want := []clientJSON{{"balcony", Available, "Available", "", 5}, {"phone", ExtendedAway, "Away for a while", "", 0}}
 	if diff := cmp.Diff(want, f.status().Clients); diff != "" {
 		t.Error(diff)
 	}
