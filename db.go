@@ -348,6 +348,14 @@ func (db *database) Withdrawals(ctx context.Context) (jids []string, err error) 
 	return jids, err
 }
 
+// IsWithdrawalPending reports whether the contact of a removed user is still to be withdrawn.
+func (db *database) IsWithdrawalPending(ctx context.Context, bare string) (pending bool, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		return db.sql.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM withdrawals WHERE jid = ?)", bare).Scan(&pending)
+	})
+	return pending, err
+}
+
 // DeleteWithdrawal forgets a withdrawal that has been carried out.
 func (db *database) DeleteWithdrawal(ctx context.Context, bare string) error {
 	return db.write(ctx, func(tx *sql.Tx) error { return execute(tx, "DELETE FROM withdrawals WHERE jid = ?", bare) })

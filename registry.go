@@ -149,9 +149,10 @@ func (r *registry) Remove(ctx context.Context, e *entry) error {
 // one, does the rest.
 func (r *registry) Delete(ctx context.Context, bare string) error { return r.db.DeleteUser(ctx, bare) }
 
-// Evict takes a user off the board who is no longer in the database. It reports whether the user is removed.
-func (r *registry) Evict(ctx context.Context, bare string) (removed bool, err error) {
-	if _, err := r.db.GetUser(ctx, bare); !errors.Is(err, ErrNotFound) {
+// Evict takes a removed user off the board, and reports whether the contact is still to be withdrawn: not if the user has registered
+// again, or if it has been withdrawn already.
+func (r *registry) Evict(ctx context.Context, bare string) (pending bool, err error) {
+	if pending, err = r.db.IsWithdrawalPending(ctx, bare); !pending {
 		return false, err
 	}
 	if e := r.board.byJID(bare); e != nil {

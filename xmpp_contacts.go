@@ -225,13 +225,13 @@ type nickElement struct {
 	Text    string   `xml:",chardata"`
 }
 
-// withdraw takes a removed user off the board, and our contact out of the user's roster (XEP-0100 §4.3).
+// withdraw takes a removed user off the board, and our contact out of the user's roster (XEP-0100 §4.3), unless that has been done.
 func (c *contacts) withdraw(ctx context.Context, bare string) {
-	if removed, err := c.registry.Evict(ctx, bare); !removed {
+	if pending, err := c.registry.Evict(ctx, bare); !pending {
 		if err != nil {
 			c.log.Error("the database "+err.Error(), "operation", "withdrawing a contact; the next link tries again", "user", bare)
 		}
-		return // registered again
+		return
 	}
 	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
 		if c.links.sendPresence(bare, typ) != nil {
