@@ -4,29 +4,30 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"iter"
 	"strings"
 )
 
 // The formats for programs: JSON, XML, text and a script. JSON and XML have the same keys: version, state and label, then those of
 // the table of fields, then as_of and resources. A key without a value is absent. docs/status.schema.json describes the JSON.
 
-// A dataKey is a key of a status with its value.
-type dataKey struct{ name, value string }
-
-// dataKeys returns the keys of a view that have a value, but for version and resources, which are no strings.
-func dataKeys(v *view) []dataKey {
-	keys := append(make([]dataKey, 0, 16), dataKey{"state", string(v.State)}, dataKey{"label", v.Label})
-	for _, f := range fields {
-		for _, k := range f.keys {
-			if value := k.value(v); value != "" {
-				keys = append(keys, dataKey{k.name, value})
+// dataKeys yields the keys of a view that have a value, but for version and resources, which are no strings.
+func dataKeys(v *view) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		if !yield("state", string(v.State)) || !yield("label", v.Label) {
+			return
+		}
+		for i := range fields {
+			for _, k := range fields[i].keys {
+				if value := k.value(v); value != "" && !yield(k.name, value) {
+					return
+				}
 			}
 		}
+		if !v.AsOf.IsZero() {
+			yield("as_of", formatTime(v.AsOf))
+		}
 	}
-	if !v.AsOf.IsZero() {
-		keys = append(keys, dataKey{"as_of", formatTime(v.AsOf)})
-	}
-	return keys
 }
 
 // dataVersion is the version of the keys.
@@ -51,9 +52,11 @@ func newResourceData(resources []viewResource) (all []resourceData) {
 // appendJSON appends a view as a JSON object.
 func appendJSON(b *bytes.Buffer, v *view) error {
 	b.WriteString(`{"version":` + dataVersion)
-	for _, k := range dataKeys(v) {
-		b.WriteString(`,"` + k.name + `":`)
-		if err := appendJSONString(b, k.value); err != nil {
+	for name, value := range dataKeys(v) {
+		b.WriteString(`,"`)
+		b.WriteString(name)
+		b.WriteString(`":`)
+		if err := appendJSONString(b, value); err != nil {
 			return err
 		}
 	}
@@ -77,7 +80,7 @@ func appendJSONValue(b *bytes.Buffer, value any) error {
 // appendJSONString appends a string. Most are plain ASCII and need no encoder, which takes longer than all else in the object.
 func appendJSONString(b *bytes.Buffer, s string) error {
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c >= 0x7f || strings.IndexByte(`"\<>&`, c) >= 0 {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
 			return appendJSONValue(b, s)
 		}
 	}
@@ -179,12 +182,12 @@ func writeXML(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
 // appendXML appends a view as an element.
 func appendXML(b *bytes.Buffer, v *view) error {
 	b.WriteString(`<status version="` + dataVersion + `">`)
-	for _, k := range dataKeys(v) {
-		b.WriteString("<" + k.name + ">")
-		if err := xml.EscapeText(b, []byte(k.value)); err != nil {
+	for name, value := range dataKeys(v) {
+		b.WriteString("<" + name + ">")
+		if err := xml.EscapeText(b, []byte(value)); err != nil {
 			return err
 		}
-		b.WriteString("</" + k.name + ">")
+		b.WriteString("</" + name + ">")
 	}
 	if len(v.Resources) > 0 {
 		encoded, err := xml.Marshal(struct {
