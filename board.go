@@ -38,8 +38,8 @@ type entry struct {
 
 	// Notes of the component.
 
-	announced uint32      // link over which the user was last sent our presence; only used in the user's queue
-	probing   atomic.Bool // a probe is about to be sent
+	announced uint32        // link over which the user was last sent our presence; only used in the user's queue
+	probing   atomic.Uint32 // one more than the Contact that is about to send a probe; 0 for none
 }
 
 // extras holds what is known of users who show more than the state.

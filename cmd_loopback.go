@@ -185,13 +185,12 @@ func (l *loopback) serve(ctx context.Context, cast []*actor, ready func()) error
 		if err != nil && !errors.Is(err, errNoSender) {
 			return err
 		}
-		bare, _, _ := strings.Cut(r.to, "/")
 		for _, a := range cast {
-			if a.jid == bare && r.name.Local == "presence" {
+			if a.jid == r.to.bare && r.name.Local == "presence" {
 				err = s.reply(a, r)
 			}
 		}
-		if bare == demoDomain { // a self-ping of the component
+		if r.to.bare == demoDomain { // a self-ping of the component
 			err = s.send(`<iq type='get' id='%s' from='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>`, r.id, demoDomain, demoDomain)
 		}
 		if r.id == "register" {

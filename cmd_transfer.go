@@ -24,12 +24,14 @@ type userLine struct {
 	Options      map[string]bool `json:"options"`
 	Subscription Subscription    `json:"subscription"`
 	Asked        bool            `json:"asked"`
+	Contact      Contact         `json:"contact,omitzero"`
+	Granted      Contact         `json:"granted,omitzero"`
 	Created      time.Time       `json:"registered"`
 	Lang         string          `json:"lang,omitempty"`
 }
 
 func newUserLine(u User) userLine {
-	l := userLine{u.JID, u.Token.String(), make(map[string]bool), u.Subscription, u.Asked, u.Created, u.Lang}
+	l := userLine{u.JID, u.Token.String(), make(map[string]bool), u.Subscription, u.Asked, u.Contact, u.Granted, u.Created, u.Lang}
 	for i, f := range fields {
 		if f.option != "" {
 			l.Options[f.option] = u.Options.has(i)
@@ -59,7 +61,7 @@ func (l userLine) user() (u User, err error) {
 	default:
 		return u, fmt.Errorf("%s: %q is not a subscription", l.JID, l.Subscription)
 	}
-	u.Subscription, u.Asked, u.Created, u.Lang = l.Subscription, l.Asked, l.Created, l.Lang
+	u.Subscription, u.Asked, u.Contact, u.Granted, u.Created, u.Lang = l.Subscription, l.Asked, l.Contact, l.Granted, l.Created, l.Lang
 	return u, nil
 }
 

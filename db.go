@@ -114,7 +114,7 @@ func explain(err error) error {
 type statements struct{ insertUser, updateUser, selectUsers string }
 
 func newStatements() statements {
-	columns := append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone"}, optionNames(allFields)...)
+	columns := append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted"}, optionNames(allFields)...)
 	list := strings.Join(columns, ", ")
 	var changes []string
 	for i, column := range columns {
@@ -132,7 +132,7 @@ func newStatements() statements {
 
 // userValues returns the values of a user's columns, in the order of the statements.
 func userValues(u User) []any {
-	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone)}
+	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone), u.Contact, u.Granted}
 	for i, f := range fields {
 		if f.option != "" {
 			values = append(values, u.Options.has(i))
@@ -151,7 +151,7 @@ func scanUser(scan func(...any) error) (u StoredUser, err error) {
 	var created int64
 	var gone, since sql.NullInt64
 	var messages, nick, avatarID, avatarSource sql.NullString
-	columns := []any{&u.JID, &token, &u.Subscription, &u.Asked, &created, &u.Lang, &gone}
+	columns := []any{&u.JID, &token, &u.Subscription, &u.Asked, &created, &u.Lang, &gone, &u.Contact, &u.Granted}
 	options := make([]bool, len(fields))
 	for i, f := range fields {
 		if f.option != "" {
@@ -321,10 +321,11 @@ func mustAffect(result sql.Result, err error) error {
 // ErrNotFound if there is no such user.
 func (db *database) DeleteUser(ctx context.Context, bare string) error {
 	return db.write(ctx, func(tx *sql.Tx) error {
-		if err := mustAffect(tx.Exec("DELETE FROM users WHERE jid = ?", bare)); err != nil {
+		err := mustAffect(tx.Exec("INSERT OR REPLACE INTO withdrawals (jid, contact, granted) SELECT jid, contact, granted FROM users WHERE jid = ?", bare))
+		if err != nil {
 			return err
 		}
-		return execute(tx, "INSERT OR IGNORE INTO withdrawals (jid) VALUES (?)", bare)
+		return execute(tx, "DELETE FROM users WHERE jid = ?", bare)
 	})
 }
 
@@ -348,12 +349,16 @@ func (db *database) Withdrawals(ctx context.Context) (jids []string, err error) 
 	return jids, err
 }
 
-// IsWithdrawalPending reports whether the contact of a removed user is still to be withdrawn.
-func (db *database) IsWithdrawalPending(ctx context.Context, bare string) (pending bool, err error) {
+// GetWithdrawal returns the withdrawal of a removed user. It returns ErrNotFound if there is none, or none any more.
+func (db *database) GetWithdrawal(ctx context.Context, bare string) (w Withdrawal, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		return db.sql.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM withdrawals WHERE jid = ?)", bare).Scan(&pending)
+		err := db.sql.QueryRowContext(ctx, "SELECT contact, granted FROM withdrawals WHERE jid = ?", bare).Scan(&w.Contact, &w.Granted)
+		if errors.Is(err, sql.ErrNoRows) {
+			return ErrNotFound
+		}
+		return err
 	})
-	return pending, err
+	return w, err
 }
 
 // DeleteWithdrawal forgets a withdrawal that has been carried out.

@@ -43,7 +43,7 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%v %s", err, diff)
 		}
 		u.Options, u.Subscription, u.Asked, u.Token = setOf(fieldMessage, fieldJIDLink, fieldResources), SubscriptionBoth, false, Token{2}
-		u.Lang, u.Gone = "de", noon
+		u.Lang, u.Gone, u.Contact, u.Granted = "de", noon, ContactBot, ContactBot
 	}
 	profile := &Profile{Nick: "Jule", Avatar: &Avatar{ID: "x", Source: AvatarPEP, Data: []byte("picture")}}
 	status := Status{State: Away, Since: at(1), Messages: []Text{{"de", "Mittag"}}}

@@ -73,10 +73,15 @@ func (n *node) String() string {
 	return fmt.Sprintf("<%s from=%q type=%q id=%q>%s", n.XMLName.Local, n.attr("from"), n.attr("type"), n.attr("id"), n.Inside)
 }
 
-// presence returns a predicate for the component's own presence of a type.
-func presence(typ string) func(*node) bool {
+// presence returns a predicate for the component's own presence of a type. Subscriptions come from a bare JID, the others from the
+// full JID of the component's presence.
+func (c *client) presence(typ string) func(*node) bool {
+	from := c.service
+	if typ == "" || typ == "unavailable" {
+		from += "/web"
+	}
 	return func(n *node) bool {
-		return n.XMLName.Local == "presence" && n.attr("from") == testDomain && n.attr("type") == typ
+		return n.XMLName.Local == "presence" && n.attr("from") == from && n.attr("type") == typ
 	}
 }
 
@@ -86,6 +91,7 @@ type client struct {
 	decoder  *xml.Decoder
 	bare     string
 	resource string
+	service  string // the component's address that the client uses
 	ids      int
 
 	mu    sync.Mutex
@@ -102,7 +108,7 @@ func (s *server) connect(t testing.TB, user string) *client {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
-	c := &client{conn: conn, bare: user + "@localhost"}
+	c := &client{conn: conn, bare: user + "@localhost", service: testDomain}
 	c.openStream(t)
 	return c
 }
@@ -237,7 +243,7 @@ func (c *client) wait(t testing.TB, what string, wanted func(*node) bool) (found
 func (c *client) waitPresence(t testing.TB, types ...string) {
 	t.Helper()
 	for _, typ := range types {
-		c.wait(t, "presence "+typ, presence(typ))
+		c.wait(t, "presence "+typ, c.presence(typ))
 	}
 }
 
@@ -299,7 +305,7 @@ func (c *client) submit(t testing.TB, fields ...string) {
 		name, value, _ := strings.Cut(f, "=")
 		fmt.Fprintf(&form, `<field var='%s' type='boolean'><value>%s</value></field>`, name, value)
 	}
-	answer := c.request(t, "set", testDomain, `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='submit'>`+
+	answer := c.request(t, "set", c.service, `<query xmlns='jabber:iq:register'><x xmlns='jabber:x:data' type='submit'>`+
 		`<field var='FORM_TYPE' type='hidden'><value>jabber:iq:register</value></field>`+form.String()+`</x></query>`)
 	if len(answer.Children) > 0 {
 		t.Errorf("the result of submitting %q is not empty: %s", fields, answer)
@@ -318,19 +324,19 @@ func (c *client) join(t testing.TB, fields ...string) {
 func (c *client) accept(t testing.TB) {
 	t.Helper()
 	c.waitPresence(t, "subscribe")
-	c.send(t, `<presence to='%s' type='subscribed'/><presence to='%s' type='subscribe'/>`, testDomain, testDomain)
+	c.send(t, `<presence to='%s' type='subscribed'/><presence to='%s' type='subscribe'/>`, c.service, c.service)
 	c.waitPresence(t, "subscribed")
 }
 
 // revoke cancels the subscription that accept approved.
 func (c *client) revoke(t testing.TB) {
 	t.Helper()
-	c.send(t, `<presence to='%s' type='unsubscribed'/>`, testDomain)
+	c.send(t, `<presence to='%s' type='unsubscribed'/>`, c.service)
 }
 
 // dropContact removes the component from the roster, where another test may have left it.
 func (c *client) dropContact(t testing.TB) {
 	t.Helper()
-	c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+testDomain+`' subscription='remove'/></query>`)) // an error if it is not in the roster
+	c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+c.service+`' subscription='remove'/></query>`)) // an error if it is not in the roster
 	c.forget()
 }

@@ -25,8 +25,10 @@ func TestE2E(t *testing.T) {
 			t.Parallel()
 			s := newServer(t, name)
 			t.Log(s.root.versions(s.name))
-			t.Run("article", func(t *testing.T) { testArticle(t, s) })
-			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
+			for _, service := range []string{testDomain, "bot@" + testDomain} {
+				t.Run("article at "+service, func(t *testing.T) { testArticle(t, s, service) })
+				t.Run("presence at "+service, func(t *testing.T) { testPresence(t, s, service) })
+			}
 			t.Run("slixmpp", func(t *testing.T) { testSlixmpp(t, s) })
 			t.Run("xmpp.js", func(t *testing.T) { testXMPPJS(t, s) })
 			t.Run("profanity", func(t *testing.T) { testProfanity(t, s) })
@@ -50,8 +52,10 @@ func TestE2EJabberd2(t *testing.T) {
 			t.Parallel()
 			s := newServer(t, name)
 			t.Log(s.root.versions(s.name))
-			t.Run("article", func(t *testing.T) { testArticle(t, s) })
-			t.Run("presence", func(t *testing.T) { testPresence(t, s) })
+			for _, service := range []string{testDomain, "bot@" + testDomain} {
+				t.Run("article at "+service, func(t *testing.T) { testArticle(t, s, service) })
+				t.Run("presence at "+service, func(t *testing.T) { testPresence(t, s, service) })
+			}
 			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
 			t.Run("killed", func(t *testing.T) { testKilled(t, s) })
 			t.Run("link cut", func(t *testing.T) { testLinkCut(t, s) })
@@ -155,9 +159,10 @@ func (a *appliance) wantCode(t testing.TB, path string, code int) {
 }
 
 // testArticle runs the exchange in the article that describes the system.
-func testArticle(t *testing.T, s *server) {
+func testArticle(t *testing.T, s *server, service string) {
 	a := newAppliance(t, s.componentAddress())
 	c := s.login(t, "user1", "p1t1")
+	c.service = service
 	c.send(t, `<presence/>`)
 	path := jidPath(c.bare)
 
@@ -165,7 +170,7 @@ func testArticle(t *testing.T, s *server) {
 	if !slices.Contains(items.find("query").values("item", "jid"), testDomain) {
 		t.Errorf("the server does not list the component: %s", items)
 	}
-	info := c.request(t, "get", testDomain, `<query xmlns='http://jabber.org/protocol/disco#info'/>`).find("query")
+	info := c.request(t, "get", service, `<query xmlns='http://jabber.org/protocol/disco#info'/>`).find("query")
 	identity := info.find("identity")
 	if identity.attr("category") != "component" || identity.attr("type") != "presence" || identity.attr("name") != "web presence" {
 		t.Errorf("wrong identity: %s", info)
@@ -177,7 +182,7 @@ func testArticle(t *testing.T, s *server) {
 	}
 
 	a.wantCode(t, path, http.StatusNotFound)
-	query := c.request(t, "get", testDomain, `<query xmlns='jabber:iq:register'/>`).find("query")
+	query := c.request(t, "get", service, `<query xmlns='jabber:iq:register'/>`).find("query")
 	if query.has("registered") || query.find("instructions").Text != "Use the enclosed form to register" || query.find("x").attr("type") != "form" ||
 		!strings.Contains(query.find("x").find("instructions").Text, "Once registered, your web status URL will be: "+a.url+path) {
 		t.Errorf("the form before registration: %s", query)
@@ -195,7 +200,7 @@ func testArticle(t *testing.T, s *server) {
 
 	c.join(t, "show_status_msg=1", "show_full_jid=0")
 	a.want(t, c.bare, shown{state: "available"})
-	query = c.request(t, "get", testDomain, `<query xmlns='jabber:iq:register'/>`).find("query")
+	query = c.request(t, "get", service, `<query xmlns='jabber:iq:register'/>`).find("query")
 	token, ok := strings.CutPrefix(addressPattern.FindString(query.find("x").find("instructions").Text), a.url)
 	if !query.has("registered") || !ok || token == path {
 		t.Fatalf("the form after registration: %s", query)
@@ -208,16 +213,17 @@ func testArticle(t *testing.T, s *server) {
 	}
 
 	c.forget()
-	c.request(t, "set", testDomain, `<query xmlns='jabber:iq:register'><remove/></query>`)
+	c.request(t, "set", service, `<query xmlns='jabber:iq:register'><remove/></query>`)
 	a.wantCode(t, path, http.StatusNotFound)
 	a.wantCode(t, token, http.StatusNotFound)
 	c.waitPresence(t, "unsubscribe", "unsubscribed", "unavailable")
 }
 
 // testPresence follows a user's presence changes over a day.
-func testPresence(t *testing.T, s *server) {
+func testPresence(t *testing.T, s *server, service string) {
 	a := newAppliance(t, s.componentAddress())
 	c := s.login(t, "user2", "desk")
+	c.service = service
 	c.send(t, `<presence/>`)
 	c.join(t)
 	a.want(t, c.bare, shown{state: "available"})
@@ -247,6 +253,7 @@ func testPresence(t *testing.T, s *server) {
 	c.send(t, `<presence><show>dnd</show></presence>`)
 	a.want(t, c.bare, shown{state: "dnd"})
 	phone := s.login(t, "user2", "phone")
+	phone.service = service
 	phone.send(t, `<presence><show>chat</show><priority>10</priority></presence>`)
 	a.want(t, c.bare, shown{state: "chat"})
 	phone.send(t, `<presence type='unavailable'/>`)
@@ -259,6 +266,7 @@ func testPresence(t *testing.T, s *server) {
 	a.want(t, c.bare, shown{state: "unavailable"})
 
 	c = s.login(t, "user2", "desk")
+	c.service = service
 	c.send(t, `<presence/>`)
 	a.want(t, c.bare, shown{state: "available"})
 	c.submit(t, "jid_link=0")

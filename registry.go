@@ -56,13 +56,14 @@ func newRegistry(ctx context.Context, conf registryConfig, db *database) (*regis
 	return r, nil
 }
 
-// Register registers a user.
-func (r *registry) Register(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
+// Register registers a user through one of our addresses.
+func (r *registry) Register(ctx context.Context, bare string, contact Contact, options fieldSet, lang string) (*entry, error) {
 	token, err := newToken(r.random)
 	if err != nil {
 		return nil, err
 	}
-	u := User{JID: bare, Token: token, Options: options, Subscription: SubscriptionNone, Asked: true, Created: r.now(), Lang: lang}
+	u := User{JID: bare, Token: token, Options: options, Subscription: SubscriptionNone, Asked: true, Contact: contact, Granted: contact,
+		Created: r.now(), Lang: lang}
 	if err := r.db.InsertUser(ctx, u); err != nil {
 		return nil, err
 	}
@@ -109,10 +110,47 @@ func (r *registry) RenewToken(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// SetSubscription changes the subscription, and whether a contact request of ours awaits its answer.
-func (r *registry) SetSubscription(ctx context.Context, e *entry, to, from, asked bool) error {
+// SetContact changes the address that a user has in the contact list. Unless the other address sees the user's presence, the new one
+// is to ask for it; until it is granted, the old one goes on seeing it.
+func (r *registry) SetContact(ctx context.Context, e *entry, contact Contact) error {
 	u := e.user
-	u.Subscription, u.Asked = subscription(to, from), asked
+	if u.Contact == contact {
+		return nil
+	}
+	u.Contact, u.Subscription = contact, subscription(u.Subscription.To(), false)
+	if !u.Subscription.To() {
+		u.Granted = contact
+	}
+	u.Asked = u.Granted != contact || !u.Subscription.To()
+	return r.update(ctx, e, u)
+}
+
+// SetFrom records whether the user sees our presence.
+func (r *registry) SetFrom(ctx context.Context, e *entry, from bool) error {
+	u := e.user
+	u.Subscription = subscription(u.Subscription.To(), from)
+	return r.update(ctx, e, u)
+}
+
+// SetGranted records that one of our addresses may see the user's presence.
+func (r *registry) SetGranted(ctx context.Context, e *entry, contact Contact) error {
+	u := e.user
+	u.Subscription, u.Granted = subscription(true, u.Subscription.From()), contact
+	u.Asked = u.Asked && contact != u.Contact
+	return r.update(ctx, e, u)
+}
+
+// SetDenied records that one of our addresses may not see the user's presence, or no longer.
+func (r *registry) SetDenied(ctx context.Context, e *entry, contact Contact) error {
+	u := e.user
+	switch {
+	case u.Contact == u.Granted && contact == u.Contact:
+		u.Subscription, u.Asked = subscription(false, u.Subscription.From()), false
+	case contact == u.Granted: // and the request of the other address awaits its answer
+		u.Subscription, u.Granted = subscription(false, u.Subscription.From()), u.Contact
+	case contact == u.Contact: // and the other address still sees it
+		u.Contact, u.Subscription, u.Asked = u.Granted, subscription(true, false), false
+	}
 	return r.update(ctx, e, u)
 }
 
@@ -149,16 +187,17 @@ func (r *registry) Remove(ctx context.Context, e *entry) error {
 // one, does the rest.
 func (r *registry) Delete(ctx context.Context, bare string) error { return r.db.DeleteUser(ctx, bare) }
 
-// Evict takes a removed user off the board, and reports whether the contact is still to be withdrawn: not if the user has registered
-// again, or if it has been withdrawn already.
-func (r *registry) Evict(ctx context.Context, bare string) (pending bool, err error) {
-	if pending, err = r.db.IsWithdrawalPending(ctx, bare); !pending {
-		return false, err
+// Evict takes a removed user off the board, and returns what is still to be withdrawn. It returns ErrNotFound if the user has
+// registered again, or if the contact has been withdrawn already.
+func (r *registry) Evict(ctx context.Context, bare string) (Withdrawal, error) {
+	w, err := r.db.GetWithdrawal(ctx, bare)
+	if err != nil {
+		return w, err
 	}
 	if e := r.board.byJID(bare); e != nil {
 		r.evict(e)
 	}
-	return true, nil
+	return w, nil
 }
 
 func (r *registry) evict(e *entry) {

@@ -51,3 +51,11 @@ CREATE TABLE profiles (
 	avatar_id     TEXT NOT NULL, -- SHA-1 of the picture as the user has published it, hexadecimal
 	avatar_source TEXT NOT NULL  -- pep or vcard
 ) STRICT;
+
+-- Next migration.
+
+-- Our two addresses: 0 is the domain, 1 is bot@ the domain.
+ALTER TABLE users       ADD COLUMN contact INTEGER NOT NULL DEFAULT 0 CHECK (contact IN (0, 1)); -- the address that writes to the user and sends our presence
+ALTER TABLE users       ADD COLUMN granted INTEGER NOT NULL DEFAULT 0 CHECK (granted IN (0, 1)); -- the address that sees the user's presence
+ALTER TABLE withdrawals ADD COLUMN contact INTEGER NOT NULL DEFAULT 0 CHECK (contact IN (0, 1)); -- as in users
+ALTER TABLE withdrawals ADD COLUMN granted INTEGER NOT NULL DEFAULT 0 CHECK (granted IN (0, 1)); -- as in users

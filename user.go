@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -11,7 +13,9 @@ type User struct {
 	Token        Token
 	Options      fieldSet // the options that are on
 	Subscription Subscription
-	Asked        bool // we have sent a contact request and await the answer
+	Asked        bool    // we have sent a contact request and await the answer
+	Contact      Contact // the address that writes to the user, sends our presence and asks for the user's
+	Granted      Contact // the address that sees the user's presence, if any does; another than Contact until that is granted it too
 	Created      time.Time
 	Lang         string    // language of messages that we send unasked, BCP 47; empty if unknown
 	Gone         time.Time // since when the user's server reports that the account does not exist; zero if it does not
@@ -29,6 +33,43 @@ type StoredUser struct {
 	Status  Status
 	Profile *Profile // nil for none
 }
+
+// A Contact is one of our two addresses, as a user has it in the contact list.
+type Contact uint8
+
+const (
+	ContactDomain Contact = iota // the component's domain
+	ContactBot                   // bot@ the domain, for clients that refuse a JID without a local part
+)
+
+// botLocal is the local part of ContactBot.
+const botLocal = "bot"
+
+// jid returns the bare JID of the contact at the component's domain.
+func (c Contact) jid(domain string) string {
+	if c == ContactBot {
+		return botLocal + "@" + domain
+	}
+	return domain
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (c Contact) MarshalText() ([]byte, error) { return []byte(contactNames[c]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (c *Contact) UnmarshalText(text []byte) error {
+	i := slices.Index(contactNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%q is neither %s nor %s", text, contactNames[ContactDomain], contactNames[ContactBot])
+	}
+	*c = Contact(i)
+	return nil
+}
+
+var contactNames = [...]string{ContactDomain: "domain", ContactBot: "bot"}
+
+// A Withdrawal says which of our addresses are to be removed from the contact list of a removed user.
+type Withdrawal struct{ Contact, Granted Contact }
 
 // A Subscription says who sees whose presence, from our side (RFC 6121 §3.1). No server keeps a roster for a component, so
 // we keep it ourselves.

@@ -233,8 +233,9 @@ func (f *fixture) whole(path string) string {
 }
 
 // TestNothingLeaks enables one option at a time and checks that no representation contains the values of the other options.
-func TestNothingLeaks(t *testing.T) {
-	f := newFixture(t, nil)
+func TestNothingLeaks(t *testing.T) { atEachAddress(t, testNothingLeaks) }
+
+func testNothingLeaks(t *testing.T, f *fixture) {
 	f.register("")
 	f.says("Balkon", "", "")
 	f.openAll()

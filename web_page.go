@@ -156,6 +156,7 @@ func (r *renderer) statusPage(spec *renderSpec, views []view) statusPage {
 type plainData struct {
 	Lang        *catalog
 	Domain      string       // the component's JID
+	Bot         string       // its second JID
 	RegisterURI template.URL // xmpp: link that opens a chat with the word that registers
 	QRSize      int
 	QRPath      string   // the same link as a QR code, as SVG path data
@@ -206,7 +207,7 @@ func (r *renderer) renderPlainPages(domain string) error {
 		return err
 	}
 	for _, lang := range r.languages.all {
-		data := plainData{Lang: lang, Domain: domain, RegisterURI: register, QRSize: code.Size, QRPath: qrPath(code),
+		data := plainData{Lang: lang, Domain: domain, Bot: ContactBot.jid(domain), RegisterURI: register, QRSize: code.Size, QRPath: qrPath(code),
 			Style: template.CSS(r.sources["index.css"])}
 		for _, name := range commandTitles {
 			data.Commands = append(data.Commands, lang.text(name))

@@ -64,13 +64,13 @@ type component struct {
 
 // newComponent returns a component that serves the users of a registry.
 func newComponent(conf componentConfig, r *registry) *component {
-	s := &service{componentConfig: conf, registry: r, board: r.board, links: newLinks(conf.domain, conf.log), dispatcher: newDispatcher()}
+	s := &service{componentConfig: conf, registry: r, board: r.board, links: newLinks(conf.log), dispatcher: newDispatcher()}
 	c := &component{service: s, senders: newSenders(), decoders: sync.Pool{New: func() any { return new(decoder) }},
 		linked: make(chan struct{}, 1), removed: make(chan struct{}, 1)}
 	c.prober = newProber(s, c.probeTimeout)
 	pep := newPEP(s)
 	ourselves := newIdentity(conf)
-	c.contacts = &contacts{service: s, prober: c.prober, pep: pep, identity: ourselves}
+	c.contacts = &contacts{service: s, prober: c.prober, pep: pep, identity: ourselves, logOns: newLogOns()}
 	accounts := &accounts{service: s, contacts: c.contacts}
 	c.chat = &chat{service: s, accounts: accounts}
 	commands := &commands{service: s, accounts: accounts, removed: c.removed}
@@ -168,7 +168,7 @@ func (c *component) refuseUnread(data []byte) {
 	defer c.decoders.Put(d)
 	s := d.startTag(data)
 	c.received.add(s.name.Local)
-	if isOurs(s, c.domain) {
+	if s.to.domain() == c.domain {
 		c.links.sendNow(s.reply("error", resourceConstraint()))
 	}
 }
@@ -182,7 +182,7 @@ func (c *component) handle(ctx context.Context, data []byte) {
 	if c.log.Enabled(ctx, slog.LevelDebug) {
 		c.log.Debug("received", "stanza", s.name.Local, "type", s.typ, "id", s.id, "from", s.from.String(), "error", err)
 	}
-	if s.from.bare == "" || s.name.Space != nsComponent || !isOurs(s, c.domain) {
+	if s.from.bare == "" || s.name.Space != nsComponent || s.to.domain() != c.domain {
 		return
 	}
 	if err != nil {
@@ -227,11 +227,21 @@ func (c *component) admit(s *received) (sender *sender, ok bool) {
 	return sender, sender.limiter.AllowN(now, 1)
 }
 
-// isOurs reports whether a stanza is addressed to our domain. It normalizes the address, from which the answer is sent.
-func isOurs(s *received, domain string) bool {
-	to, err := parseJID(s.to)
-	s.to = to.String()
-	return err == nil && to.domain() == domain
+// resourceWeb is the resource of our presence. Clients list a contact whose presence has none as offline, or without its commands.
+const resourceWeb = "web"
+
+// contactAt returns the contact with an address, which is a bare JID or the full JID of our presence. Other addresses at our domain
+// do not exist.
+func (s *service) contactAt(to jid) (contact Contact, exists bool) {
+	if to.resource != "" && to.resource != resourceWeb {
+		return 0, false
+	}
+	for _, contact := range []Contact{ContactDomain, ContactBot} {
+		if to.bare == contact.jid(s.domain) {
+			return contact, true
+		}
+	}
+	return 0, false
 }
 
 // refuse answers with an error.
@@ -252,9 +262,10 @@ func (s *stream) pingID() string { return fmt.Sprintf("ping-%p", s) }
 // A request is an iq of type get or set.
 type request struct {
 	*received
-	query  *element
-	sender *sender
-	lang   *catalog // of the sender
+	contact Contact // that the request is addressed to
+	query   *element
+	sender  *sender
+	lang    *catalog // of the sender
 }
 
 // An iqHandler handles a request. It returns the payload of the result, and a function to run after the result has been sent, if
@@ -262,16 +273,17 @@ type request struct {
 type iqHandler func(ctx context.Context, r request) (payload any, afterReply func(), err error)
 
 func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
+	contact, exists := c.contactAt(s.to)
 	switch {
 	case s.typ == "result" || s.typ == "error":
-		if e := c.board.byJID(s.from.bare); e != nil && s.from.resource == "" && s.to == c.domain {
+		if e := c.pepSender(s); e != nil {
 			c.contacts.pep.handleAnswer(ctx, e, s)
 		}
 		return
 	case s.typ != "get" && s.typ != "set", len(s.children) != 1:
 		c.refuse(s, badRequest()) // RFC 6120 §8.2.3
 		return
-	case s.to != c.domain:
+	case !exists:
 		c.refuse(s, itemNotFound())
 		return
 	}
@@ -281,7 +293,7 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 		c.refuse(s, serviceUnavailable())
 		return
 	}
-	payload, afterReply, err := handler(ctx, request{s, query, sender, c.languages.match(query.lang(s.lang("")))})
+	payload, afterReply, err := handler(ctx, request{s, contact, query, sender, c.languages.match(query.lang(s.lang("")))})
 	if err != nil {
 		c.refuse(s, c.requestError(s, err))
 		return
@@ -314,7 +326,16 @@ func (c *component) handleMessage(ctx context.Context, s *received, sender *send
 		c.chat.handle(ctx, s, sender)
 		return
 	}
-	if e := c.board.byJID(s.from.bare); e != nil && s.from.resource == "" && s.to == c.domain {
+	if e := c.pepSender(s); e != nil {
 		c.contacts.pep.handleEvent(ctx, e, s)
 	}
+}
+
+// pepSender returns the user whose server sends us an event or an answer, nil if nobody's server does.
+func (c *component) pepSender(s *received) *entry {
+	e := c.board.byJID(s.from.bare)
+	if e == nil || s.from.resource != "" || s.to.String() != e.user.Granted.jid(c.domain) {
+		return nil
+	}
+	return e
 }

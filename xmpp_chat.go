@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// sendChat sends a message that answers no message.
-func (s *service) sendChat(to, lang, text string) {
-	s.links.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: s.domain, To: to, Lang: lang, Payload: bodyElement{Text: text}})
+// sendChat sends a user a message that answers no message.
+func (s *service) sendChat(e *entry, lang, text string) {
+	s.links.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: e.user.Contact.jid(s.domain), To: e.jid, Lang: lang, Payload: bodyElement{Text: text}})
 }
 
 type bodyElement struct {
@@ -33,10 +33,11 @@ type chat struct {
 // A chatMessage is a message with what is needed to answer it.
 type chatMessage struct {
 	*received
-	sender *sender
-	lang   *catalog // of the sender
-	entry  *entry   // nil if the sender is not registered
-	words  []string // lower case, at least one
+	contact Contact // that the message is addressed to
+	sender  *sender
+	lang    *catalog // of the sender
+	entry   *entry   // nil if the sender is not registered
+	words   []string // lower case, at least one
 }
 
 // A chatWord is a word that we understand. It returns the answer, and a function to run after the answer has been sent, if any.
@@ -61,11 +62,12 @@ func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 	if s.typ != "" && s.typ != "chat" && s.typ != "normal" || text == nil || strings.TrimSpace(text.text) == "" || s.from.local() == "" {
 		return
 	}
-	if s.to != c.domain {
+	contact, exists := c.contactAt(s.to)
+	if !exists {
 		c.refuse(s, itemNotFound())
 		return
 	}
-	answer, afterReply := c.answer(ctx, chatMessage{received: s, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
+	answer, afterReply := c.answer(ctx, chatMessage{received: s, contact: contact, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
 		words: strings.Fields(strings.ToLower(truncate(text.text, maxMessageSize)))})
 	if answer == "" {
 		return
@@ -123,12 +125,15 @@ func (c *chat) register(ctx context.Context, m chatMessage) (string, func(), err
 		if err := c.registry.SetOptions(ctx, m.entry, m.entry.user.Options, ""); err != nil {
 			return "", nil, err
 		}
+		if err := c.accounts.contacts.moveTo(ctx, m.entry, m.contact); err != nil {
+			return "", nil, err
+		}
 		return m.lang.text("chat.already") + "\n" + c.accounts.linkText(m.lang, m.entry), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
 	}
 	if !c.allow.allows(m.from) {
 		return m.lang.text("chat.forbidden"), nil, nil
 	}
-	e, err := c.accounts.register(ctx, m.from.bare, defaultOptions(), c.accounts.languageOf(m.received))
+	e, err := c.accounts.register(ctx, m.from.bare, m.contact, defaultOptions(), c.accounts.languageOf(m.received))
 	if err != nil {
 		return "", nil, err
 	}

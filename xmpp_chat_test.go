@@ -20,8 +20,9 @@ func (f *fixture) write(text string) string {
 	return strings.NewReplacer("&#xA;", "\n", "&#34;", `"`, "&lt;", "<", "&gt;", ">").Replace(got[len(start) : len(got)-len(end)])
 }
 
-func TestChat(t *testing.T) {
-	f := newFixture(t, nil)
+func TestChat(t *testing.T) { atEachAddress(t, testChat) }
+
+func testChat(t *testing.T, f *fixture) {
 	says := func(text string, want ...string) {
 		t.Helper()
 		got := f.write(text)
@@ -63,9 +64,7 @@ func TestChat(t *testing.T) {
 	f.advance(time.Hour)
 	says("unregister", "once more")
 	says("unregister", "no longer registered")
-	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
-		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
-	}
+	f.wantLeave("webstatus.example.org")
 	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
 		t.Errorf("after unregistering: %s", resp.Status)
 	}

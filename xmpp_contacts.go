@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -14,12 +15,14 @@ type contacts struct {
 	prober   *prober
 	pep      *pep
 	identity *identity
+	logOns   *logOns
 }
 
 // handle handles a presence stanza. People who are not registered learn nothing.
 func (c *contacts) handle(ctx context.Context, s *received) {
 	e := c.board.byJID(s.from.bare)
-	if e == nil || s.to != c.domain {
+	contact, exists := c.contactAt(s.to)
+	if e == nil || !exists {
 		switch s.typ {
 		case "subscribe", "probe":
 			c.links.send(s.subscriptionReply("unsubscribed"))
@@ -34,15 +37,15 @@ func (c *contacts) handle(ctx context.Context, s *received) {
 	case "error":
 		c.onError(ctx, e, s)
 	case "subscribe":
-		c.onSubscribe(ctx, e)
+		c.onSubscribe(ctx, e, contact)
 	case "subscribed":
-		c.onSubscribed(ctx, e)
+		c.onSubscribed(ctx, e, contact)
 	case "unsubscribe":
-		c.onUnsubscribe(ctx, e)
+		c.onUnsubscribe(ctx, e, contact)
 	case "unsubscribed":
-		c.onUnsubscribed(ctx, e)
+		c.onUnsubscribed(ctx, e, contact)
 	case "probe":
-		c.onProbe(e, s)
+		c.onProbe(e, s, contact)
 	default:
 		c.refuse(s, badRequest())
 	}
@@ -50,7 +53,11 @@ func (c *contacts) handle(ctx context.Context, s *received) {
 
 func (c *contacts) onAvailable(ctx context.Context, e *entry, s *received) {
 	if !e.user.Subscription.To() {
-		return // directed at us, and not ours to show
+		c.sendAvailable(e, s.from.String()) // directed at us, and not ours to show
+		return
+	}
+	if c.logOns.onAvailable(s) {
+		c.sendAvailable(e, s.from.String())
 	}
 	first := c.registry.SetPresence(e, parsePresence(s, c.now()))
 	c.accountExists(ctx, e)
@@ -67,6 +74,10 @@ func (c *contacts) onUnavailable(ctx context.Context, e *entry, s *received) {
 	}
 	if c.registry.RemoveResource(e, s.from.resource, at) {
 		c.pep.request(ctx, e)
+	}
+	if s.from.resource != "" && e.user.Subscription.From() {
+		c.logOns.onUnavailable(s)
+		c.sendUnavailable(e, s.from.String())
 	}
 }
 
@@ -85,40 +96,77 @@ func (s *received) isGone() bool {
 }
 
 // onSubscribe grants a subscription once that is stored. If it cannot be stored, the user's server repeats the request.
-func (c *contacts) onSubscribe(ctx context.Context, e *entry) {
-	if c.setSubscription(ctx, e, e.user.Subscription.To(), true, e.user.Asked) != nil {
+func (c *contacts) onSubscribe(ctx context.Context, e *entry, contact Contact) {
+	moved := e.user.Contact != contact
+	if c.stored(e, c.moveTo(ctx, e, contact)) != nil || c.stored(e, c.registry.SetFrom(ctx, e, true)) != nil {
 		return
 	}
 	c.accountExists(ctx, e)
-	c.links.sendPresence(e.jid, "subscribed")
+	c.links.sendPresence(contact.jid(c.domain), e.jid, "subscribed")
 	c.sendAvailable(e, e.jid)
+	if moved && e.user.Asked {
+		c.sendRequest(e)
+	}
+}
+
+// moveTo makes the address that a user writes to the one that we write from. The other address leaves the contact list, unless it
+// sees the presence that the new one has to ask for.
+func (c *contacts) moveTo(ctx context.Context, e *entry, contact Contact) error {
+	old := e.user.Contact
+	if old == contact {
+		return nil
+	}
+	if err := c.registry.SetContact(ctx, e, contact); err != nil {
+		return err
+	}
+	if old != e.user.Granted {
+		c.leave(e.jid, old)
+	}
+	return nil
+}
+
+// leave takes one of our addresses out of a contact list (XEP-0100 §4.3).
+func (c *contacts) leave(bare string, contact Contact) error {
+	address := contact.jid(c.domain)
+	return cmp.Or(c.links.sendPresence(address, bare, "unsubscribe"), c.links.sendPresence(address, bare, "unsubscribed"),
+		c.links.sendPresence(address+"/"+resourceWeb, bare, "unavailable"))
 }
 
 // onSubscribed probes, because not every server sends the presence of itself. If the subscription cannot be stored, the contact
 // request is repeated after the next restart.
-func (c *contacts) onSubscribed(ctx context.Context, e *entry) {
-	if c.setSubscription(ctx, e, true, e.user.Subscription.From(), false) != nil {
+func (c *contacts) onSubscribed(ctx context.Context, e *entry, contact Contact) {
+	if contact != e.user.Contact && e.user.Subscription.To() {
+		return // it is about to leave the contact list
+	}
+	old := e.user.Granted
+	if c.stored(e, c.registry.SetGranted(ctx, e, contact)) != nil {
 		return
+	}
+	if old != contact {
+		c.leave(e.jid, old)
 	}
 	c.accountExists(ctx, e)
 	c.prober.probe(e)
 	c.pep.request(ctx, e)
 }
 
-func (c *contacts) onUnsubscribe(ctx context.Context, e *entry) {
-	if c.setSubscription(ctx, e, e.user.Subscription.To(), false, e.user.Asked) == nil {
-		c.links.sendPresence(e.jid, "unavailable")
+func (c *contacts) onUnsubscribe(ctx context.Context, e *entry, contact Contact) {
+	if contact == e.user.Contact && c.stored(e, c.registry.SetFrom(ctx, e, false)) == nil {
+		c.sendUnavailable(e, e.jid)
 	}
 }
 
 // onUnsubscribed stops showing the presence at once, even if that cannot be stored.
-func (c *contacts) onUnsubscribed(ctx context.Context, e *entry) {
-	c.registry.SetUnreachable(e, "")
-	c.setSubscription(ctx, e, false, e.user.Subscription.From(), false)
+func (c *contacts) onUnsubscribed(ctx context.Context, e *entry, contact Contact) {
+	if contact == e.user.Granted {
+		c.registry.SetUnreachable(e, "")
+	}
+	c.stored(e, c.registry.SetDenied(ctx, e, contact))
 }
 
-func (c *contacts) onProbe(e *entry, s *received) {
-	if e.user.Subscription.From() {
+func (c *contacts) onProbe(e *entry, s *received, contact Contact) {
+	if e.user.Subscription.From() && contact == e.user.Contact {
+		c.logOns.forget(s.from)
 		c.sendAvailable(e, s.from.String())
 	} else {
 		c.links.send(s.subscriptionReply("unsubscribed"))
@@ -127,12 +175,11 @@ func (c *contacts) onProbe(e *entry, s *received) {
 
 // subscriptionReply returns an answer to the bare JID, as RFC 6121 §3.1.2 asks.
 func (s *received) subscriptionReply(typ string) envelope {
-	return envelope{XMLName: xml.Name{Local: s.name.Local}, Type: typ, ID: s.id, From: s.to, To: s.from.bare}
+	return envelope{XMLName: xml.Name{Local: s.name.Local}, Type: typ, ID: s.id, From: s.to.bare, To: s.from.bare}
 }
 
-// setSubscription stores a subscription, and logs the error if it cannot. Nothing may be confirmed that is not stored.
-func (c *contacts) setSubscription(ctx context.Context, e *entry, to, from, asked bool) error {
-	err := c.registry.SetSubscription(ctx, e, to, from, asked)
+// stored returns the error of storing a subscription, and logs it. Nothing may be confirmed that is not stored.
+func (c *contacts) stored(e *entry, err error) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		c.log.Error("subscription not stored", "user", e.jid, "cause", err)
 	}
@@ -204,13 +251,21 @@ func (c *contacts) ask(ctx context.Context, e *entry) {
 // again when it changes.
 func (c *contacts) sendAvailable(e *entry, to string) {
 	count := c.languages.match(e.user.Lang).text("presence.count", "count", strconv.Itoa(c.board.count()))
-	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, From: c.domain, To: to, Lang: e.user.Lang,
+	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, From: c.fullJID(e), To: to, Lang: e.user.Lang,
 		Payload: []any{statusElement{Text: count}, c.identity.caps, c.identity.photo, nickElement{Text: c.name}}})
 }
 
+// sendUnavailable sends our unavailable presence to a user, or to one of the user's resources.
+func (c *contacts) sendUnavailable(e *entry, to string) {
+	c.links.sendPresence(c.fullJID(e), to, "unavailable")
+}
+
+// fullJID returns the address that our presence comes from.
+func (c *contacts) fullJID(e *entry) string { return e.user.Contact.jid(c.domain) + "/" + resourceWeb }
+
 // sendRequest asks a user for the permission to see the presence, and says why.
 func (c *contacts) sendRequest(e *entry) {
-	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: c.domain, To: e.jid, Lang: e.user.Lang,
+	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: e.user.Contact.jid(c.domain), To: e.jid, Lang: e.user.Lang,
 		Payload: []any{statusElement{Text: c.languages.match(e.user.Lang).text("ask.why")}, nickElement{Text: c.name}}})
 }
 
@@ -227,19 +282,15 @@ type nickElement struct {
 
 // withdraw takes a removed user off the board, and our contact out of the user's roster (XEP-0100 §4.3), unless that has been done.
 func (c *contacts) withdraw(ctx context.Context, bare string) {
-	if pending, err := c.registry.Evict(ctx, bare); !pending {
-		if err != nil {
+	pending, err := c.registry.Evict(ctx, bare)
+	if err != nil {
+		if !errors.Is(err, ErrNotFound) {
 			c.log.Error("the database "+err.Error(), "operation", "withdrawing a contact; the next link tries again", "user", bare)
 		}
 		return
 	}
-	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
-		if c.links.sendPresence(bare, typ) != nil {
-			return // the next link tries again
-		}
-	}
-	if c.links.flush(bare) != nil {
-		return
+	if c.leave(bare, pending.Contact) != nil || pending.Granted != pending.Contact && c.leave(bare, pending.Granted) != nil || c.links.flush(bare) != nil {
+		return // the next link tries again
 	}
 	if err := c.registry.Withdrawn(ctx, bare); err != nil {
 		c.log.Error("withdrawal not recorded", "user", bare, "cause", err)

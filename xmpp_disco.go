@@ -135,7 +135,7 @@ func (d *disco) items(_ context.Context, r request) (any, func(), error) {
 	case nsCommands:
 		for _, cmd := range d.commands.list() {
 			if d.commands.mayRun(cmd, r.from.bare) {
-				items.AddItem(d.domain, cmd.node, cmd.title(r.lang))
+				items.AddItem(r.to.bare, cmd.node, cmd.title(r.lang))
 			}
 		}
 	default:

@@ -57,7 +57,7 @@ func TestFullQueue(t *testing.T) {
 	release()
 	for range times {
 		f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
-			`<presence from='webstatus.example.org' to='juliet@example.org'>…`)
+			`<presence from='webstatus.example.org/web' to='juliet@example.org'>…`)
 	}
 	f.settled(juliet)
 	f.wantState(ExtendedAway)

@@ -15,18 +15,15 @@ import (
 
 // links holds the open streams to the XMPP server, and sends stanzas over them. It knows nothing about users.
 type links struct {
-	domain string
-	log    *slog.Logger
-	seed   maphash.Seed
-	sent   stanzaCounts
+	log  *slog.Logger
+	seed maphash.Seed
+	sent stanzaCounts
 
 	mu      sync.Mutex
 	streams []*stream
 }
 
-func newLinks(domain string, log *slog.Logger) *links {
-	return &links{domain: domain, log: log, seed: maphash.MakeSeed()}
-}
+func newLinks(log *slog.Logger) *links { return &links{log: log, seed: maphash.MakeSeed()} }
 
 // add records an open stream.
 func (l *links) add(s *stream) {
@@ -89,9 +86,9 @@ func (l *links) note(e envelope) {
 	l.sent.add(e.XMLName.Local)
 }
 
-// sendPresence sends a presence without content from our domain.
-func (l *links) sendPresence(to, typ string) error {
-	return l.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: typ, From: l.domain, To: to})
+// sendPresence sends a presence without content.
+func (l *links) sendPresence(from, to, typ string) error {
+	return l.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: typ, From: from, To: to})
 }
 
 // flush waits until the kernel has taken all stanzas to an address.

@@ -72,7 +72,7 @@ func newestItem(node string) pubSubItems {
 
 // send sends a request to a user's server. Without a link, the next one requests everything again.
 func (p *pep) send(e *entry, id string, payload any) {
-	p.links.send(envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: id, From: p.domain, To: e.jid, Payload: payload})
+	p.links.send(envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: id, From: e.user.Granted.jid(p.domain), To: e.jid, Payload: payload})
 }
 
 // request requests everything that a user's options want shown and no presence carries.

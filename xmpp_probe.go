@@ -17,7 +17,13 @@ type prober struct {
 	asked chan struct{} // waiting has grown
 
 	mu      sync.Mutex
-	waiting []*entry
+	waiting []waitingProbe
+}
+
+// A waitingProbe is a probe that is about to be sent.
+type waitingProbe struct {
+	entry *entry
+	from  Contact
 }
 
 // A sentProbe is a probe that may still be answered.
@@ -33,11 +39,12 @@ func newProber(s *service, timeout func(context.Context, *entry, uint32)) *probe
 
 // probe schedules a probe of a user whose presence we may see.
 func (p *prober) probe(e *entry) {
-	if e.probing.Swap(true) {
+	from := e.user.Granted
+	if number := uint32(from) + 1; e.probing.Swap(number) == number {
 		return
 	}
 	p.mu.Lock()
-	p.waiting = append(p.waiting, e)
+	p.waiting = append(p.waiting, waitingProbe{e, from})
 	p.mu.Unlock()
 	notify(p.asked)
 }
@@ -59,14 +66,14 @@ func (p *prober) run(ctx context.Context) {
 		waiting := p.waiting
 		p.waiting = nil
 		p.mu.Unlock()
-		for _, e := range waiting {
+		for _, w := range waiting {
 			if limiter.Wait(ctx) != nil {
 				return
 			}
 			link := p.board.link.Load().number
-			e.probing.Store(false)
-			p.links.sendPresence(e.jid, "probe") // without a link, the next one probes again
-			open = append(open, sentProbe{e, link, time.Now().Add(p.syncTimes.probe)})
+			w.entry.probing.CompareAndSwap(uint32(w.from)+1, 0)
+			p.links.sendPresence(w.from.jid(p.domain), w.entry.jid, "probe") // without a link, the next one probes again
+			open = append(open, sentProbe{w.entry, link, time.Now().Add(p.syncTimes.probe)})
 			open = p.expire(ctx, open)
 		}
 		if open = p.expire(ctx, open); len(open) > 0 {

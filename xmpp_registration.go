@@ -80,14 +80,17 @@ func (a *accounts) submit(ctx context.Context, r request) (any, func(), error) {
 	}
 	if e != nil {
 		err := a.registry.SetOptions(ctx, e, values, a.languageOf(r.received))
+		if err == nil {
+			err = a.contacts.moveTo(ctx, e, r.contact)
+		}
 		return nil, func() { a.contacts.ask(ctx, e) }, err
 	}
-	if e, err = a.register(ctx, r.from.bare, values, a.languageOf(r.received)); err != nil {
+	if e, err = a.register(ctx, r.from.bare, r.contact, values, a.languageOf(r.received)); err != nil {
 		return nil, nil, err
 	}
 	return nil, func() {
 		a.contacts.ask(ctx, e)
-		a.sendChat(e.jid, r.received.lang(""), a.welcome(r.lang, e))
+		a.sendChat(e, r.received.lang(""), a.welcome(r.lang, e))
 	}, nil
 }
 
@@ -106,8 +109,8 @@ func (a *accounts) unregister(ctx context.Context, r request, e *entry) (any, fu
 }
 
 // register registers a user. The contact request that follows counts as the user's announcement over this link.
-func (a *accounts) register(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
-	e, err := a.registry.Register(ctx, bare, options, lang)
+func (a *accounts) register(ctx context.Context, bare string, contact Contact, options fieldSet, lang string) (*entry, error) {
+	e, err := a.registry.Register(ctx, bare, contact, options, lang)
 	if err == nil {
 		e.announced = a.board.link.Load().number
 	}

@@ -77,7 +77,7 @@ func (e *element) childText(space, local string) string {
 type received struct {
 	element
 	from jid // empty if missing or malformed
-	to   string
+	to   jid // empty if missing or malformed
 	id   string
 	typ  string
 }
@@ -155,8 +155,9 @@ func (s *received) readStart(d *xml.Decoder) error {
 		return errors.New("no start tag")
 	}
 	s.name, s.attrs = componentName(start.Name), start.Attr
-	s.to, s.id, s.typ = s.attr("to"), s.attr("id"), s.attr("type")
+	s.id, s.typ = s.attr("id"), s.attr("type")
 	s.from, _ = parseJID(s.attr("from")) // empty if malformed
+	s.to, _ = parseJID(s.attr("to"))     // the same
 	return nil
 }
 
@@ -231,7 +232,7 @@ func (e envelope) encode() []byte {
 func (s *received) reply(typ string, payload any) envelope {
 	return envelope{
 		XMLName: xml.Name{Local: s.name.Local},
-		Type:    typ, ID: s.id, From: s.to, To: s.from.String(), Lang: s.lang(""), Payload: payload,
+		Type:    typ, ID: s.id, From: s.to.String(), To: s.from.String(), Lang: s.lang(""), Payload: payload,
 	}
 }
 

@@ -13,7 +13,7 @@ func TestDecodeStanza(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.from.String() != "a@b/c" || s.to != "d" || s.id != "1" || s.typ != "get" || s.lang("") != "de" {
+	if s.from.String() != "a@b/c" || s.to.bare != "d" || s.id != "1" || s.typ != "get" || s.lang("") != "de" {
 		t.Errorf("%+v", s)
 	}
 	if q := s.child("x", "q"); q == nil || q.text != "one" {

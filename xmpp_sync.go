@@ -127,7 +127,7 @@ func (c *component) shutdown(ctx context.Context) {
 	for e := range c.board.all() {
 		c.dispatcher.dispatch(ctx, e.jid, func(context.Context) {
 			if e.user.Subscription.From() {
-				c.links.sendPresence(e.jid, "unavailable")
+				c.contacts.sendUnavailable(e, e.jid)
 			}
 		})
 	}

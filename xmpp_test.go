@@ -30,8 +30,10 @@ type fixture struct {
 	stop   func()
 	log    *lockedBuffer
 	pings  int
-	mu     sync.Mutex
-	clock  time.Time
+	// contact is the component's address that the tests write to. They name the domain, which send and next replace.
+	contact Contact
+	mu      sync.Mutex
+	clock   time.Time
 }
 
 // A countingReader makes tokens predictable.
@@ -134,6 +136,9 @@ func (f *fixture) accept() {
 // send sends XML to the component.
 func (f *fixture) send(xml string) {
 	f.t.Helper()
+	if f.contact == ContactBot {
+		xml = strings.ReplaceAll(xml, "to='"+atDomain+"'", "to='"+atBot+"'")
+	}
 	if _, err := io.WriteString(f.stream, xml); err != nil {
 		f.t.Fatal(err)
 	}
@@ -147,7 +152,32 @@ func (f *fixture) next() string {
 	if err != nil {
 		f.t.Fatalf("%v; log:\n%s", err, f.log)
 	}
-	return strings.ReplaceAll(string(fr.data), `"`, "'")
+	got := strings.ReplaceAll(string(fr.data), `"`, "'")
+	if f.contact == ContactBot {
+		if strings.Contains(got, "from='"+atDomain) {
+			f.t.Fatalf("not from %s: %s", atBot, got)
+		}
+		got = strings.ReplaceAll(got, atBot, atDomain)
+	}
+	return got
+}
+
+// The component's two addresses.
+const (
+	atDomain = "webstatus.example.org"
+	atBot    = "bot@webstatus.example.org"
+)
+
+// atEachAddress runs a test at both addresses of a component.
+func atEachAddress(t *testing.T, test func(t *testing.T, f *fixture)) {
+	t.Helper()
+	for _, contact := range []Contact{ContactDomain, ContactBot} {
+		t.Run(contact.jid("webstatus.example.org"), func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.contact = contact
+			test(t, f)
+		})
+	}
 }
 
 // want checks the next stanzas that the component sends. A wanted stanza that ends with … is a prefix.
@@ -159,6 +189,14 @@ func (f *fixture) want(stanzas ...string) {
 			f.t.Fatalf("got  %s\nwant %s", got, want)
 		}
 	}
+}
+
+// wantLeave checks that one of our addresses leaves Juliet's contact list.
+func (f *fixture) wantLeave(address string) {
+	f.t.Helper()
+	f.want(`<presence type='unsubscribe' from='`+address+`' to='juliet@example.org'></presence>`,
+		`<presence type='unsubscribed' from='`+address+`' to='juliet@example.org'></presence>`,
+		`<presence type='unavailable' from='`+address+`/web' to='juliet@example.org'></presence>`)
 }
 
 // settled waits until all stanzas from one JID are handled, and checks that none of them was answered.
@@ -382,9 +420,7 @@ func TestRegistration(t *testing.T) {
 	if resp, _ := f.get(token); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("%s after removal", resp.Status)
 	}
-	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
-		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
-	}
+	f.wantLeave("webstatus.example.org")
 	if _, err := f.db.GetUser(t.Context(), juliet); !errors.Is(err, ErrNotFound) {
 		t.Errorf("in the database: %v", err)
 	}
@@ -402,8 +438,9 @@ func TestLeftOutsiders(t *testing.T) {
 	f.want(`<iq type='result' id='x' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
 }
 
-func TestSubscription(t *testing.T) {
-	f := newFixture(t, nil)
+func TestSubscription(t *testing.T) { atEachAddress(t, testSubscription) }
+
+func testSubscription(t *testing.T, f *fixture) {
 	f.register("")
 	f.says("b", "", "")
 	f.wantState(Available)
@@ -415,7 +452,11 @@ func TestSubscription(t *testing.T) {
 		if typ != "" {
 			typ = " type='" + typ + "'"
 		}
-		f.want(`<presence` + typ + ` from='webstatus.example.org' to='` + to + `'>…`)
+		from := "webstatus.example.org"
+		if typ == "" || typ == " type='unavailable'" {
+			from += "/web"
+		}
+		f.want(`<presence` + typ + ` from='` + from + `' to='` + to + `'>…`)
 	}
 	toUs("probe", "/b")
 	fromUs("unsubscribed", juliet)
@@ -433,7 +474,8 @@ func TestSubscription(t *testing.T) {
 	toUs("unsubscribed", "")
 	f.settled(juliet)
 	f.wantState(Unknown)
-	f.says("b", "", "<show>dnd</show>") // directed presence, which is not shown
+	f.presence("", "b", "webstatus.example.org") // directed presence, which is answered but not shown
+	fromUs("", juliet+"/b")
 	f.wantState(Unknown)
 
 	// A user who registers again gets a new subscription request, also after a restart.
@@ -450,8 +492,9 @@ func TestSubscription(t *testing.T) {
 	fromUs("probe", juliet)
 }
 
-func TestPresence(t *testing.T) {
-	f := newFixture(t, nil)
+func TestPresence(t *testing.T) { atEachAddress(t, presenceScenario) }
+
+func presenceScenario(t *testing.T, f *fixture) {
 	f.register("")
 	f.says("b", "", "<show>away</show>")
 	f.wantState(Away)
@@ -550,9 +593,7 @@ func TestRemovedByOperator(t *testing.T) {
 	if err := other.DeleteUser(t.Context(), juliet); err != nil {
 		t.Fatal(err)
 	}
-	for _, typ := range []string{"unsubscribe", "unsubscribed", "unavailable"} {
-		f.want(`<presence type='` + typ + `' from='webstatus.example.org' to='juliet@example.org'></presence>`)
-	}
+	f.wantLeave("webstatus.example.org")
 	if resp, _ := f.get(julietPage); resp.StatusCode != http.StatusNotFound {
 		t.Error(resp.Status)
 	}
@@ -582,9 +623,9 @@ func TestFarewell(t *testing.T) {
 	f.register("")
 	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
-		`<presence from='webstatus.example.org' to='juliet@example.org'>…`)
+		`<presence from='webstatus.example.org/web' to='juliet@example.org'>…`)
 	f.stop()
-	f.want(`<presence type='unavailable' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.want(`<presence type='unavailable' from='webstatus.example.org/web' to='juliet@example.org'></presence>`)
 	if _, err := f.stream.framer.next(); !errors.Is(err, errStreamClosed) {
 		t.Errorf("the stream ends with %v", err)
 	}
