@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/xml"
 	"errors"
 	"html"
@@ -9,9 +10,17 @@ import (
 	"strings"
 )
 
+const nsReceipts = "urn:xmpp:receipts" // XEP-0184
+
 // sendChat sends a message that answers no message.
 func (s *service) sendChat(to, lang, text string) {
-	s.links.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: s.domain, To: to, Lang: lang, Payload: bodyElement{Text: text}})
+	s.sendMessage(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: s.domain, To: to, Lang: lang, Payload: bodyElement{Text: text}})
+}
+
+// sendMessage sends a message with an ID of its own, because clients refer to it in receipts and chat markers.
+func (s *service) sendMessage(e envelope) {
+	e.ID = rand.Text()
+	s.links.send(e)
 }
 
 type bodyElement struct {
@@ -22,6 +31,17 @@ type bodyElement struct {
 type threadElement struct {
 	XMLName xml.Name `xml:"thread"`
 	Text    string   `xml:",chardata"`
+}
+
+// A receivedElement says that a message has been delivered (XEP-0184).
+type receivedElement struct {
+	XMLName xml.Name `xml:"urn:xmpp:receipts received"`
+	ID      string   `xml:"id,attr"`
+}
+
+// A noStoreElement keeps a message that is useless later out of archives (XEP-0334 §4.2).
+type noStoreElement struct {
+	XMLName xml.Name `xml:"urn:xmpp:hints no-store"`
 }
 
 // chat answers messages that people write to us.
@@ -42,17 +62,18 @@ type chatMessage struct {
 // A chatWord is a word that we understand. It returns the answer, and a function to run after the answer has been sent, if any.
 type chatWord struct {
 	registered bool // only for registered users
+	kept       bool // the answer is worth keeping in an archive
 	answer     func(c *chat, ctx context.Context, m chatMessage) (text string, afterReply func(), err error)
 }
 
 var chatWords = map[string]chatWord{
-	"help":       {false, (*chat).help},
-	"register":   {false, (*chat).register},
-	"status":     {true, (*chat).status},
-	"link":       {true, (*chat).link},
-	"newlink":    {true, (*chat).newLink},
-	"show":       {true, (*chat).show},
-	"unregister": {true, (*chat).unregister},
+	"help":       {answer: (*chat).help},
+	"register":   {kept: true, answer: (*chat).register},
+	"status":     {registered: true, answer: (*chat).status},
+	"link":       {registered: true, kept: true, answer: (*chat).link},
+	"newlink":    {registered: true, kept: true, answer: (*chat).newLink},
+	"show":       {registered: true, answer: (*chat).show},
+	"unregister": {registered: true, answer: (*chat).unregister},
 }
 
 // handle answers a person's message. Servers, components and rooms get no answer, and neither do messages without text.
@@ -65,7 +86,10 @@ func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 		c.refuse(s, itemNotFound())
 		return
 	}
-	answer, afterReply := c.answer(ctx, chatMessage{received: s, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
+	if s.id != "" && s.child(nsReceipts, "request") != nil {
+		c.sendMessage(s.reply(s.typ, receivedElement{ID: s.id}))
+	}
+	answer, kept, afterReply := c.answer(ctx, chatMessage{received: s, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
 		words: strings.Fields(strings.ToLower(truncate(text.text, maxMessageSize)))})
 	if answer == "" {
 		return
@@ -74,37 +98,38 @@ func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 	if thread := s.child(nsComponent, "thread"); thread != nil {
 		payload = append(payload, threadElement{Text: thread.text})
 	}
-	reply := s.reply(s.typ, payload)
-	reply.ID = ""
-	c.links.send(reply)
+	if !kept {
+		payload = append(payload, noStoreElement{})
+	}
+	c.sendMessage(s.reply(s.typ, payload))
 	if afterReply != nil {
 		afterReply()
 	}
 }
 
-// answer returns the answer to a message, empty for none.
-func (c *chat) answer(ctx context.Context, m chatMessage) (text string, afterReply func()) {
+// answer returns the answer to a message, empty for none, and whether it is worth keeping in an archive.
+func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept bool, afterReply func()) {
 	word, known := chatWords[m.words[0]]
 	switch {
 	case !known:
 		now := c.now()
 		if now.Sub(m.sender.lastHelpSent) < helpInterval {
-			return "", nil
+			return "", false, nil
 		}
 		m.sender.lastHelpSent = now
-		return m.lang.text("chat.unknown"), nil
+		return m.lang.text("chat.unknown"), false, nil
 	case word.registered && m.entry == nil:
-		return m.lang.text("chat.not_registered"), nil
+		return m.lang.text("chat.not_registered"), false, nil
 	}
 	text, afterReply, err := word.answer(c, ctx, m)
 	if errors.Is(err, ErrNotFound) {
-		return m.lang.text("chat.not_registered"), nil // removed by another process meanwhile
+		return m.lang.text("chat.not_registered"), false, nil // removed by another process meanwhile
 	}
 	if err != nil {
 		c.log.Error("request failed", "from", m.from.bare, "cause", err)
-		return m.lang.text("chat.failed"), nil
+		return m.lang.text("chat.failed"), false, nil
 	}
-	return text, afterReply
+	return text, word.kept, afterReply
 }
 
 func (c *chat) help(_ context.Context, m chatMessage) (string, func(), error) {

@@ -7,13 +7,17 @@ import (
 	"time"
 )
 
+const noStore = `<no-store xmlns='urn:xmpp:hints'></no-store>`
+
 // write sends a message from Juliet and returns the text of the reply.
 func (f *fixture) write(text string) string {
 	f.t.Helper()
 	f.advance(time.Second)
 	f.send(`<message type='chat' id='m' from='juliet@example.org/b' to='webstatus.example.org'><body>` + text + `</body><thread>t</thread></message>`)
 	got := f.next()
-	start, end := `<message type='chat' from='webstatus.example.org' to='juliet@example.org/b'><body>`, `</body><thread>t</thread></message>`
+	got, _ = strings.CutSuffix(got, noStore+`</message>`)
+	got, _ = strings.CutSuffix(got, `</message>`)
+	start, end := `<message type='chat' from='webstatus.example.org' to='juliet@example.org/b'><body>`, `</body><thread>t</thread>`
 	if !strings.HasPrefix(got, start) || !strings.HasSuffix(got, end) {
 		f.t.Fatalf("%s: %s", text, got)
 	}
@@ -90,6 +94,48 @@ func TestChatSilence(t *testing.T) {
 	f.want(`<message from='webstatus.example.org' to='romeo@elsewhere.example/x'><body>You are not allowed to register here.</body></message>`)
 	f.send(`<message id='m' from='romeo@example.org/x' to='x@webstatus.example.org'><body>help</body></message>`)
 	f.want(`<message type='error' id='m' from='x@webstatus.example.org' to='romeo@example.org/x'><error code='404' type='cancel'><item-not-found …`)
+}
+
+// TestReceipts checks that a message that requests a receipt gets one (XEP-0184), in a message of its own.
+func TestReceipts(t *testing.T) {
+	f := newFixture(t, nil)
+	send := func(attributes, content string) {
+		f.send(`<message from='romeo@example.org/x' to='webstatus.example.org' ` + attributes + `>` + content + `</message>`)
+	}
+	const request = `<request xmlns='urn:xmpp:receipts'/>`
+	const receipt, answer = ` from='webstatus.example.org' to='romeo@example.org/x'><received xmlns='urn:xmpp:receipts' id='m'></received></message>`,
+		` from='webstatus.example.org' to='romeo@example.org/x'><body>…`
+	send(`id='m' type='chat'`, `<body>help</body>`+request)
+	f.want(`<message type='chat'`+receipt, `<message type='chat'`+answer)
+	send(`id='m'`, `<body>help</body>`+request)
+	f.want(`<message`+receipt, `<message`+answer)
+	send(`type='chat'`, `<body>help</body>`+request) // without an id, there is nothing to name in a receipt
+	f.want(`<message type='chat'` + answer)
+	for _, silent := range []string{request, `<received xmlns='urn:xmpp:receipts' id='m'/>`, `<displayed xmlns='urn:xmpp:chat-markers:0' id='m'/>`} {
+		send(`id='m' type='chat'`, silent)
+		f.settled("romeo@example.org")
+	}
+	send(`id='m' type='error'`, `<body>help</body>`+request+`<error/>`)
+	f.settled("romeo@example.org")
+}
+
+// TestNoStore checks that an answer that is useless later stays out of archives (XEP-0334), and that one with an address does not.
+func TestNoStore(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, tt := range []struct {
+		text string
+		kept bool
+	}{{"help", false}, {"status", false}, {"link", false}, {"what?", false}, {"register", true}, {"register", true}, {"status", false},
+		{"show jid on", false}, {"link", true}, {"newlink", true}, {"unregister", false}} {
+		f.send(`<message type='chat' from='juliet@example.org/b' to='webstatus.example.org'><body>` + tt.text + `</body></message>`)
+		got := f.next()
+		for strings.HasPrefix(got, `<presence type='subscribe'`) {
+			got = f.next()
+		}
+		if strings.Contains(got, noStore) == tt.kept {
+			t.Errorf("%s: %s", tt.text, got)
+		}
+	}
 }
 
 // TestFlood checks that a sender who exceeds the rate limit does not affect others.

@@ -21,10 +21,10 @@ const (
 	nsServerInfo = "http://jabber.org/network/serverinfo" // XEP-0157
 )
 
-// features lists what disco#info names (XEP-0030 §3.1): all requests that we answer, and the PEP nodes that we follow
+// features lists what disco#info names (XEP-0030 §3.1): all requests that we answer, receipts, and the PEP nodes that we follow
 // (XEP-0163 §4.3.2).
 var features = []string{nsCommands, nsDiscoInfo, nsDiscoItem, nsNick + "+notify", nsLast, nsRegister, nsVersion, nsAvatarMetadata + "+notify",
-	nsPing, nsVCard}
+	nsPing, nsReceipts, nsVCard}
 
 // A discoInfo is the description of an entity (XEP-0030 §3.1). The library's type has no form.
 type discoInfo struct {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type fixture struct {
 	web    *httptest.Server
 	stop   func()
 	log    *lockedBuffer
+	ids    map[string]bool // of the messages that the component has sent
 	pings  int
 	mu     sync.Mutex
 	clock  time.Time
@@ -61,7 +63,7 @@ func (f *fixture) advance(d time.Duration) {
 // newFixture starts a component; change, if not nil, may alter its configuration first.
 func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, clock: noon, random: &countingReader{}}
+	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}}
 	var err error
 	if f.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		t.Fatal(err)
@@ -139,7 +141,11 @@ func (f *fixture) send(xml string) {
 	}
 }
 
-// next returns the next element that the component sends, with single quotes.
+// messageID matches the start of a message up to its ID, unless it is an error, which has the ID of its cause.
+var messageID = regexp.MustCompile(`^(<message(?: type='(?:chat|normal)')?) id='([^']+)'`)
+
+// next returns the next element that the component sends, with single quotes. Every message must have an ID that no other has; it is
+// left out.
 func (f *fixture) next() string {
 	f.t.Helper()
 	f.stream.SetReadDeadline(time.Now().Add(patience))
@@ -147,7 +153,16 @@ func (f *fixture) next() string {
 	if err != nil {
 		f.t.Fatalf("%v; log:\n%s", err, f.log)
 	}
-	return strings.ReplaceAll(string(fr.data), `"`, "'")
+	got := strings.ReplaceAll(string(fr.data), `"`, "'")
+	if !strings.HasPrefix(got, "<message") || strings.HasPrefix(got, "<message type='error'") {
+		return got
+	}
+	id := messageID.FindStringSubmatch(got)
+	if id == nil || f.ids[id[2]] {
+		f.t.Fatalf("the message has no ID of its own: %s", got)
+	}
+	f.ids[id[2]] = true
+	return messageID.ReplaceAllString(got, "$1")
 }
 
 // want checks the next stanzas that the component sends. A wanted stanza that ends with … is a prefix.
@@ -247,7 +262,7 @@ func TestRequests(t *testing.T) {
 				`<feature var='http://jabber.org/protocol/disco#info'></feature><feature var='http://jabber.org/protocol/disco#items'></feature>` +
 				`<feature var='http://jabber.org/protocol/nick+notify'></feature>` +
 				`<feature var='jabber:iq:last'></feature><feature var='jabber:iq:register'></feature><feature var='jabber:iq:version'></feature>` +
-				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='vcard-temp'></feature></query>`},
+				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='urn:xmpp:receipts'></feature><feature var='vcard-temp'></feature></query>`},
 		{"disco#info of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>`, notFound},
 		{"disco#items", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items'/>`, `<query xmlns='http://jabber.org/protocol/disco#items'></query>`},
 		{"disco#items of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items' node='n'/>`, notFound},
