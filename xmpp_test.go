@@ -123,7 +123,7 @@ func (f *fixture) start() {
 	f.accept()
 }
 
-// accept accepts the component's next connection.
+// accept accepts the component's next connection, and returns its first ping.
 func (f *fixture) accept() {
 	f.t.Helper()
 	var err error
@@ -131,6 +131,11 @@ func (f *fixture) accept() {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { f.stream.Close() })
+	ping := f.next()
+	if !strings.HasPrefix(ping, `<iq type='get' id='ping-`) || !strings.HasSuffix(ping, ` from='webstatus.example.org' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'></ping></iq>`) {
+		f.t.Fatalf("not a ping: %s", ping)
+	}
+	f.send(ping)
 }
 
 // send sends XML to the component.
