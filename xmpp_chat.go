@@ -183,7 +183,7 @@ func (c *chat) link(_ context.Context, m chatMessage) (string, func(), error) {
 // linkText names a user's addresses, and a snippet of HTML to paste.
 func (a *accounts) linkText(lang *catalog, e *entry) string {
 	snippet := `<iframe src="` + html.EscapeString(tokenURL(a.baseURL, e.user.Token)) + `" width="200" height="60" style="border:0"></iframe>`
-	return strings.Join(a.addresses(lang, e.jid, e), "\n") + "\n" + lang.text("chat.snippet", "html", snippet)
+	return a.addressText(lang, e) + "\n" + lang.text("chat.snippet") + "\n" + snippet
 }
 
 func (c *chat) newLink(ctx context.Context, m chatMessage) (string, func(), error) {

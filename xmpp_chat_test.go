@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/xml"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,6 +96,60 @@ func TestChatSilence(t *testing.T) {
 	f.want(`<message from='webstatus.example.org' to='romeo@elsewhere.example/x'><body>You are not allowed to register here.</body></message>`)
 	f.send(`<message id='m' from='romeo@example.org/x' to='x@webstatus.example.org'><body>help</body></message>`)
 	f.want(`<message type='error' id='m' from='x@webstatus.example.org' to='romeo@example.org/x'><error code='404' type='cancel'><item-not-found …`)
+}
+
+// TestAddressLines checks, in every language, that each address in chat is alone on its line, so that people can copy it.
+func TestAddressLines(t *testing.T) {
+	f := newFixture(t, nil)
+	for i, lang := range f.conf.languages.all {
+		var address struct {
+			random, byJID string
+		}
+		me := lang.Tag + "@example.org"
+		check := func(what, text string) {
+			t.Helper()
+			shown := 0
+			for line := range strings.Lines(text) {
+				line = strings.TrimSuffix(line, "\n")
+				switch {
+				case line == address.random || line == address.byJID:
+					shown++
+				case strings.HasPrefix(line, `<iframe src="`+address.random+`"`) && strings.HasSuffix(line, `</iframe>`):
+				case strings.Contains(line, "://"), strings.TrimSpace(line) == "", strings.ContainsAny(line, "{}"):
+					t.Errorf("%s, %s: %q", lang.Tag, what, line)
+				}
+			}
+			if shown != 2 {
+				t.Errorf("%s, %s: %d addresses in %q", lang.Tag, what, shown, text)
+			}
+		}
+		send := func(stanza, content string) string {
+			t.Helper()
+			f.advance(time.Second)
+			f.send(`<` + stanza + ` from='` + me + `/x' to='webstatus.example.org' xml:lang='` + lang.Tag + `'>` + content + `</` + stanza[:strings.Index(stanza, " ")] + `>`)
+			var answer struct {
+				Body string `xml:"body"`
+				Note string `xml:"command>note"`
+			}
+			if err := xml.Unmarshal([]byte(f.next()), &answer); err != nil {
+				t.Fatal(err)
+			}
+			return answer.Body + answer.Note
+		}
+		use := func(token int) {
+			address.random = "https://status.example.org/status/" + Token(bytes.Repeat([]byte{byte(token)}, 16)).String()
+			address.byJID = jidURL("https://status.example.org", me)
+		}
+		use(2 * i)
+		check("welcome", send(`message type='chat'`, `<body>register</body>`))
+		f.want(`<presence type='subscribe'…`)
+		check("link", send(`message type='chat'`, `<body>link</body>`))
+		check("My status page", send(`iq type='set' id='q'`, commandXML("page", "", "")))
+		use(2*i + 1)
+		check("newlink", send(`message type='chat'`, `<body>newlink</body>`))
+		check("register", send(`message type='chat'`, `<body>register</body>`))
+		f.want(`<presence type='subscribe'…`)
+	}
 }
 
 // TestReceipts checks that a message that requests a receipt gets one (XEP-0184), in a message of its own.

@@ -120,7 +120,7 @@ func (d *disco) info(_ context.Context, r request) (any, func(), error) {
 			Features: []stanza.Feature{{Var: nsCommands}}}, nil, nil
 	}
 	cmd, ok := d.commands.find(node)
-	if !ok || !d.commands.mayRun(cmd, r.from.bare) {
+	if !ok || !d.commands.mayRun(cmd, r.from) {
 		return nil, nil, itemNotFound()
 	}
 	return &discoInfo{Node: node, Identity: []stanza.Identity{{Category: "automation", Type: "command-node", Name: cmd.title(r.lang)}},
@@ -134,13 +134,13 @@ func (d *disco) items(_ context.Context, r request) (any, func(), error) {
 	case "":
 	case nsCommands:
 		for _, cmd := range d.commands.list() {
-			if d.commands.mayRun(cmd, r.from.bare) {
+			if d.commands.mayRun(cmd, r.from) {
 				items.AddItem(d.domain, cmd.node, cmd.title(r.lang))
 			}
 		}
 	default:
 		cmd, ok := d.commands.find(items.Node)
-		if !ok || !d.commands.mayRun(cmd, r.from.bare) {
+		if !ok || !d.commands.mayRun(cmd, r.from) {
 			return nil, nil, itemNotFound()
 		}
 	}

@@ -231,6 +231,14 @@ func (f *fixture) wantState(want State) {
 	}
 }
 
+// wantNotFound checks that there is nothing at a path.
+func (f *fixture) wantNotFound(path string) {
+	f.t.Helper()
+	if resp, _ := f.get(path); resp.StatusCode != http.StatusNotFound {
+		f.t.Errorf("%s: %s", path, resp.Status)
+	}
+}
+
 // register registers Juliet and accepts the subscription request.
 func (f *fixture) register(fields string) {
 	f.t.Helper()
