@@ -111,12 +111,11 @@ func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept bool, afterReply func()) {
 	word, known := chatWords[m.words[0]]
 	switch {
+	case !known && !m.sender.mayAnswerUnknown(c.now()):
+		return "", false, nil
+	case !known && m.entry == nil:
+		return c.introduction(m.lang, m.from), false, nil
 	case !known:
-		now := c.now()
-		if now.Sub(m.sender.lastHelpSent) < helpInterval {
-			return "", false, nil
-		}
-		m.sender.lastHelpSent = now
 		return m.lang.text("chat.unknown"), false, nil
 	case word.registered && m.entry == nil:
 		return m.lang.text("chat.not_registered"), false, nil
@@ -130,6 +129,25 @@ func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept boo
 		return m.lang.text("chat.failed"), false, nil
 	}
 	return text, word.kept, afterReply
+}
+
+// introduction says what we are, and how to register, to someone who is not registered.
+func (c *chat) introduction(lang *catalog, to jid) string {
+	next := "chat.not_registered"
+	if !c.allow.allows(to) {
+		next = "chat.forbidden"
+	}
+	return lang.text("index.what") + "\n" + lang.text(next)
+}
+
+// introduce sends the introduction, once, to someone who is not registered and asks for our presence; sender is nil for those who are
+// registered (see admit).
+func (c *chat) introduce(s *received, sender *sender) {
+	if s.typ != "subscribe" || s.to != c.domain || s.from.local() == "" || sender == nil || sender.introduced {
+		return
+	}
+	sender.introduced = true
+	c.sendChat(s.from.bare, s.lang(""), c.introduction(c.languages.match(s.lang("")), s.from))
 }
 
 func (c *chat) help(_ context.Context, m chatMessage) (string, func(), error) {

@@ -63,8 +63,6 @@ func TestChat(t *testing.T) {
 		t.Errorf("the old URL: %s", resp.Status)
 	}
 	says("what?", "I do not understand")
-	f.send(`<message type='chat' from='juliet@example.org/b' to='webstatus.example.org'><body>what?</body></message>`)
-	f.settled(juliet) // no second reply
 	says("unregister", "once more")
 	f.advance(time.Hour)
 	says("unregister", "once more")
@@ -150,6 +148,76 @@ func TestAddressLines(t *testing.T) {
 		check("register", send(`message type='chat'`, `<body>register</body>`))
 		f.want(`<presence type='subscribe'…`)
 	}
+}
+
+// TestIntroduction checks that people who are not registered learn what we are, and how to register.
+func TestIntroduction(t *testing.T) {
+	f := newFixture(t, nil)
+	const romeo, what = "romeo@elsewhere.example", "This service shows on a web page whether you are available in XMPP. You decide what it shows."
+	const mayRegister, mayNot = what + "&#xA;You are not registered. Write “register” to publish a page about you.", what + "&#xA;You are not allowed to register here."
+	write := func(from, text string) {
+		f.send(`<message type='chat' from='` + from + `/x' to='webstatus.example.org'><body>` + text + `</body></message>`)
+	}
+	answered := func(to, text string) {
+		t.Helper()
+		f.want(`<message type='chat' from='webstatus.example.org' to='` + to + `/x'><body>` + text + `</body>` + noStore + `</message>`)
+	}
+	write(romeo, "hello")
+	answered(romeo, mayNot)
+
+	// Five within a minute are answered.
+	for range 2 {
+		for range 5 {
+			write(juliet, "hello")
+			answered(juliet, mayRegister)
+			f.advance(time.Second)
+		}
+		write(juliet, "hello")
+		f.settled(juliet)
+		write(juliet, "status") // is understood
+		answered(juliet, "You are not registered. Write “register” to publish a page about you.")
+		f.advance(time.Minute - 6*time.Second)
+		write(juliet, "hello")
+		f.settled(juliet)
+		f.advance(time.Second)
+	}
+
+	// So are those of users.
+	f.register("")
+	for range 5 {
+		write(juliet, "hello")
+		answered(juliet, "I do not understand that. Write “help” to see what I can do.")
+	}
+	write(juliet, "hello")
+	f.settled(juliet)
+}
+
+// TestIntroducedOnce checks that people who are not registered and ask for our presence are told once what we are.
+func TestIntroducedOnce(t *testing.T) {
+	f := newFixture(t, nil)
+	subscribe := func(from, to string) {
+		f.send(`<presence type='subscribe' from='` + from + `' to='` + to + `' xml:lang='de'/>`)
+		f.want(`<presence type='unsubscribed' from='` + to + `' to='` + from + `'></presence>`)
+	}
+	introduced := func(to, next string) {
+		t.Helper()
+		f.want(`<message type='chat' from='webstatus.example.org' to='` + to + `' xml:lang='de'>` +
+			`<body>Dieser Dienst zeigt auf einer Webseite, ob du in XMPP erreichbar bist. Was er zeigt, bestimmst du.&#xA;` + next + `</body></message>`)
+	}
+	const us, romeo = "webstatus.example.org", "romeo@elsewhere.example"
+	subscribe(juliet, us)
+	introduced(juliet, "Du bist nicht registriert. Schreib „register“, um eine Seite über dich zu veröffentlichen.")
+	subscribe(juliet, us)
+	f.settled(juliet)
+	subscribe(romeo, "x@"+us) // nobody
+	f.settled(romeo)
+	subscribe(romeo, us)
+	introduced(romeo, "Du darfst dich hier nicht registrieren.")
+	subscribe("example.org", us) // a server does not read
+	f.settled("example.org")
+	f.send(`<presence type='probe' from='nurse@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='unsubscribed' …`)
+	f.settled("nurse@example.org")
 }
 
 // TestReceipts checks that a message that requests a receipt gets one (XEP-0184), in a message of its own.

@@ -111,10 +111,14 @@ func (c *contacts) onUnsubscribe(ctx context.Context, e *entry) {
 	}
 }
 
-// onUnsubscribed stops showing the presence at once, even if that cannot be stored.
+// onUnsubscribed stops showing the presence at once, even if that cannot be stored. It explains the withdrawal of what was granted,
+// but not the refusal of a contact request.
 func (c *contacts) onUnsubscribed(ctx context.Context, e *entry) {
+	granted := e.user.Subscription.To()
 	c.registry.SetUnreachable(e, "")
-	c.setSubscription(ctx, e, false, e.user.Subscription.From(), false)
+	if c.setSubscription(ctx, e, false, e.user.Subscription.From(), false) == nil && granted {
+		c.sendChat(e.jid, e.user.Lang, c.languages.match(e.user.Lang).text("chat.withdrawn"))
+	}
 }
 
 func (c *contacts) onProbe(e *entry, s *received) {

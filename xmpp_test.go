@@ -336,7 +336,7 @@ func TestRequests(t *testing.T) {
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
 	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>` + strings.Repeat("x", maxStanza) + `</a></iq>`)
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
-	for _, typ := range []string{"subscribe", "probe"} {
+	for _, typ := range []string{"probe", "subscribe"} {
 		f.send(`<presence type='` + typ + `' from='romeo@example.org/x' to='webstatus.example.org'/>`)
 		f.want(`<presence type='unsubscribed' from='webstatus.example.org' to='romeo@example.org'></presence>`)
 	}
@@ -459,7 +459,7 @@ func TestSubscription(t *testing.T) {
 		t.Error(got)
 	}
 	toUs("unsubscribed", "")
-	f.settled(juliet)
+	f.want(`<message type='chat' from='webstatus.example.org' to='juliet@example.org'><body>I can no longer see…`)
 	f.wantState(Unknown)
 	f.says("b", "", "<show>dnd</show>") // directed presence, which is not shown
 	f.wantState(Unknown)

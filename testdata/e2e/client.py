@@ -68,6 +68,11 @@ class Client(slixmpp.ClientXMPP):
         assert answer["command"]["status"] == "completed", answer
         return answer
 
+    async def commands(self):
+        """Returns the nodes of the commands that users are offered."""
+        listed = await self["xep_0050"].get_commands(self.component)
+        return {node for _, node, _ in listed["disco_items"]["items"] if "#" not in node}
+
     async def shown(self, what, condition):
         """Waits until the JSON at the user's address meets a condition."""
         for _ in range(1200):
@@ -141,6 +146,8 @@ class Client(slixmpp.ClientXMPP):
         for feature in ("jabber:iq:register", "http://jabber.org/protocol/commands", "vcard-temp", "urn:xmpp:ping"):
             assert feature in features, feature
 
+        assert {"register"} == await self.commands(), await self.commands()
+        assert "Write “register”" in await self.write("hello")
         assert "register" in await self.write("help")
         assert "not registered" in await self.write("status")
         assert "/status/" in await self.write("register")
@@ -151,12 +158,14 @@ class Client(slixmpp.ClientXMPP):
         before = await self.write("link")
         assert (await self.write("newlink")) != before
 
-        listed = await self["xep_0050"].get_commands(to)
-        assert {item[1] for item in listed["disco_items"]["items"]} >= {"page", "options", "newlink", "stop"}, listed
+        listed = await self.commands()
+        assert listed == {"page", "options", "newlink", "stop"}, listed
         await self.command("options", show_full_jid=True)
         assert self.boundjid.bare in await self.write("status")
-        page = await self.command("page")
-        assert "/status/" in str(page), page
+        for node in ("page", "newlink"):
+            result = await self.command(node)
+            urls = result["command"]["form"]["values"]
+            assert all(re.fullmatch(r"http\S+/status/\S+", urls[field]) for field in ("url", "jid_url")), result
 
         form = await self["xep_0077"].get_registration(to)
         assert form["register"]["registered"], form
@@ -171,6 +180,13 @@ class Client(slixmpp.ClientXMPP):
 
         await self.profile()
         await self.administration()
+        await self.command("stop")
+        assert "not registered" in await self.write("status")
+
+        result = await self.command("register", show_status_msg=True)
+        self.url = result["command"]["form"]["values"]["url"]
+        self.send_presence(pstatus="registered by command")
+        await self.shown("message", lambda s: s.get("message") == "registered by command")
         await self.command("stop")
         assert "not registered" in await self.write("status")
 
