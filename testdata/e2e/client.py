@@ -24,7 +24,7 @@ class Client(slixmpp.ClientXMPP):
         self.answers = asyncio.Queue()
         self.available = asyncio.Queue()
         for plugin in ("xep_0004", "xep_0030", "xep_0050", "xep_0054", "xep_0012", "xep_0077", "xep_0092", "xep_0084", "xep_0115",
-                       "xep_0153", "xep_0172", "xep_0199", "xep_0319"):
+                       "xep_0153", "xep_0172", "xep_0184", "xep_0199", "xep_0319"):
             self.register_plugin(plugin)
         self["feature_mechanisms"].unencrypted_plain = True
         self.auto_authorize = True
@@ -54,6 +54,15 @@ class Client(slixmpp.ClientXMPP):
         message = await asyncio.wait_for(self.answers.get(), 60)
         assert message["type"] == "chat", message
         return message["body"]
+
+    async def receipt(self):
+        """Checks that a message that requests a receipt gets one besides the answer."""
+        delivered = asyncio.ensure_future(self.wait_until("receipt_received", 60))
+        message = self.make_message(self.component, "help", mtype="chat")
+        message["request_receipt"] = True
+        message.send()
+        assert (await delivered)["receipt"] == message["id"], message
+        await self.answer()
 
     async def command(self, node, **fields):
         commands = self["xep_0050"]
@@ -149,6 +158,7 @@ class Client(slixmpp.ClientXMPP):
         assert {"register"} == await self.commands(), await self.commands()
         assert "Write “register”" in await self.write("hello")
         assert "register" in await self.write("help")
+        await self.receipt()
         assert "not registered" in await self.write("status")
         assert "/status/" in await self.write("register")
         presence = await asyncio.wait_for(self.available.get(), 60)
