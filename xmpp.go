@@ -207,6 +207,7 @@ func (c *component) handle(ctx context.Context, data []byte) {
 		c.handleIQ(ctx, s, sender)
 	case "presence":
 		c.contacts.handle(ctx, s)
+		c.chat.introduce(s, sender)
 	case "message":
 		c.handleMessage(ctx, s, sender)
 	}

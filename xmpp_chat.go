@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/xml"
 	"errors"
 	"html"
@@ -9,9 +10,17 @@ import (
 	"strings"
 )
 
-// sendChat sends a user a message that answers no message.
-func (s *service) sendChat(e *entry, lang, text string) {
-	s.links.send(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: e.user.Contact.jid(s.domain), To: e.jid, Lang: lang, Payload: bodyElement{Text: text}})
+const nsReceipts = "urn:xmpp:receipts" // XEP-0184
+
+// sendChat sends a message that answers no message.
+func (s *service) sendChat(from Contact, to, lang, text string) {
+	s.sendMessage(envelope{XMLName: xml.Name{Local: "message"}, Type: "chat", From: from.jid(s.domain), To: to, Lang: lang, Payload: bodyElement{Text: text}})
+}
+
+// sendMessage sends a message with an ID of its own, because clients refer to it in receipts and chat markers.
+func (s *service) sendMessage(e envelope) {
+	e.ID = rand.Text()
+	s.links.send(e)
 }
 
 type bodyElement struct {
@@ -22,6 +31,17 @@ type bodyElement struct {
 type threadElement struct {
 	XMLName xml.Name `xml:"thread"`
 	Text    string   `xml:",chardata"`
+}
+
+// A receivedElement says that a message has been delivered (XEP-0184).
+type receivedElement struct {
+	XMLName xml.Name `xml:"urn:xmpp:receipts received"`
+	ID      string   `xml:"id,attr"`
+}
+
+// A noStoreElement keeps a message that is useless later out of archives (XEP-0334 §4.2).
+type noStoreElement struct {
+	XMLName xml.Name `xml:"urn:xmpp:hints no-store"`
 }
 
 // chat answers messages that people write to us.
@@ -43,17 +63,18 @@ type chatMessage struct {
 // A chatWord is a word that we understand. It returns the answer, and a function to run after the answer has been sent, if any.
 type chatWord struct {
 	registered bool // only for registered users
+	kept       bool // the answer is worth keeping in an archive
 	answer     func(c *chat, ctx context.Context, m chatMessage) (text string, afterReply func(), err error)
 }
 
 var chatWords = map[string]chatWord{
-	"help":       {false, (*chat).help},
-	"register":   {false, (*chat).register},
-	"status":     {true, (*chat).status},
-	"link":       {true, (*chat).link},
-	"newlink":    {true, (*chat).newLink},
-	"show":       {true, (*chat).show},
-	"unregister": {true, (*chat).unregister},
+	"help":       {answer: (*chat).help},
+	"register":   {kept: true, answer: (*chat).register},
+	"status":     {registered: true, answer: (*chat).status},
+	"link":       {registered: true, kept: true, answer: (*chat).link},
+	"newlink":    {registered: true, kept: true, answer: (*chat).newLink},
+	"show":       {registered: true, answer: (*chat).show},
+	"unregister": {registered: true, answer: (*chat).unregister},
 }
 
 // handle answers a person's message. Servers, components and rooms get no answer, and neither do messages without text.
@@ -67,7 +88,10 @@ func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 		c.refuse(s, itemNotFound())
 		return
 	}
-	answer, afterReply := c.answer(ctx, chatMessage{received: s, contact: contact, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
+	if s.id != "" && s.child(nsReceipts, "request") != nil {
+		c.sendMessage(s.reply(s.typ, receivedElement{ID: s.id}))
+	}
+	answer, kept, afterReply := c.answer(ctx, chatMessage{received: s, contact: contact, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
 		words: strings.Fields(strings.ToLower(truncate(text.text, maxMessageSize)))})
 	if answer == "" {
 		return
@@ -76,37 +100,57 @@ func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 	if thread := s.child(nsComponent, "thread"); thread != nil {
 		payload = append(payload, threadElement{Text: thread.text})
 	}
-	reply := s.reply(s.typ, payload)
-	reply.ID = ""
-	c.links.send(reply)
+	if !kept {
+		payload = append(payload, noStoreElement{})
+	}
+	c.sendMessage(s.reply(s.typ, payload))
 	if afterReply != nil {
 		afterReply()
 	}
 }
 
-// answer returns the answer to a message, empty for none.
-func (c *chat) answer(ctx context.Context, m chatMessage) (text string, afterReply func()) {
+// answer returns the answer to a message, empty for none, and whether it is worth keeping in an archive.
+func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept bool, afterReply func()) {
 	word, known := chatWords[m.words[0]]
 	switch {
+	case !known && !m.sender.mayAnswerUnknown(c.now()):
+		return "", false, nil
+	case !known && m.entry == nil:
+		return c.introduction(m.lang, m.from), false, nil
 	case !known:
-		now := c.now()
-		if now.Sub(m.sender.lastHelpSent) < helpInterval {
-			return "", nil
-		}
-		m.sender.lastHelpSent = now
-		return m.lang.text("chat.unknown"), nil
+		return m.lang.text("chat.unknown"), false, nil
 	case word.registered && m.entry == nil:
-		return m.lang.text("chat.not_registered"), nil
+		return m.lang.text("chat.not_registered"), false, nil
 	}
 	text, afterReply, err := word.answer(c, ctx, m)
 	if errors.Is(err, ErrNotFound) {
-		return m.lang.text("chat.not_registered"), nil // removed by another process meanwhile
+		return m.lang.text("chat.not_registered"), false, nil // removed by another process meanwhile
 	}
 	if err != nil {
 		c.log.Error("request failed", "from", m.from.bare, "cause", err)
-		return m.lang.text("chat.failed"), nil
+		return m.lang.text("chat.failed"), false, nil
 	}
-	return text, afterReply
+	return text, word.kept, afterReply
+}
+
+// introduction says what we are, and how to register, to someone who is not registered.
+func (c *chat) introduction(lang *catalog, to jid) string {
+	next := "chat.not_registered"
+	if !c.allow.allows(to) {
+		next = "chat.forbidden"
+	}
+	return lang.text("index.what") + "\n" + lang.text(next)
+}
+
+// introduce sends the introduction, once, to someone who is not registered and asks for our presence; sender is nil for those who are
+// registered (see admit).
+func (c *chat) introduce(s *received, sender *sender) {
+	contact, exists := c.contactAt(s.to)
+	if s.typ != "subscribe" || !exists || s.from.local() == "" || sender == nil || sender.introduced {
+		return
+	}
+	sender.introduced = true
+	c.sendChat(contact, s.from.bare, s.lang(""), c.introduction(c.languages.match(s.lang("")), s.from))
 }
 
 func (c *chat) help(_ context.Context, m chatMessage) (string, func(), error) {
@@ -122,10 +166,7 @@ func (c *chat) help(_ context.Context, m chatMessage) (string, func(), error) {
 func (c *chat) register(ctx context.Context, m chatMessage) (string, func(), error) {
 	if m.entry != nil {
 		// Whether the contact has been lost is decided as if the options had been submitted again.
-		if err := c.registry.SetOptions(ctx, m.entry, m.entry.user.Options, ""); err != nil {
-			return "", nil, err
-		}
-		if err := c.accounts.contacts.moveTo(ctx, m.entry, m.contact); err != nil {
+		if err := c.accounts.registerAgain(ctx, m.entry, m.contact, m.entry.user.Options, ""); err != nil {
 			return "", nil, err
 		}
 		return m.lang.text("chat.already") + "\n" + c.accounts.linkText(m.lang, m.entry), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
@@ -163,7 +204,7 @@ func (c *chat) link(_ context.Context, m chatMessage) (string, func(), error) {
 // linkText names a user's addresses, and a snippet of HTML to paste.
 func (a *accounts) linkText(lang *catalog, e *entry) string {
 	snippet := `<iframe src="` + html.EscapeString(tokenURL(a.baseURL, e.user.Token)) + `" width="200" height="60" style="border:0"></iframe>`
-	return strings.Join(a.addresses(lang, e.jid, e), "\n") + "\n" + lang.text("chat.snippet", "html", snippet)
+	return a.addressText(lang, e) + "\n" + lang.text("chat.snippet") + "\n" + snippet
 }
 
 func (c *chat) newLink(ctx context.Context, m chatMessage) (string, func(), error) {

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"encoding/xml"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
+
+const noStore = `<no-store xmlns='urn:xmpp:hints'></no-store>`
 
 // write sends a message from Juliet and returns the text of the reply.
 func (f *fixture) write(text string) string {
@@ -13,7 +17,9 @@ func (f *fixture) write(text string) string {
 	f.advance(time.Second)
 	f.send(`<message type='chat' id='m' from='juliet@example.org/b' to='webstatus.example.org'><body>` + text + `</body><thread>t</thread></message>`)
 	got := f.next()
-	start, end := `<message type='chat' from='webstatus.example.org' to='juliet@example.org/b'><body>`, `</body><thread>t</thread></message>`
+	got, _ = strings.CutSuffix(got, noStore+`</message>`)
+	got, _ = strings.CutSuffix(got, `</message>`)
+	start, end := `<message type='chat' from='webstatus.example.org' to='juliet@example.org/b'><body>`, `</body><thread>t</thread>`
 	if !strings.HasPrefix(got, start) || !strings.HasSuffix(got, end) {
 		f.t.Fatalf("%s: %s", text, got)
 	}
@@ -58,8 +64,6 @@ func testChat(t *testing.T, f *fixture) {
 		t.Errorf("the old URL: %s", resp.Status)
 	}
 	says("what?", "I do not understand")
-	f.send(`<message type='chat' from='juliet@example.org/b' to='webstatus.example.org'><body>what?</body></message>`)
-	f.settled(juliet) // no second reply
 	says("unregister", "once more")
 	f.advance(time.Hour)
 	says("unregister", "once more")
@@ -89,6 +93,172 @@ func TestChatSilence(t *testing.T) {
 	f.want(`<message from='webstatus.example.org' to='romeo@elsewhere.example/x'><body>You are not allowed to register here.</body></message>`)
 	f.send(`<message id='m' from='romeo@example.org/x' to='x@webstatus.example.org'><body>help</body></message>`)
 	f.want(`<message type='error' id='m' from='x@webstatus.example.org' to='romeo@example.org/x'><error code='404' type='cancel'><item-not-found …`)
+}
+
+// TestAddressLines checks, in every language, that each address in chat is alone on its line, so that people can copy it.
+func TestAddressLines(t *testing.T) {
+	f := newFixture(t, nil)
+	for i, lang := range f.conf.languages.all {
+		var address struct {
+			random, byJID string
+		}
+		me := lang.Tag + "@example.org"
+		check := func(what, text string) {
+			t.Helper()
+			shown := 0
+			for line := range strings.Lines(text) {
+				line = strings.TrimSuffix(line, "\n")
+				switch {
+				case line == address.random || line == address.byJID:
+					shown++
+				case strings.HasPrefix(line, `<iframe src="`+address.random+`"`) && strings.HasSuffix(line, `</iframe>`):
+				case strings.Contains(line, "://"), strings.TrimSpace(line) == "", strings.ContainsAny(line, "{}"):
+					t.Errorf("%s, %s: %q", lang.Tag, what, line)
+				}
+			}
+			if shown != 2 {
+				t.Errorf("%s, %s: %d addresses in %q", lang.Tag, what, shown, text)
+			}
+		}
+		send := func(stanza, content string) string {
+			t.Helper()
+			f.advance(time.Second)
+			f.send(`<` + stanza + ` from='` + me + `/x' to='webstatus.example.org' xml:lang='` + lang.Tag + `'>` + content + `</` + stanza[:strings.Index(stanza, " ")] + `>`)
+			var answer struct {
+				Body string `xml:"body"`
+				Note string `xml:"command>note"`
+			}
+			if err := xml.Unmarshal([]byte(f.next()), &answer); err != nil {
+				t.Fatal(err)
+			}
+			return answer.Body + answer.Note
+		}
+		use := func(token int) {
+			address.random = "https://status.example.org/status/" + Token(bytes.Repeat([]byte{byte(token)}, 16)).String()
+			address.byJID = jidURL("https://status.example.org", me)
+		}
+		use(2 * i)
+		check("welcome", send(`message type='chat'`, `<body>register</body>`))
+		f.want(`<presence type='subscribe'…`)
+		check("link", send(`message type='chat'`, `<body>link</body>`))
+		check("My status page", send(`iq type='set' id='q'`, commandXML("page", "", "")))
+		use(2*i + 1)
+		check("newlink", send(`message type='chat'`, `<body>newlink</body>`))
+		check("register", send(`message type='chat'`, `<body>register</body>`))
+		f.want(`<presence type='subscribe'…`)
+	}
+}
+
+// TestIntroduction checks that people who are not registered learn what we are, and how to register.
+func TestIntroduction(t *testing.T) {
+	f := newFixture(t, nil)
+	const romeo, what = "romeo@elsewhere.example", "This service shows on a web page whether you are available in XMPP. You decide what it shows."
+	const mayRegister, mayNot = what + "&#xA;You are not registered. Write “register” to publish a page about you.", what + "&#xA;You are not allowed to register here."
+	write := func(from, text string) {
+		f.send(`<message type='chat' from='` + from + `/x' to='webstatus.example.org'><body>` + text + `</body></message>`)
+	}
+	answered := func(to, text string) {
+		t.Helper()
+		f.want(`<message type='chat' from='webstatus.example.org' to='` + to + `/x'><body>` + text + `</body>` + noStore + `</message>`)
+	}
+	write(romeo, "hello")
+	answered(romeo, mayNot)
+
+	// Five within a minute are answered.
+	for range 2 {
+		for range 5 {
+			write(juliet, "hello")
+			answered(juliet, mayRegister)
+			f.advance(time.Second)
+		}
+		write(juliet, "hello")
+		f.settled(juliet)
+		write(juliet, "status") // is understood
+		answered(juliet, "You are not registered. Write “register” to publish a page about you.")
+		f.advance(time.Minute - 6*time.Second)
+		write(juliet, "hello")
+		f.settled(juliet)
+		f.advance(time.Second)
+	}
+
+	// So are those of users.
+	f.register("")
+	for range 5 {
+		write(juliet, "hello")
+		answered(juliet, "I do not understand that. Write “help” to see what I can do.")
+	}
+	write(juliet, "hello")
+	f.settled(juliet)
+}
+
+// TestIntroducedOnce checks that people who are not registered and ask for our presence are told once what we are.
+func TestIntroducedOnce(t *testing.T) {
+	f := newFixture(t, nil)
+	subscribe := func(from, to string) {
+		f.send(`<presence type='subscribe' from='` + from + `' to='` + to + `' xml:lang='de'/>`)
+		f.want(`<presence type='unsubscribed' from='` + to + `' to='` + from + `'></presence>`)
+	}
+	introduced := func(to, next string) {
+		t.Helper()
+		f.want(`<message type='chat' from='webstatus.example.org' to='` + to + `' xml:lang='de'>` +
+			`<body>Dieser Dienst zeigt auf einer Webseite, ob du in XMPP erreichbar bist. Was er zeigt, bestimmst du.&#xA;` + next + `</body></message>`)
+	}
+	const us, romeo = "webstatus.example.org", "romeo@elsewhere.example"
+	subscribe(juliet, us)
+	introduced(juliet, "Du bist nicht registriert. Schreib „register“, um eine Seite über dich zu veröffentlichen.")
+	subscribe(juliet, us)
+	f.settled(juliet)
+	subscribe(romeo, "x@"+us) // nobody
+	f.settled(romeo)
+	subscribe(romeo, us)
+	introduced(romeo, "Du darfst dich hier nicht registrieren.")
+	subscribe("example.org", us) // a server does not read
+	f.settled("example.org")
+	f.send(`<presence type='probe' from='nurse@example.org' to='webstatus.example.org'/>`)
+	f.want(`<presence type='unsubscribed' …`)
+	f.settled("nurse@example.org")
+}
+
+// TestReceipts checks that a message that requests a receipt gets one (XEP-0184), in a message of its own.
+func TestReceipts(t *testing.T) {
+	f := newFixture(t, nil)
+	send := func(attributes, content string) {
+		f.send(`<message from='romeo@example.org/x' to='webstatus.example.org' ` + attributes + `>` + content + `</message>`)
+	}
+	const request = `<request xmlns='urn:xmpp:receipts'/>`
+	const receipt, answer = ` from='webstatus.example.org' to='romeo@example.org/x'><received xmlns='urn:xmpp:receipts' id='m'></received></message>`,
+		` from='webstatus.example.org' to='romeo@example.org/x'><body>…`
+	send(`id='m' type='chat'`, `<body>help</body>`+request)
+	f.want(`<message type='chat'`+receipt, `<message type='chat'`+answer)
+	send(`id='m'`, `<body>help</body>`+request)
+	f.want(`<message`+receipt, `<message`+answer)
+	send(`type='chat'`, `<body>help</body>`+request) // without an id, there is nothing to name in a receipt
+	f.want(`<message type='chat'` + answer)
+	for _, silent := range []string{request, `<received xmlns='urn:xmpp:receipts' id='m'/>`, `<displayed xmlns='urn:xmpp:chat-markers:0' id='m'/>`} {
+		send(`id='m' type='chat'`, silent)
+		f.settled("romeo@example.org")
+	}
+	send(`id='m' type='error'`, `<body>help</body>`+request+`<error/>`)
+	f.settled("romeo@example.org")
+}
+
+// TestNoStore checks that an answer that is useless later stays out of archives (XEP-0334), and that one with an address does not.
+func TestNoStore(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, tt := range []struct {
+		text string
+		kept bool
+	}{{"help", false}, {"status", false}, {"link", false}, {"what?", false}, {"register", true}, {"register", true}, {"status", false},
+		{"show jid on", false}, {"link", true}, {"newlink", true}, {"unregister", false}} {
+		f.send(`<message type='chat' from='juliet@example.org/b' to='webstatus.example.org'><body>` + tt.text + `</body></message>`)
+		got := f.next()
+		for strings.HasPrefix(got, `<presence type='subscribe'`) {
+			got = f.next()
+		}
+		if strings.Contains(got, noStore) == tt.kept {
+			t.Errorf("%s: %s", tt.text, got)
+		}
+	}
 }
 
 // TestFlood checks that a sender who exceeds the rate limit does not affect others.

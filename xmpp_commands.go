@@ -20,32 +20,42 @@ const (
 
 // A command is an entry in the command menu of a client (XEP-0050).
 type command struct {
-	node  string
-	name  string // name of a text in the catalogs, or an English title if only administrators see it
-	admin bool   // only for --admin
+	node     string
+	name     string // name of a text in the catalogs, or an English title if only administrators see it
+	audience audience
 	// form returns the form that the command asks for first, nil for none. The field is nil if there never is one.
 	form func(c *commands, r *commandRequest) *stanza.Form
 	run  func(c *commands, ctx context.Context, r *commandRequest) (*commandPayload, func(), error)
 }
 
+// An audience is a group of people who may run a command.
+type audience int
+
+const (
+	forUsers     audience = iota // people who are registered
+	forNewcomers                 // people who may register and have not
+	forAdmins                    // --admin
+)
+
 // list returns all commands in the order of the menu. (A variable would refer to itself.)
 func (c *commands) list() []command {
 	return []command{
+		{node: "register", name: "command.register", audience: forNewcomers, form: (*commands).registerForm, run: (*commands).register},
 		{node: "page", name: "command.page", run: (*commands).page},
 		{node: "options", name: "command.options", form: (*commands).optionsForm, run: (*commands).options},
 		{node: "newlink", name: "command.newlink", run: (*commands).newLink},
 		{node: "stop", name: "command.stop", form: (*commands).stopForm, run: (*commands).stop},
-		{node: nsAdmin + "#get-registered-users-num", name: "Get Number of Registered Users", admin: true, run: (*commands).registeredNumber},
-		{node: nsAdmin + "#get-online-users-num", name: "Get Number of Online Users", admin: true, run: (*commands).onlineNumber},
-		{node: nsAdmin + "#get-registered-users-list", name: "Get List of Registered Users", admin: true, form: (*commands).registeredListForm, run: (*commands).registeredList},
-		{node: nsAdmin + "#get-online-users-list", name: "Get List of Online Users", admin: true, form: (*commands).onlineListForm, run: (*commands).onlineList},
-		{node: nsAdmin + "#delete-user", name: "Delete User", admin: true, form: (*commands).deleteForm, run: (*commands).delete},
+		{node: nsAdmin + "#get-registered-users-num", name: "Get Number of Registered Users", audience: forAdmins, run: (*commands).registeredNumber},
+		{node: nsAdmin + "#get-online-users-num", name: "Get Number of Online Users", audience: forAdmins, run: (*commands).onlineNumber},
+		{node: nsAdmin + "#get-registered-users-list", name: "Get List of Registered Users", audience: forAdmins, form: (*commands).registeredListForm, run: (*commands).registeredList},
+		{node: nsAdmin + "#get-online-users-list", name: "Get List of Online Users", audience: forAdmins, form: (*commands).onlineListForm, run: (*commands).onlineList},
+		{node: nsAdmin + "#delete-user", name: "Delete User", audience: forAdmins, form: (*commands).deleteForm, run: (*commands).delete},
 	}
 }
 
 // title returns the command's title in a language.
 func (cmd command) title(lang *catalog) string {
-	if cmd.admin {
+	if cmd.audience == forAdmins {
 		return cmd.name
 	}
 	return lang.text(cmd.name)
@@ -68,12 +78,15 @@ func (c *commands) find(node string) (command, bool) {
 	return list[i], true
 }
 
-// mayRun reports whether a person may run a command: administrators the administration commands, registered users the others.
-func (c *commands) mayRun(cmd command, bare string) bool {
-	if cmd.admin {
-		return slices.Contains(c.admins, bare)
+// mayRun reports whether a person may run a command.
+func (c *commands) mayRun(cmd command, from jid) bool {
+	switch cmd.audience {
+	case forAdmins:
+		return slices.Contains(c.admins, from.bare)
+	case forNewcomers:
+		return c.board.byJID(from.bare) == nil && c.allow.allows(from)
 	}
-	return c.board.byJID(bare) != nil
+	return c.board.byJID(from.bare) != nil
 }
 
 // A commandPayload is the state of a command (XEP-0050 §2).
@@ -132,7 +145,7 @@ func (c *commands) execute(ctx context.Context, r request) (any, func(), error) 
 	if !ok {
 		return nil, nil, itemNotFound()
 	}
-	if !c.mayRun(cmd, r.from.bare) {
+	if !c.mayRun(cmd, r.from) {
 		return nil, nil, forbidden()
 	}
 	cr := &commandRequest{request: r, entry: c.board.byJID(r.from.bare)}
@@ -219,14 +232,38 @@ func noteResult(text string) *commandPayload {
 	return &commandPayload{Note: &commandNote{"info", text}}
 }
 
+// addressResult returns a payload with a text and a user's addresses.
+func (c *commands) addressResult(r *commandRequest, text string, e *entry) *commandPayload {
+	payload := noteResult(text)
+	payload.Form = c.accounts.addressForm(r.lang, e)
+	return payload
+}
+
+func (c *commands) registerForm(r *commandRequest) *stanza.Form {
+	form := c.accounts.optionsForm(r.lang, r.from.bare, nil)
+	form.Title = r.lang.text("command.register")
+	return form
+}
+
+func (c *commands) register(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
+	values := defaultOptions()
+	if readFields(r.fields, c.offeredOptions(), &values) != nil {
+		return nil, nil, badCommand("bad-payload")
+	}
+	e, err := c.accounts.register(ctx, r.from.bare, r.contact, values, c.accounts.languageOf(r.received))
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.addressResult(r, c.accounts.welcome(r.lang, e), e), func() { c.accounts.contacts.ask(ctx, e) }, nil
+}
+
 func (c *commands) page(_ context.Context, r *commandRequest) (*commandPayload, func(), error) {
-	return noteResult(c.accounts.status(r.lang, r.entry) + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
+	return c.addressResult(r, c.accounts.status(r.lang, r.entry)+"\n"+c.accounts.linkText(r.lang, r.entry), r.entry), nil, nil
 }
 
 func (c *commands) optionsForm(r *commandRequest) *stanza.Form {
-	form := c.accounts.optionsForm(r.lang, r.entry.user.Options)
+	form := c.accounts.optionsForm(r.lang, r.from.bare, r.entry)
 	form.Title = r.lang.text("command.options")
-	form.Instructions = c.accounts.addresses(r.lang, r.entry.jid, r.entry)
 	return form
 }
 
@@ -245,7 +282,7 @@ func (c *commands) newLink(ctx context.Context, r *commandRequest) (*commandPayl
 	if err := c.registry.RenewToken(ctx, r.entry); err != nil {
 		return nil, nil, err
 	}
-	return noteResult(r.lang.text("chat.newlink") + "\n" + c.accounts.linkText(r.lang, r.entry)), nil, nil
+	return c.addressResult(r, r.lang.text("chat.newlink")+"\n"+c.accounts.linkText(r.lang, r.entry), r.entry), nil, nil
 }
 
 func (c *commands) stopForm(r *commandRequest) *stanza.Form {
@@ -270,7 +307,7 @@ func adminForm(typ string, fields ...*stanza.Field) *stanza.Form {
 
 // adminNumber returns the result of a command that asks for a number.
 func adminNumber(field string, n int) *commandPayload {
-	return &commandPayload{Form: adminForm(stanza.FormTypeResult, &stanza.Field{Type: "text-single", Var: field, ValuesList: []string{strconv.Itoa(n)}})}
+	return &commandPayload{Form: adminForm(stanza.FormTypeResult, &stanza.Field{Type: fieldTextSingle, Var: field, ValuesList: []string{strconv.Itoa(n)}})}
 }
 
 func (c *commands) registeredNumber(context.Context, *commandRequest) (*commandPayload, func(), error) {

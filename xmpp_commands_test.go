@@ -41,7 +41,7 @@ func commandXML(node, attributes, content string) string {
 
 func TestCommands(t *testing.T) {
 	f := newFixture(t, func(c *componentConfig) { c.admins = []string{"admin@example.org"} })
-	const romeo, admin = "romeo@example.org", "admin@example.org"
+	const romeo, admin = "romeo@elsewhere.example", "admin@example.org"
 	list := `<query xmlns='http://jabber.org/protocol/disco#items' node='http://jabber.org/protocol/commands'/>`
 	if got := f.ask(romeo, "get", list); strings.Contains(got, "<item") {
 		t.Errorf("a stranger is offered %s", got)
@@ -50,10 +50,14 @@ func TestCommands(t *testing.T) {
 	f.asks(romeo, "set", commandXML("nonsense", "", ""), `code='404'`, `<item-not-found`)
 	f.asks(romeo, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='page'/>`, `<item-not-found`)
 	f.register("")
-	f.asks(juliet, "get", list, `node='page' name='My status page'`, `node='options'`, `node='newlink'`, `node='stop'`)
+	if got := f.asks(juliet, "get", list, `node='page' name='My status page'`, `node='options'`, `node='newlink'`, `node='stop'`); strings.Contains(got, "node='register'") {
+		t.Errorf("a user is offered %s", got)
+	}
 	f.asks(juliet, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='options'/>`, `type='command-node'`, `name='Options'`, `var='jabber:x:data'`)
 	f.asks(juliet, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='http://jabber.org/protocol/commands'/>`, `type='command-list'`)
-	f.asks(juliet, "set", commandXML("page", "action='execute'", ""), `status='completed'`, `<note type='info'>The world sees:`, Token{}.String())
+	f.asks(juliet, "set", commandXML("page", "action='execute'", ""), `status='completed'`, `<note type='info'>The world sees:`, `<x xmlns='jabber:x:data' type='result'>`+
+		`<field var='url' type='text-single' label='Your web status URL'><value>https://status.example.org/status/`+Token{}.String()+`</value></field>`+
+		`<field var='jid_url' type='text-single' label='JID-based URL'><value>https://status.example.org`+julietPage+`</value></field></x>`)
 
 	session := func(node string) string {
 		t.Helper()
@@ -82,7 +86,9 @@ func TestCommands(t *testing.T) {
 	f.asks(juliet, "set", commandXML("options", "", ""), `<resource-constraint`)
 	f.advance(2 * senderIdleTTL)
 
-	f.asks(juliet, "set", commandXML("newlink", "", ""), `status='completed'`, Token{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}.String())
+	f.asks(juliet, "set", commandXML("newlink", "", ""), `status='completed'`, `<note type='info'>Your page has a new address.`,
+		`<field var='url' type='text-single' label='Your web status URL'><value>https://status.example.org/status/`+
+			Token{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}.String()+`</value></field>`)
 	f.asks(juliet, "set", commandXML(nsAdmin+"#get-registered-users-num", "", ""), `<forbidden`)
 
 	f.asks(admin, "get", list, nsAdmin+"#delete-user")
@@ -96,6 +102,56 @@ func TestCommands(t *testing.T) {
 	f.asks(admin, "set", commandXML(nsAdmin+"#delete-user", remove, submit+`<field var='accountjids'><value>nobody@example.org</value></field></x>`), `<item-not-found`)
 	f.asks(admin, "set", commandXML(nsAdmin+"#delete-user", remove, submit+`<field var='accountjids'><value>juliet@example.org</value></field></x>`), `status='completed'`)
 	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+}
+
+// TestRegisterCommand registers with the command that people have who may register.
+func TestRegisterCommand(t *testing.T) {
+	f := newFixture(t, nil)
+	const romeo = "romeo@elsewhere.example"
+	f.asks(romeo, "set", commandXML("register", "", ""), `code='403'`, `<forbidden`)
+	f.asks("example.org", "set", commandXML("register", "", ""), `code='403'`, `<forbidden`)
+	list := `<query xmlns='http://jabber.org/protocol/disco#items' node='http://jabber.org/protocol/commands'>`
+	f.asks(juliet, "get", list+`</query>`, list+`<item jid='webstatus.example.org' node='register' name='Register'></item></query>`)
+	f.asks(juliet, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='register'/>`, `type='command-node'`, `name='Register'`)
+
+	// The form is that of jabber:iq:register, with a title.
+	registration := f.ask(juliet, "get", `<query xmlns='jabber:iq:register'/>`)
+	form := registration[strings.Index(registration, `<x xmlns='jabber:x:data' type='form'>`) : strings.Index(registration, `</x>`)+len(`</x>`)]
+	titled := strings.Replace(form, `</instructions>`, `</instructions><title>Register</title>`, 1)
+	begin := func() (session string) {
+		t.Helper()
+		got := f.asks(juliet, "set", commandXML("register", "", ""), `status='executing'`, `<actions execute='complete'>`, titled)
+		return regexp.MustCompile(`sessionid='[^']+'`).FindString(got)
+	}
+	const submit = `<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>jabber:iq:register</value></field>`
+	session := begin()
+	f.asks(juliet, "set", commandXML("register", session, submit+`<field var='show_full_jid'><value>maybe</value></field></x>`), `<bad-request`, `<bad-payload`)
+	f.asks(juliet, "set", commandXML("register", session+" action='cancel'", ""), `status='canceled'`)
+	f.wantNotFound(julietPage)
+	f.asks(juliet, "set", commandXML("register", begin()+" action='complete'", submit+`<field var='show_full_jid'><value>1</value></field></x>`),
+		`status='completed'`, `<x xmlns='jabber:x:data' type='result'>`+
+			`<field var='url' type='text-single' label='Your web status URL'><value>https://status.example.org/status/`+Token{}.String()+`</value></field>`+
+			`<field var='jid_url' type='text-single' label='JID-based URL'><value>https://status.example.org`+julietPage+`</value></field></x>`,
+		`<note type='info'>You are registered.`)
+	f.want(`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'>…`)
+	f.settled(juliet) // the result has said everything
+	if resp, body := f.get(julietPage + ".json"); !strings.Contains(body, juliet) {
+		t.Errorf("%s %s", resp.Status, body)
+	}
+	f.asks(juliet, "set", commandXML("register", "", ""), `<forbidden`)
+}
+
+// TestCommandTitles checks that the start page names the commands that users have.
+func TestCommandTitles(t *testing.T) {
+	var titles []string
+	for _, cmd := range new(commands).list() {
+		if cmd.audience == forUsers {
+			titles = append(titles, cmd.name)
+		}
+	}
+	if !slices.Equal(commandTitles, titles) {
+		t.Errorf("the start page names %s, want %s", commandTitles, titles)
+	}
 }
 
 func TestStopCommand(t *testing.T) {
@@ -194,8 +250,8 @@ func TestHideOS(t *testing.T) {
 func TestFeatures(t *testing.T) {
 	f := newFixture(t, nil)
 	for i, feature := range features {
-		if strings.HasSuffix(feature, "+notify") {
-			continue // a notification that the component receives, not a request
+		if strings.HasSuffix(feature, "+notify") || feature == nsReceipts {
+			continue // not a request, but a notification that the component receives, or part of a message
 		}
 		local := map[string]string{nsPing: "ping", nsVCard: "vCard", nsCommands: "command"}[feature]
 		if local == "" {

@@ -156,12 +156,16 @@ func (c *contacts) onUnsubscribe(ctx context.Context, e *entry, contact Contact)
 	}
 }
 
-// onUnsubscribed stops showing the presence at once, even if that cannot be stored.
+// onUnsubscribed stops showing the presence at once, even if that cannot be stored. It explains the withdrawal of what was granted,
+// but not the refusal of a contact request.
 func (c *contacts) onUnsubscribed(ctx context.Context, e *entry, contact Contact) {
+	granted := e.user.Subscription.To()
 	if contact == e.user.Granted {
 		c.registry.SetUnreachable(e, "")
 	}
-	c.stored(e, c.registry.SetDenied(ctx, e, contact))
+	if c.stored(e, c.registry.SetDenied(ctx, e, contact)) == nil && granted && !e.user.Subscription.To() {
+		c.sendChat(e.user.Contact, e.jid, e.user.Lang, c.languages.match(e.user.Lang).text("chat.withdrawn"))
+	}
 }
 
 func (c *contacts) onProbe(e *entry, s *received, contact Contact) {

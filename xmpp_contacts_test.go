@@ -50,7 +50,7 @@ func TestRegisterRepairsTheContact(t *testing.T) { atEachAddress(t, testRegister
 func testRegisterRepairsTheContact(t *testing.T, f *fixture) {
 	f.register("")
 	f.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
-	f.settled(juliet)
+	f.want(`<message …`)
 	if answer := f.write("register"); !strings.Contains(answer, "already registered") {
 		t.Error(answer)
 	}
@@ -216,6 +216,39 @@ func testLogOff(t *testing.T, f *fixture) {
 	f.presence("", "b", atDomain+"/web") // to us alone
 	f.want(`<presence from='webstatus.example.org/web' to='juliet@example.org/b'>…`)
 	f.presence("unsubscribed", "", atDomain)
+	f.want(`<message …`)          // which explains what that means
 	f.presence("", "b", atDomain) // no subscription explains it
 	f.want(`<presence from='webstatus.example.org/web' to='juliet@example.org/b'>…`)
+}
+
+// TestWithdrawnAuthorization checks that users who withdraw our authorization are told once what that means, and how to undo it.
+func TestWithdrawnAuthorization(t *testing.T) {
+	f := newFixture(t, nil)
+	send := func(typ string) {
+		f.send(`<presence type='` + typ + `' from='juliet@example.org' to='webstatus.example.org'/>`)
+	}
+	const explanation = `<message type='chat' from='webstatus.example.org' to='juliet@example.org' xml:lang='de'>` +
+		`<body>Ich sehe nicht mehr, ob du erreichbar bist. Deshalb zeigt deine Seite deinen Status als unbekannt. ` +
+		`Um das zu ändern, schreib „register“ und nimm meine Kontaktanfrage an.</body></message>`
+	const register = `<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org' xml:lang='de'><query xmlns='jabber:iq:register'>`
+	f.send(register + `</query></iq>`)
+	f.want(`<iq type='result' …`, `<presence type='subscribe' …`, `<message …`)
+	send("unsubscribed") // refuses the request, which withdraws nothing
+	f.settled(juliet)
+	for range 2 {
+		send("subscribed")
+		f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+		send("unsubscribed")
+		f.want(explanation)
+		f.wantState(Unknown)
+		send("unsubscribed") // repeated by the server
+		f.settled(juliet)
+	}
+	send("subscribed")
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.send(register + `<remove/></query></iq>`)
+	f.want(`<iq type='result' …`)
+	f.wantLeave(atDomain)
+	send("unsubscribed")
+	f.settled(juliet)
 }

@@ -21,10 +21,10 @@ const (
 	nsServerInfo = "http://jabber.org/network/serverinfo" // XEP-0157
 )
 
-// features lists what disco#info names (XEP-0030 §3.1): all requests that we answer, and the PEP nodes that we follow
+// features lists what disco#info names (XEP-0030 §3.1): all requests that we answer, receipts, and the PEP nodes that we follow
 // (XEP-0163 §4.3.2).
 var features = []string{nsCommands, nsDiscoInfo, nsDiscoItem, nsNick + "+notify", nsLast, nsRegister, nsVersion, nsAvatarMetadata + "+notify",
-	nsPing, nsVCard}
+	nsPing, nsReceipts, nsVCard}
 
 // A discoInfo is the description of an entity (XEP-0030 §3.1). The library's type has no form.
 type discoInfo struct {
@@ -120,7 +120,7 @@ func (d *disco) info(_ context.Context, r request) (any, func(), error) {
 			Features: []stanza.Feature{{Var: nsCommands}}}, nil, nil
 	}
 	cmd, ok := d.commands.find(node)
-	if !ok || !d.commands.mayRun(cmd, r.from.bare) {
+	if !ok || !d.commands.mayRun(cmd, r.from) {
 		return nil, nil, itemNotFound()
 	}
 	return &discoInfo{Node: node, Identity: []stanza.Identity{{Category: "automation", Type: "command-node", Name: cmd.title(r.lang)}},
@@ -134,13 +134,13 @@ func (d *disco) items(_ context.Context, r request) (any, func(), error) {
 	case "":
 	case nsCommands:
 		for _, cmd := range d.commands.list() {
-			if d.commands.mayRun(cmd, r.from.bare) {
+			if d.commands.mayRun(cmd, r.from) {
 				items.AddItem(r.to.bare, cmd.node, cmd.title(r.lang))
 			}
 		}
 	default:
 		cmd, ok := d.commands.find(items.Node)
-		if !ok || !d.commands.mayRun(cmd, r.from.bare) {
+		if !ok || !d.commands.mayRun(cmd, r.from) {
 			return nil, nil, itemNotFound()
 		}
 	}
@@ -186,7 +186,7 @@ type vCardPayload struct {
 
 func (d *disco) vCard(_ context.Context, r request) (any, func(), error) {
 	return &vCardPayload{Name: "web presence", Description: r.lang.text("vcard.description"), URL: d.baseURL + "/",
-		JID: d.domain, PhotoType: "image/png", PhotoBytes: base64.StdEncoding.EncodeToString(d.avatar)}, nil, nil
+		JID: r.to.bare, PhotoType: "image/png", PhotoBytes: base64.StdEncoding.EncodeToString(d.avatar)}, nil, nil
 }
 
 // setVCard refuses to change our card, which is the operator's.

@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -21,6 +23,7 @@ type linkTimes struct {
 	idle    time.Duration // silence before the first ping
 	ping    time.Duration // interval of further pings
 	dead    time.Duration // silence after which the connection is closed
+	pong    time.Duration // after which a warning is logged if the first ping has not come back
 	write   time.Duration // limit for a write
 	stable  time.Duration // lifetime of a stream that resets the retry delay
 	retry   time.Duration // initial retry delay; doubles with each failure
@@ -33,6 +36,7 @@ var defaultLinkTimes = linkTimes{
 	idle:    15 * time.Second,
 	ping:    5 * time.Second,
 	dead:    30 * time.Second,
+	pong:    10 * time.Second,
 	write:   15 * time.Second,
 	stable:  time.Minute,
 	retry:   500 * time.Millisecond,
@@ -99,7 +103,7 @@ func (l *link) delay(failures int, slow bool) time.Duration {
 }
 
 // runStream opens a stream and delivers its elements until it ends. The error, never nil, is the cause. It calls ready once the stream
-// is established.
+// is established, and pings our own domain, because a server that accepts a component may still not route stanzas as expected.
 func (l *link) runStream(ctx context.Context, ready func()) error {
 	s, err := l.open(ctx)
 	if err != nil {
@@ -110,8 +114,11 @@ func (l *link) runStream(ctx context.Context, ready func()) error {
 	defer stop()
 	go s.writeLoop()
 	ready()
+	s.write(selfPing(l.domain, s)) // an error ends the loop below
 	l.opened(s)
 	defer l.closed(s)
+	check := time.AfterFunc(l.times.pong, func() { l.checkPong(s) })
+	defer check.Stop()
 	for {
 		f, err := s.framer.next()
 		if err == nil {
@@ -120,8 +127,50 @@ func (l *link) runStream(ctx context.Context, ready func()) error {
 		if err != nil {
 			return s.cause(err)
 		}
+		s.first.add(f)
 		l.deliver(f)
 	}
+}
+
+// checkPong logs a warning if no ping of a stream has come back.
+func (l *link) checkPong(s *stream) {
+	if s.lastPong.Load() == 0 {
+		l.log.Warn("the XMPP server has not returned a ping to "+l.domain, "server", l.server, "after", l.times.pong, "received", s.first.String(),
+			"check", "that the server routes stanzas to "+l.domain+" over this connection, and that they are not in an unknown namespace")
+	}
+}
+
+// firstElements describes the first elements received over a stream, for the log.
+type firstElements struct {
+	mu    sync.Mutex
+	start []string // start tags, reduced to what identifies them
+}
+
+// add records an element, unless there are enough.
+func (e *firstElements) add(f frame) {
+	const enough, most = 5, 200 // elements, bytes of each value
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.start) == enough {
+		return
+	}
+	tag := "<" + singleLine(elementName(f.data), most)
+	for _, name := range []string{"xmlns", "type", "from", "to"} {
+		if value := attribute(f.data, name); value != nil {
+			tag += " " + name + "='" + singleLine(string(value), most) + "'"
+		}
+	}
+	e.start = append(e.start, tag+">")
+}
+
+// String never contains what is inside an element.
+func (e *firstElements) String() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.start) == 0 {
+		return "nothing"
+	}
+	return strings.Join(e.start, " ")
 }
 
 // open connects to the server and completes the handshake (XEP-0114 §3). The error wraps errDial, errTLS or errHandshake.

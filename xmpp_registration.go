@@ -44,20 +44,19 @@ type registration struct {
 	Form         *stanza.Form
 }
 
+// fieldTextSingle is a field type whose constant in the library is misspelled.
+const fieldTextSingle = "text-single"
+
 // form answers with the registration form, which has the current values for a registered user.
 func (a *accounts) form(_ context.Context, r request) (any, func(), error) {
 	e := a.board.byJID(r.from.bare)
 	if e == nil && !a.allow.allows(r.from) {
 		return nil, nil, forbidden()
 	}
-	answer := &registration{Instructions: r.lang.text("form.instructions")}
-	values := defaultOptions()
+	answer := &registration{Instructions: r.lang.text("form.instructions"), Form: a.optionsForm(r.lang, r.from.bare, e)}
 	if e != nil {
 		answer.Registered = &struct{}{}
-		values = e.user.Options
 	}
-	answer.Form = a.optionsForm(r.lang, values)
-	answer.Form.Instructions = a.addresses(r.lang, r.from.bare, e)
 	return answer, nil, nil
 }
 
@@ -79,10 +78,7 @@ func (a *accounts) submit(ctx context.Context, r request) (any, func(), error) {
 		return nil, nil, err
 	}
 	if e != nil {
-		err := a.registry.SetOptions(ctx, e, values, a.languageOf(r.received))
-		if err == nil {
-			err = a.contacts.moveTo(ctx, e, r.contact)
-		}
+		err := a.registerAgain(ctx, e, r.contact, values, a.languageOf(r.received))
 		return nil, func() { a.contacts.ask(ctx, e) }, err
 	}
 	if e, err = a.register(ctx, r.from.bare, r.contact, values, a.languageOf(r.received)); err != nil {
@@ -90,7 +86,7 @@ func (a *accounts) submit(ctx context.Context, r request) (any, func(), error) {
 	}
 	return nil, func() {
 		a.contacts.ask(ctx, e)
-		a.sendChat(e, r.received.lang(""), a.welcome(r.lang, e))
+		a.sendChat(r.contact, e.jid, r.received.lang(""), a.welcome(r.lang, e))
 	}, nil
 }
 
@@ -117,6 +113,14 @@ func (a *accounts) register(ctx context.Context, bare string, contact Contact, o
 	return e, err
 }
 
+// registerAgain changes the options of a user who is registered, and makes the address that was used the user's contact.
+func (a *accounts) registerAgain(ctx context.Context, e *entry, contact Contact, options fieldSet, lang string) error {
+	if err := a.registry.SetOptions(ctx, e, options, lang); err != nil {
+		return err
+	}
+	return a.contacts.moveTo(ctx, e, contact)
+}
+
 // languageOf returns the one of our languages that a stanza is in, empty if it does not say.
 func (a *accounts) languageOf(s *received) string {
 	if lang := s.lang(""); lang != "" {
@@ -134,9 +138,21 @@ func (s *service) offeredOptions() fieldSet {
 	return offered
 }
 
-// optionsForm returns a form with the options (XEP-0004).
-func (a *accounts) optionsForm(lang *catalog, values fieldSet) *stanza.Form {
+// optionsForm returns a form with the options (XEP-0004) and the address of the page; e is nil before registration.
+func (a *accounts) optionsForm(lang *catalog, bare string, e *entry) *stanza.Form {
 	form := stanza.NewForm([]*stanza.Field{{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsRegister}}}, stanza.FormTypeForm)
+	values := defaultOptions()
+	switch {
+	case e != nil:
+		values = e.user.Options
+		for _, p := range a.addresses(e) {
+			form.Instructions = append(form.Instructions, lang.text(p.sentence)+" "+p.url)
+		}
+	case a.jidLinks:
+		form.Instructions = []string{lang.text("form.before", "url", jidURL(a.baseURL, bare))}
+	default:
+		form.Instructions = []string{lang.text("form.before_token")}
+	}
 	offered := a.offeredOptions()
 	for i, f := range fields {
 		if !offered.has(i) {
@@ -152,24 +168,44 @@ func (a *accounts) optionsForm(lang *catalog, values fieldSet) *stanza.Form {
 	return form
 }
 
-// addresses says where a page is; e is nil before registration.
-func (a *accounts) addresses(lang *catalog, bare string, e *entry) []string {
-	switch {
-	case e == nil && a.jidLinks:
-		return []string{lang.text("form.before", "url", jidURL(a.baseURL, bare))}
-	case e == nil:
-		return []string{lang.text("form.before_token")}
-	}
-	lines := []string{lang.text("form.after", "url", tokenURL(a.baseURL, e.user.Token))}
+// A pageAddress is one of the URLs of a page.
+type pageAddress struct {
+	field    string // name of the form field with it
+	label    string // name of the text that labels the field
+	sentence string // name of the text that precedes it
+	url      string
+}
+
+// addresses returns the addresses of a user's page.
+func (a *accounts) addresses(e *entry) []pageAddress {
+	all := []pageAddress{{"url", "address.page", "form.after", tokenURL(a.baseURL, e.user.Token)}}
 	if a.jidLinks && e.user.Options.has(fieldJIDLink) {
-		lines = append(lines, lang.text("form.also", "url", jidURL(a.baseURL, bare)))
+		all = append(all, pageAddress{"jid_url", "address.jid", "form.also", jidURL(a.baseURL, e.jid)})
 	}
-	return lines
+	return all
+}
+
+// addressText names a user's addresses in chat. Each is alone on its line, so that clients recognize it and people can copy it.
+func (a *accounts) addressText(lang *catalog, e *entry) string {
+	var lines []string
+	for _, p := range a.addresses(e) {
+		lines = append(lines, lang.text(p.sentence), p.url)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// addressForm names a user's addresses in the result of a command (XEP-0004 §3.2).
+func (a *accounts) addressForm(lang *catalog, e *entry) *stanza.Form {
+	form := stanza.NewForm(nil, stanza.FormTypeResult)
+	for _, p := range a.addresses(e) {
+		form.Fields = append(form.Fields, &stanza.Field{Type: fieldTextSingle, Label: lang.text(p.label), Var: p.field, ValuesList: []string{p.url}})
+	}
+	return form
 }
 
 // welcome returns the message to a newly registered user.
 func (a *accounts) welcome(lang *catalog, e *entry) string {
-	return lang.text("chat.welcome") + "\n" + strings.Join(a.addresses(lang, e.jid, e), "\n")
+	return lang.text("chat.welcome") + "\n" + a.addressText(lang, e)
 }
 
 // readOptions changes the options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are ignored, as

@@ -10,8 +10,10 @@ import (
 // A sender is what we remember for a while of someone who sends requests. It is used in the dispatcher's queue of that person.
 type sender struct {
 	limiter       *rate.Limiter
-	lastRequest   time.Time // guarded by senders.mu
-	lastHelpSent  time.Time
+	lastRequest   time.Time           // guarded by senders.mu
+	unknownSince  time.Time           // when the first of unknownTexts came
+	unknownTexts  int                 // that we did not understand, within unknownWindow
+	introduced    bool                // we have said unasked what we are
 	confirmBefore time.Time           // a second "unregister" counts until then
 	sessions      map[string]*session // of commands, by id
 }
@@ -21,9 +23,19 @@ const (
 	requestBurst    = 50              // requests at once, as clients send when they discover us
 	senderIdleTTL   = time.Hour       // after which a sender may be forgotten
 	maxSenders      = 160000          // before idle ones are forgotten
-	helpInterval    = time.Minute     // between two answers to what we do not understand, so that two bots do not talk forever
+	unknownWindow   = time.Minute     // in which unknownAnswers texts are answered that we do not understand
+	unknownAnswers  = 5               // then silence until the window is over, so that two bots do not talk forever
 	confirmInterval = 2 * time.Minute // to confirm "unregister"
 )
+
+// mayAnswerUnknown counts a text that we do not understand, and reports whether it is to be answered.
+func (s *sender) mayAnswerUnknown(now time.Time) bool {
+	if now.Sub(s.unknownSince) >= unknownWindow {
+		s.unknownSince, s.unknownTexts = now, 0
+	}
+	s.unknownTexts++
+	return s.unknownTexts <= unknownAnswers
+}
 
 // senders holds the senders by bare JID.
 type senders struct {

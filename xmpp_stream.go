@@ -28,7 +28,8 @@ type stream struct {
 	times       linkTimes
 	domain      string
 	established bool         // the handshake has completed
-	lastPong    atomic.Int64 // when the last self-ping of this stream came back over any stream, Unix time in nanoseconds
+	lastPong    atomic.Int64 // when the last self-ping of this stream came back over any stream, Unix time in nanoseconds; 0 if none has
+	first       firstElements
 
 	mu      sync.Mutex
 	changed *sync.Cond // signals changes of the fields below

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,7 +20,7 @@ import (
 func testLink(l net.Listener) *link {
 	return &link{domain: "webstatus.example.org", secret: "s3cret", server: l.Addr().String(), log: slog.New(slog.DiscardHandler),
 		opened: func(*stream) {}, closed: func(*stream) {}, deliver: func(frame) {},
-		times: linkTimes{connect: patience, idle: 10 * time.Millisecond, ping: 10 * time.Millisecond, dead: 50 * time.Millisecond,
+		times: linkTimes{connect: patience, idle: 10 * time.Millisecond, ping: 10 * time.Millisecond, dead: 50 * time.Millisecond, pong: patience,
 			write: patience, stable: time.Minute, retry: time.Second, slow: 10 * time.Second, most: time.Minute}}
 }
 
@@ -169,6 +170,68 @@ func TestKeepalive(t *testing.T) {
 	err = l.runStream(t.Context(), func() {})
 	if got := diagnose(err, l); !strings.Contains(got.cause, "no data from the server") || pings != 20 {
 		t.Errorf("%+v after %d pings", got, pings)
+	}
+}
+
+// TestNoPong checks the warning about a server that does not return the first ping.
+func TestNoPong(t *testing.T) {
+	l := testLink(listenTCP(t, func(conn net.Conn) {
+		f := newFramer(conn, maxStanza)
+		f.header() // the next read reports an error
+		io.WriteString(conn, serverHeader)
+		f.next()
+		io.WriteString(conn, `<handshake/>`)
+		io.Copy(io.Discard, conn) // until the link is closed
+	}))
+	l.times.idle, l.times.pong = patience, time.Millisecond
+	var log lockedBuffer
+	l.log = slog.New(slog.NewTextHandler(&log, nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- l.runStream(ctx, func() {}) }()
+	eventually(t, "the warning", func() bool {
+		return strings.Contains(log.String(), `level=WARN msg="the XMPP server has not returned a ping to webstatus.example.org"`) &&
+			strings.Contains(log.String(), "received=nothing")
+	})
+	cancel()
+	<-done
+}
+
+// TestNoPongNamesStanzas checks that the warning identifies what the server sent instead, without its content.
+func TestNoPongNamesStanzas(t *testing.T) {
+	const stanzas = `<iq xmlns='jabber:unknown' type='get' id='1' from='webstatus.example.org' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>` +
+		`<message from="romeo@example.org/x" to="webstatus.example.org"><body>a secret</body></message><presence/><presence/><presence/><presence type='probe'/>`
+	l := testLink(listenTCP(t, func(conn net.Conn) {
+		f := newFramer(conn, maxStanza)
+		f.header() // the next read reports an error
+		io.WriteString(conn, serverHeader)
+		f.next()
+		io.WriteString(conn, `<handshake/>`+stanzas+`</stream:stream>`)
+		io.Copy(io.Discard, conn)
+	}))
+	var log lockedBuffer
+	l.log = slog.New(slog.NewTextHandler(&log, nil))
+	var s *stream
+	l.opened = func(opened *stream) { s = opened }
+	if err := l.runStream(t.Context(), func() {}); !errors.Is(err, errStreamClosed) {
+		t.Fatal(err)
+	}
+	l.checkPong(s)
+	want := `received="<iq xmlns='jabber:unknown' type='get' from='webstatus.example.org' to='webstatus.example.org'> ` +
+		`<message from='romeo@example.org/x' to='webstatus.example.org'> <presence> <presence> <presence>"`
+	if got := log.String(); !strings.Contains(got, want) || strings.Contains(got, "secret") {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestPong checks that there is no warning about a server that returns the first ping.
+func TestPong(t *testing.T) {
+	f := newFixture(t, nil)
+	s := f.comp.links.open()[0]
+	eventually(t, "the ping came back", func() bool { return s.lastPong.Load() != 0 })
+	(&link{log: f.conf.log}).checkPong(s)
+	if log := f.log.String(); strings.Contains(log, "WARN") {
+		t.Error(log)
 	}
 }
 

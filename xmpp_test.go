@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type fixture struct {
 	web    *httptest.Server
 	stop   func()
 	log    *lockedBuffer
+	ids    map[string]bool // of the messages that the component has sent
 	pings  int
 	// contact is the component's address that the tests write to. They name the domain, which send and next replace.
 	contact Contact
@@ -63,7 +65,7 @@ func (f *fixture) advance(d time.Duration) {
 // newFixture starts a component; change, if not nil, may alter its configuration first.
 func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, clock: noon, random: &countingReader{}}
+	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}}
 	var err error
 	if f.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		t.Fatal(err)
@@ -123,7 +125,7 @@ func (f *fixture) start() {
 	f.accept()
 }
 
-// accept accepts the component's next connection.
+// accept accepts the component's next connection, and returns its first ping.
 func (f *fixture) accept() {
 	f.t.Helper()
 	var err error
@@ -131,6 +133,11 @@ func (f *fixture) accept() {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { f.stream.Close() })
+	ping := f.next()
+	if !strings.HasPrefix(ping, `<iq type='get' id='ping-`) || !strings.HasSuffix(ping, ` from='webstatus.example.org' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'></ping></iq>`) {
+		f.t.Fatalf("not a ping: %s", ping)
+	}
+	f.send(ping)
 }
 
 // send sends XML to the component.
@@ -144,7 +151,11 @@ func (f *fixture) send(xml string) {
 	}
 }
 
-// next returns the next element that the component sends, with single quotes.
+// messageID matches the start of a message up to its ID, unless it is an error, which has the ID of its cause.
+var messageID = regexp.MustCompile(`^(<message(?: type='(?:chat|normal)')?) id='([^']+)'`)
+
+// next returns the next element that the component sends, with single quotes. Every message must have an ID that no other has; it is
+// left out.
 func (f *fixture) next() string {
 	f.t.Helper()
 	f.stream.SetReadDeadline(time.Now().Add(patience))
@@ -154,12 +165,20 @@ func (f *fixture) next() string {
 	}
 	got := strings.ReplaceAll(string(fr.data), `"`, "'")
 	if f.contact == ContactBot {
-		if strings.Contains(got, "from='"+atDomain) {
+		if strings.Contains(got, "from='"+atDomain+"'") && !strings.Contains(got, "to='"+atDomain+"'") {
 			f.t.Fatalf("not from %s: %s", atBot, got)
 		}
 		got = strings.ReplaceAll(got, atBot, atDomain)
 	}
-	return got
+	if !strings.HasPrefix(got, "<message") || strings.HasPrefix(got, "<message type='error'") {
+		return got
+	}
+	id := messageID.FindStringSubmatch(got)
+	if id == nil || f.ids[id[2]] {
+		f.t.Fatalf("the message has no ID of its own: %s", got)
+	}
+	f.ids[id[2]] = true
+	return messageID.ReplaceAllString(got, "$1")
 }
 
 // The component's two addresses.
@@ -249,6 +268,14 @@ func (f *fixture) wantState(want State) {
 	}
 }
 
+// wantNotFound checks that there is nothing at a path.
+func (f *fixture) wantNotFound(path string) {
+	f.t.Helper()
+	if resp, _ := f.get(path); resp.StatusCode != http.StatusNotFound {
+		f.t.Errorf("%s: %s", path, resp.Status)
+	}
+}
+
 // register registers Juliet and accepts the subscription request.
 func (f *fixture) register(fields string) {
 	f.t.Helper()
@@ -285,7 +312,7 @@ func TestRequests(t *testing.T) {
 				`<feature var='http://jabber.org/protocol/disco#info'></feature><feature var='http://jabber.org/protocol/disco#items'></feature>` +
 				`<feature var='http://jabber.org/protocol/nick+notify'></feature>` +
 				`<feature var='jabber:iq:last'></feature><feature var='jabber:iq:register'></feature><feature var='jabber:iq:version'></feature>` +
-				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='vcard-temp'></feature></query>`},
+				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='urn:xmpp:receipts'></feature><feature var='vcard-temp'></feature></query>`},
 		{"disco#info of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>`, notFound},
 		{"disco#items", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items'/>`, `<query xmlns='http://jabber.org/protocol/disco#items'></query>`},
 		{"disco#items of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items' node='n'/>`, notFound},
@@ -346,7 +373,7 @@ func TestRequests(t *testing.T) {
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
 	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>` + strings.Repeat("x", maxStanza) + `</a></iq>`)
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
-	for _, typ := range []string{"subscribe", "probe"} {
+	for _, typ := range []string{"probe", "subscribe"} {
 		f.send(`<presence type='` + typ + `' from='romeo@example.org/x' to='webstatus.example.org'/>`)
 		f.want(`<presence type='unsubscribed' from='webstatus.example.org' to='romeo@example.org'></presence>`)
 	}
@@ -472,7 +499,7 @@ func testSubscription(t *testing.T, f *fixture) {
 		t.Error(got)
 	}
 	toUs("unsubscribed", "")
-	f.settled(juliet)
+	f.want(`<message type='chat' from='webstatus.example.org' to='juliet@example.org'><body>I can no longer see…`)
 	f.wantState(Unknown)
 	f.presence("", "b", "webstatus.example.org") // directed presence, which is answered but not shown
 	fromUs("", juliet+"/b")

@@ -24,7 +24,7 @@ class Client(slixmpp.ClientXMPP):
         self.answers = asyncio.Queue()
         self.available = asyncio.Queue()
         for plugin in ("xep_0004", "xep_0030", "xep_0050", "xep_0054", "xep_0012", "xep_0077", "xep_0092", "xep_0084", "xep_0115",
-                       "xep_0153", "xep_0172", "xep_0199", "xep_0319"):
+                       "xep_0153", "xep_0172", "xep_0184", "xep_0199", "xep_0319"):
             self.register_plugin(plugin)
         self["feature_mechanisms"].unencrypted_plain = True
         self.auto_authorize = True
@@ -55,6 +55,15 @@ class Client(slixmpp.ClientXMPP):
         assert message["type"] == "chat", message
         return message["body"]
 
+    async def receipt(self):
+        """Checks that a message that requests a receipt gets one besides the answer."""
+        delivered = asyncio.ensure_future(self.wait_until("receipt_received", 60))
+        message = self.make_message(self.component, "help", mtype="chat")
+        message["request_receipt"] = True
+        message.send()
+        assert (await delivered)["receipt"] == message["id"], message
+        await self.answer()
+
     async def command(self, node, **fields):
         commands = self["xep_0050"]
         answer = await commands.send_command(self.component, node)
@@ -67,6 +76,11 @@ class Client(slixmpp.ClientXMPP):
                 self.component, node, action="complete", sessionid=answer["command"]["sessionid"], payload=form)
         assert answer["command"]["status"] == "completed", answer
         return answer
+
+    async def commands(self):
+        """Returns the nodes of the commands that users are offered."""
+        listed = await self["xep_0050"].get_commands(self.component)
+        return {node for _, node, _ in listed["disco_items"]["items"] if "#" not in node}
 
     async def shown(self, what, condition):
         """Waits until the JSON at the user's address meets a condition."""
@@ -141,7 +155,10 @@ class Client(slixmpp.ClientXMPP):
         for feature in ("jabber:iq:register", "http://jabber.org/protocol/commands", "vcard-temp", "urn:xmpp:ping"):
             assert feature in features, feature
 
+        assert {"register"} == await self.commands(), await self.commands()
+        assert "Write “register”" in await self.write("hello")
         assert "register" in await self.write("help")
+        await self.receipt()
         assert "not registered" in await self.write("status")
         assert "/status/" in await self.write("register")
         presence = await asyncio.wait_for(self.available.get(), 60)
@@ -151,12 +168,14 @@ class Client(slixmpp.ClientXMPP):
         before = await self.write("link")
         assert (await self.write("newlink")) != before
 
-        listed = await self["xep_0050"].get_commands(to)
-        assert {item[1] for item in listed["disco_items"]["items"]} >= {"page", "options", "newlink", "stop"}, listed
+        listed = await self.commands()
+        assert listed == {"page", "options", "newlink", "stop"}, listed
         await self.command("options", show_full_jid=True)
         assert self.boundjid.bare in await self.write("status")
-        page = await self.command("page")
-        assert "/status/" in str(page), page
+        for node in ("page", "newlink"):
+            result = await self.command(node)
+            urls = result["command"]["form"]["values"]
+            assert all(re.fullmatch(r"http\S+/status/\S+", urls[field]) for field in ("url", "jid_url")), result
 
         form = await self["xep_0077"].get_registration(to)
         assert form["register"]["registered"], form
@@ -171,6 +190,13 @@ class Client(slixmpp.ClientXMPP):
 
         await self.profile()
         await self.administration()
+        await self.command("stop")
+        assert "not registered" in await self.write("status")
+
+        result = await self.command("register", show_status_msg=True)
+        self.url = result["command"]["form"]["values"]["url"]
+        self.send_presence(pstatus="registered by command")
+        await self.shown("message", lambda s: s.get("message") == "registered by command")
         await self.command("stop")
         assert "not registered" in await self.write("status")
 
