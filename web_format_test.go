@@ -578,6 +578,11 @@ func TestTextWidths(t *testing.T) {
 	if got := (text{size: 13, string: strings.Repeat("long ", 100)}).fits(100); got.width() > 100 || !strings.HasSuffix(got.string, "…") {
 		t.Errorf("%q", got.string)
 	}
+	for given, want := range map[string]string{"在席中": "在席中", "在席中。": "在席…", "在 席中。": "在…", "": "", strings.Repeat("在", 1<<20): "在在…"} { // the last would take hours if the time were not linear
+		if got := (text{size: 10, string: given}).fits(30).string; got != want {
+			t.Errorf("%.20q is shortened to %q, want %q", given, got, want)
+		}
+	}
 }
 
 func TestParts(t *testing.T) {
