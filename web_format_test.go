@@ -624,14 +624,15 @@ func TestImageSize(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
-	for label, wantHeight := range map[string]bool{"XMPP": true, strings.Repeat("m", maxLabel): false} {
-		_, body := f.get(julietPage + ".png?size=480&style=plastic&label=" + label)
+	for query, want := range map[string]int{"style=dot&size=480": 480, "style=card&size=240": 240, "style=card&size=480": 240, "size=80": 80,
+		"size=480&style=plastic&label=" + strings.Repeat("m", maxLabel): 80} {
+		_, body := f.get(julietPage + ".png?" + query)
 		drawn, err := png.DecodeConfig(strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if pixels := drawn.Width * drawn.Height; (drawn.Height == 480) != wantHeight || pixels > maxPNGPixels*101/100 {
-			t.Errorf("%s: %d by %d pixels", label, drawn.Width, drawn.Height)
+		if pixels := drawn.Width * drawn.Height; drawn.Height != want || pixels > maxPNGPixels*101/100 {
+			t.Errorf("%s: %d by %d pixels", query, drawn.Width, drawn.Height)
 		}
 	}
 }
