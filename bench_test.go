@@ -70,6 +70,11 @@ func BenchmarkWeb(b *testing.B) {
 		})
 		b.Run("first"+ext, func(b *testing.B) { compareWeb(b, bare, site, paths, change, "ratio(>=0.4)") })
 	}
+	var cards []string
+	for _, e := range entries {
+		cards = append(cards, "/status/"+e.user.Token.String()+".png?style=card")
+	}
+	b.Run("first.card", func(b *testing.B) { compareWeb(b, bareHandler(site, cards[0]), site, cards, change, "ratio") })
 }
 
 // bareHandler returns a handler that writes the body that site returns for a path, and nothing else.

@@ -58,6 +58,9 @@ func (spec *renderSpec) key(subjects []subject) renderingKey {
 	key := renderingKey{format: spec.format, lang: spec.lang, options: spec.options.key(), compress: spec.compress, many: spec.many}
 	if !spec.many {
 		key.person = subjects[0].key
+		if shared := spec.format.stateOnly; shared != nil && shared(&spec.options) {
+			key.person = personKey{state: uint8(1 + slices.Index(states, subjects[0].state()))}
+		}
 		return key
 	}
 	var room [1024]byte
@@ -74,6 +77,13 @@ type subject struct {
 	snapshot  *snapshot // nil for the unknown view
 	freshness freshness
 	key       personKey
+}
+
+func (s *subject) state() State {
+	if s.snapshot == nil || s.freshness.expired {
+		return Unknown
+	}
+	return s.snapshot.status.State
 }
 
 func (s *subject) view(lang *catalog) view {
