@@ -360,6 +360,40 @@ func TestBudgetsAreForgotten(t *testing.T) {
 	}
 }
 
+// TestSiteBudget lets a site use up its budget from several of its networks, each of which stays within its own.
+func TestSiteBudget(t *testing.T) {
+	l := newLimits()
+	clock := &stepClock{time: noon}
+	l.now = clock.now
+	render := func(client string) error {
+		return l.render(t.Context(), netip.MustParseAddr(client), slotSingle, func() error {
+			l.charge(netip.MustParseAddr(client), clock.now().Add(-budgetBurst*3/4))
+			return nil
+		})
+	}
+	refused := -1
+	for i := 0; refused < 0; i++ {
+		err := render(fmt.Sprintf("2001:db8:0:%x::1", i))
+		if errors.Is(err, errBudget) {
+			refused = i
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := siteShare*4/3 + 1; refused != want {
+		t.Errorf("the network with number %d is the first one to be refused, want %d", refused, want)
+	}
+	for _, other := range []string{"2001:db8:1::1", "192.0.2.1"} {
+		if err := render(other); err != nil {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+	clock.advance(time.Minute)
+	if err := render("2001:db8:0:ffff::1"); err != nil {
+		t.Errorf("a minute later: %v", err)
+	}
+}
+
 func TestClientPrefix(t *testing.T) {
 	for client, want := range map[string]string{"192.0.2.1": "192.0.2.1/32", "2001:db8::1": "2001:db8::/64", "2001:db8:0:1::1": "2001:db8:0:1::/64"} {
 		if got := clientPrefix(netip.MustParseAddr(client)).String(); got != want {
