@@ -70,6 +70,11 @@ func BenchmarkWeb(b *testing.B) {
 		})
 		b.Run("first"+ext, func(b *testing.B) { compareWeb(b, bare, site, paths, change, "ratio(>=0.4)") })
 	}
+	var cards []string
+	for _, e := range entries {
+		cards = append(cards, "/status/"+e.user.Token.String()+".png?style=card")
+	}
+	b.Run("first.card", func(b *testing.B) { compareWeb(b, bareHandler(site, cards[0]), site, cards, change, "ratio") })
 }
 
 // bareHandler returns a handler that writes the body that site returns for a path, and nothing else.
@@ -371,12 +376,7 @@ func BenchmarkStart(b *testing.B) {
 		b.Fatal(err)
 	}
 	db.Close()
-	program := filepath.Join(b.TempDir(), "webstatus")                                         // the one on PATH is the test binary
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".") // as make build does
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v %s", err, out)
-	}
+	program := buildProgram(b)
 	serve := func() *process {
 		address := "127.0.0.1:" + strconv.Itoa(freePort(b))
 		cmd := exec.Command(program, "serve")
@@ -401,7 +401,7 @@ func BenchmarkStart(b *testing.B) {
 	p := serve()
 	const idle = 5 * time.Second
 	time.Sleep(idle)
-	mib := resident(b, p)
+	mib := memory(b, p, "VmRSS")
 	p.end(b, syscall.SIGTERM)
 	used := p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime() // includes the start
 	b.ReportMetric(0, "ns/op")
@@ -410,13 +410,13 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(100*used.Seconds()/idle.Seconds(), "idle-%(<=1)")
 }
 
-// resident returns the resident memory of a process in MiB.
-func resident(b *testing.B, p *process) float64 {
+// memory returns a field of /proc/PID/status of a process, such as its resident memory, in MiB.
+func memory(b *testing.B, p *process, field string) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		b.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	_, rest, _ := strings.Cut(string(status), field+":")
 	kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 	if err != nil {
 		b.Fatal(err)

@@ -45,6 +45,8 @@ type config struct {
 	proxies     []string
 	logLevel    string
 	logFormat   string
+	memory      string
+	memoryLimit int64 // in bytes; 0 for the default
 }
 
 func (c *config) dbFlag(f *pflag.FlagSet) {
@@ -86,6 +88,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")
 	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; reloaded on SIGHUP")
 	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, in the syntax of Content-Security-Policy frame-ancestors")
+	f.StringVar(&c.memory, "memory-limit", "", "`size` that the Go runtime keeps its memory below, such as 400MiB (default: GOMEMLIMIT, or 90% of the memory of the cgroup or machine)")
 	c.logFlags(f, "info")
 }
 
@@ -280,6 +283,9 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	c.resolveListen(problems)
 	conf.baseURL = c.resolveBaseURL(problems)
 	c.resolveWebsite(problems)
+	if c.memoryLimit, err = parseSize(c.memory); err != nil {
+		problems.add("memory-limit", "%v", err)
+	}
 	conf.log = c.logger(problems, logTo)
 	conf.syncTimes = defaultSyncTimes
 	return conf, problems.orNil()
@@ -347,6 +353,24 @@ func parseDays(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is not a duration such as 30d or 720h", s)
 	}
 	return d, nil
+}
+
+// parseSize parses a size in the units of GOMEMLIMIT up to GiB. It returns bytes, 0 for the empty string.
+func parseSize(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	digits, shift := s, 0
+	for i, unit := range []string{"KiB", "MiB", "GiB"} {
+		if number, ok := strings.CutSuffix(s, unit); ok {
+			digits, shift = number, 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 63-shift)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a size such as 400MiB or 1GiB", s)
+	}
+	return int64(n) << shift, nil
 }
 
 // resolveAllow returns the list of who may register: --allow, or the parent domain of the component.

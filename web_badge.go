@@ -2,7 +2,7 @@ package main
 
 import (
 	"cmp"
-	"image/png"
+	"context"
 	"math"
 	"net/url"
 	"slices"
@@ -263,5 +263,5 @@ func serviceAvatar() ([]byte, error) {
 		disc{center: point{48, 48}, radius: 46, fill: solid(0x1a7f4b)},
 		lines{paths: [][]point{{{28, 50}, {42, 64}, {69, 35}}}, stroke: 10, fill: solid(0xffffff)},
 	}}
-	return d.writePNG(new(png.Encoder), themeLight, d.height)
+	return d.writePNG(context.Background(), themeLight, d.height)
 }

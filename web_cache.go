@@ -85,6 +85,7 @@ type renderingKey struct {
 // no replaced snapshot, with its messages and its avatar, in memory.
 type personKey struct {
 	snapshot uint64 // 0 for the unknown view
+	state    uint8  // in a key that stands for all people with the same state, its index from 1 on; else 0
 	message  int    // index
 	age      age
 	asOf     int64 // Unix time in nanoseconds

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"net/url"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -79,10 +80,47 @@ func TestRenderedOnce(t *testing.T) {
 	}
 }
 
+// TestSharedRenderings checks which images people share whose state is the same.
+func TestSharedRenderings(t *testing.T) {
+	one := &subject{snapshot: &snapshot{id: 1, status: Status{State: Away}}, key: personKey{snapshot: 1}}
+	two := &subject{snapshot: &snapshot{id: 2, status: Status{State: Away}}, key: personKey{snapshot: 2}}
+	for _, tt := range []struct {
+		format *format
+		query  string
+		want   bool
+	}{
+		{formatPNG, "", true}, {formatPNG, "style=dot", true}, {formatPNG, "label=", true}, {formatPNG, "style=card", false}, {formatSVG, "", true},
+		{formatSVG, "label=x&style=dot", true}, {formatSVG, "style=dot", false}, {formatSVG, "label=", false}, {formatSVG, "style=card", false},
+		{formatProsodyImage, "", true}, {formatEjabberdImage, "", true}, {formatEjabberdAvatar, "", false}, {formatPage, "", false}, {formatJSON, "", false},
+	} {
+		spec := renderSpec{format: tt.format, options: defaultRenderOptions}
+		query, err := url.ParseQuery(tt.query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.query != "" {
+			if spec.options, err = tt.format.options(query); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := spec.key([]subject{*one}) == spec.key([]subject{*two}); got != tt.want {
+			t.Errorf("%s?%s: shared is %t", tt.format.metric, tt.query, got)
+		}
+		other := *two
+		other.snapshot = &snapshot{id: 2, status: Status{State: DoNotDisturb}}
+		gone := *two
+		gone.freshness.expired = true
+		key := spec.key([]subject{*one})
+		if tt.want && (key == spec.key([]subject{other}) || key == spec.key([]subject{gone}) || key == spec.key([]subject{{}})) {
+			t.Errorf("%s?%s is shared by different states", tt.format.metric, tt.query)
+		}
+	}
+}
+
 // TestKeys checks that everything that a representation depends on is part of its cache key.
 func TestKeys(t *testing.T) {
 	english := &catalog{}
-	base := renderSpec{format: formatPNG, lang: english, options: defaultRenderOptions}
+	base := renderSpec{format: formatPage, lang: english, options: defaultRenderOptions}
 	person := subject{key: personKey{snapshot: 1}}
 	keys := map[renderingKey]string{base.key([]subject{person}): "base"}
 	add := func(name string, key renderingKey) {

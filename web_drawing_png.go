@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
+	"hash/crc32"
 	"image"
 	"image/color"
-	"image/png"
 	"math"
+	"sync"
 
+	"github.com/klauspost/compress/zlib"
 	"golang.org/x/image/draw"
 	"golang.org/x/image/font"
 	"golang.org/x/image/font/opentype"
@@ -20,50 +24,108 @@ type canvas struct {
 	theme theme
 }
 
-// maxPNGPixels bounds the pixels of a PNG, and with them the memory of a rendering to 5 MiB and its time to some 70 ms. A card 480 pixels high has
-// 1920 × 480 of them, the longest badge with the usual label 1.3 million; a badge with a long label is drawn lower.
-const maxPNGPixels = 1.3e6
+// maxPNGPixels bounds the pixels of a PNG, and with them the memory of a rendering to 1 MiB and its time to some 5 ms. A card of three
+// times its natural size has as many, and so has a disc 480 pixels high. Everything that is larger is drawn lower.
+const maxPNGPixels = 480 * 480
 
-// writePNG encodes a drawing at a height in pixels, or at a smaller one if it would have more than maxPNGPixels.
-func (d *drawing) writePNG(e *png.Encoder, t theme, height float64) ([]byte, error) {
+// writePNG encodes a drawing at a height in pixels, or at a smaller one if it would have more than maxPNGPixels. It returns the error
+// of ctx if that ends first.
+func (d *drawing) writePNG(ctx context.Context, t theme, height float64) ([]byte, error) {
 	scale := min(height/d.height, math.Sqrt(maxPNGPixels/(d.width*d.height)))
 	c := &canvas{image.NewNRGBA(image.Rect(0, 0, int(math.Ceil(d.width*scale)), int(math.Ceil(d.height*scale)))), scale, t}
 	for _, s := range d.shapes {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		s.png(c)
 	}
-	var b bytes.Buffer
-	err := e.Encode(&b, c.img)
-	return b.Bytes(), err
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return encodePNG(c.img), nil
+}
+
+// pngWriters keeps compressors, each of which has some 600 KiB of tables. Their format is that of zlib (RFC 1950).
+var pngWriters = sync.Pool{New: func() any {
+	w, err := zlib.NewWriterLevel(nil, zlib.BestSpeed)
+	if err != nil {
+		panic(err) // the level is valid
+	}
+	return w
+}}
+
+// encodePNG encodes an image as PNG, in a fifth of the time that image/png takes: the rows are not filtered, which makes drawings
+// neither larger nor smaller.
+func encodePNG(img *image.NRGBA) []byte {
+	var pixels bytes.Buffer
+	w := pngWriters.Get().(*zlib.Writer)
+	defer pngWriters.Put(w)
+	w.Reset(&pixels)
+	size := img.Rect.Size()
+	for y := range size.Y {
+		w.Write([]byte{0}) // no filter; writing to a buffer cannot fail
+		w.Write(img.Pix[y*img.Stride:][:4*size.X])
+	}
+	w.Close()
+	header := binary.BigEndian.AppendUint32(nil, uint32(size.X))
+	header = binary.BigEndian.AppendUint32(header, uint32(size.Y))
+	header = append(header, 8, 6, 0, 0, 0) // 8 bits for each of red, green, blue and opacity
+	out := append(make([]byte, 0, pixels.Len()+57), "\x89PNG\r\n\x1a\n"...)
+	out = appendPNGChunk(out, "IHDR", header)
+	out = appendPNGChunk(out, "IDAT", pixels.Bytes())
+	return appendPNGChunk(out, "IEND", nil)
+}
+
+// appendPNGChunk appends a chunk (PNG Third Edition §5.3).
+func appendPNGChunk(b []byte, name string, data []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
+	start := len(b)
+	b = append(append(b, name...), data...)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b[start:]))
 }
 
 // fill colors the pixels within bounds by how much of each is covered. A shape is defined by the distance of a point inside its
 // edge, below zero outside. Pixels of the core are known to be covered, which saves most of the time.
 func (c *canvas) fill(x1, y1, x2, y2 float64, core image.Rectangle, colorAt func(y float64) color.NRGBA, inside func(p point) float64) {
 	bounds := image.Rect(int(x1*c.scale)-1, int(y1*c.scale)-1, int(x2*c.scale)+2, int(y2*c.scale)+2).Intersect(c.img.Rect)
+	core = core.Intersect(bounds)
 	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
 		p := point{y: (float64(y) + .5) / c.scale}
 		tint := colorAt(p.y)
-		opacity := float64(tint.A) / 255
-		var below, composed color.NRGBA // the last pixel of the core, since most have the same color
+		left, right := bounds.Max.X, bounds.Max.X // of the core in this row
+		if core.Min.Y <= y && y < core.Max.Y {
+			left, right = core.Min.X, core.Max.X
+			c.cover(y, left, right, tint)
+		}
 		for x := bounds.Min.X; x < bounds.Max.X; x++ {
-			covered := 1.0
-			if !(image.Point{x, y}).In(core) {
-				p.x = (float64(x) + .5) / c.scale
-				covered = min(max(inside(p)*c.scale+.5, 0), 1)
-			}
-			switch {
-			case covered == 1 && tint.A == 255:
-				c.img.SetNRGBA(x, y, tint)
-			case covered == 1:
-				if pixel := c.img.NRGBAAt(x, y); pixel != below || composed == (color.NRGBA{}) {
-					below, composed = pixel, over(tint, pixel, opacity)
+			if x == left {
+				if x = right; x == bounds.Max.X {
+					break
 				}
-				c.img.SetNRGBA(x, y, composed)
-			case covered > 0:
-				c.img.SetNRGBA(x, y, over(tint, c.img.NRGBAAt(x, y), covered*opacity))
+			}
+			p.x = (float64(x) + .5) / c.scale
+			if covered := min(max(inside(p)*c.scale+.5, 0), 1); covered > 0 {
+				c.blend(x, y, tint, covered)
 			}
 		}
 	}
+}
+
+// cover colors the pixels of a row from left to right.
+func (c *canvas) cover(y, left, right int, tint color.NRGBA) {
+	var below, composed color.NRGBA // the last pixel, since most have the same color
+	for x := left; x < right; x++ {
+		at := c.img.Pix[c.img.PixOffset(x, y):][:4:4]
+		if pixel := (color.NRGBA{at[0], at[1], at[2], at[3]}); x == left || pixel != below {
+			below, composed = pixel, over(tint, pixel, 1)
+		}
+		at[0], at[1], at[2], at[3] = composed.R, composed.G, composed.B, composed.A
+	}
+}
+
+// blend composes a color over a pixel, of which a share is covered.
+func (c *canvas) blend(x, y int, tint color.NRGBA, covered float64) {
+	c.img.SetNRGBA(x, y, over(tint, c.img.NRGBAAt(x, y), covered))
 }
 
 // pixels returns the pixels that are at least one pixel inside of a rectangle.
@@ -76,15 +138,19 @@ func (c *canvas) pixels(x1, y1, x2, y2 float64) image.Rectangle {
 	return r
 }
 
-// over composes a color of the given opacity over another.
-func over(top, bottom color.NRGBA, opacity float64) color.NRGBA {
+// over composes a color over another, of which a share is covered.
+func over(top, bottom color.NRGBA, covered float64) color.NRGBA {
+	opacity := covered * float64(top.A) / 255
+	if opacity == 1 {
+		return top
+	}
 	under := float64(bottom.A) / 255 * (1 - opacity)
 	alpha := opacity + under
 	if alpha == 0 {
 		return color.NRGBA{}
 	}
-	mix := func(a, b uint8) uint8 { return uint8(math.Round((float64(a)*opacity + float64(b)*under) / alpha)) }
-	return color.NRGBA{mix(top.R, bottom.R), mix(top.G, bottom.G), mix(top.B, bottom.B), uint8(math.Round(255 * alpha))}
+	mix := func(a, b uint8) uint8 { return uint8((float64(a)*opacity+float64(b)*under)/alpha + .5) }
+	return color.NRGBA{mix(top.R, bottom.R), mix(top.G, bottom.G), mix(top.B, bottom.B), uint8(255*alpha + .5)}
 }
 
 // plain returns the same color at every height.
@@ -168,15 +234,30 @@ func (t text) png(c *canvas) {
 		panic(err) // the font is part of the program
 	}
 	defer face.Close()
-	write := func(dy float64, tint color.NRGBA) {
-		d := font.Drawer{Dst: c.img, Src: image.NewUniform(tint), Face: face,
-			Dot: fixed.Point26_6{X: fixed.Int26_6(t.at.x * c.scale * 64), Y: fixed.Int26_6((t.at.y + dy) * c.scale * 64)}}
-		d.DrawString(t.string)
-	}
+	// The glyphs are drawn once, for the shadow and for the text.
+	at := fixed.Point26_6{X: fixed.Int26_6(t.at.x * c.scale * 64), Y: fixed.Int26_6(t.at.y * c.scale * 64)}
+	metrics, width := face.Metrics(), fixed.Int26_6(t.width()*c.scale*64)
+	bounds := image.Rect((at.X - metrics.Height).Floor(), (at.Y - metrics.Height).Floor(), (at.X + width + metrics.Height).Ceil(), (at.Y + metrics.Height).Ceil())
+	glyphs := image.NewAlpha(bounds.Intersect(c.img.Rect))
+	d := font.Drawer{Dst: glyphs, Src: image.Opaque, Face: face, Dot: at}
+	d.DrawString(t.string)
 	if t.shadow {
-		write(1, color.NRGBA{1, 1, 1, 0x4c})
+		c.stencil(glyphs, int(math.Round(c.scale)), color.NRGBA{1, 1, 1, 0x4c})
 	}
-	write(0, t.fill.in(c.theme))
+	c.stencil(glyphs, 0, t.fill.in(c.theme))
+}
+
+// stencil colors the pixels that a mask covers, which is moved down.
+func (c *canvas) stencil(mask *image.Alpha, down int, tint color.NRGBA) {
+	bounds := mask.Rect.Add(image.Point{Y: down}).Intersect(c.img.Rect)
+	for y := bounds.Min.Y; y < bounds.Max.Y; y++ {
+		row := mask.Pix[mask.PixOffset(bounds.Min.X, y-down):][:bounds.Dx()]
+		for i, covered := range row {
+			if covered > 0 {
+				c.blend(bounds.Min.X+i, y, tint, float64(covered)/255)
+			}
+		}
+	}
 }
 
 func (p portrait) png(c *canvas) {
@@ -193,7 +274,7 @@ func (p portrait) png(c *canvas) {
 			at := point{float64(x) + .5 - float64(size)/2, float64(y) + .5 - float64(size)/2}
 			covered := min(max(float64(size)/2-math.Hypot(at.x, at.y)+.5, 0), 1)
 			tint := scaled.NRGBAAt(x, y)
-			c.img.SetNRGBA(left+x, top+y, over(tint, c.img.NRGBAAt(left+x, top+y), covered*float64(tint.A)/255))
+			c.blend(left+x, top+y, tint, covered)
 		}
 	}
 }

@@ -13,10 +13,11 @@ import (
 	"golang.org/x/text/width"
 )
 
-// A typeface is a font with the widths of its common characters.
+// A typeface is a font with the widths of its characters.
 type typeface struct {
 	*sfnt.Font
-	widths [0x500]float64 // by character, up to Cyrillic, at size 1; 0 for characters that the font lacks
+	widths [0x500]float64   // by character, up to Cyrillic, at size 1; 0 for characters that the font lacks
+	others map[rune]float64 // the same for all characters after these
 }
 
 var (
@@ -29,33 +30,55 @@ func newTypeface(ttf []byte) *typeface {
 	if err != nil {
 		panic(err) // the font is part of the program
 	}
-	f := &typeface{Font: parsed}
-	for r := range f.widths {
-		f.widths[r] = f.measure(rune(r))
+	f := &typeface{Font: parsed, others: make(map[rune]float64)}
+	var buffer sfnt.Buffer
+	for r := range rune(0x10000) { // the embedded fonts have no characters above
+		w := f.measure(&buffer, r)
+		switch {
+		case int(r) < len(f.widths):
+			f.widths[r] = w
+		case w > 0:
+			f.others[r] = w
+		}
 	}
 	return f
 }
 
 // measure returns the width of a character at size 1; 0 if the font lacks it.
-func (f *typeface) measure(r rune) float64 {
-	var buffer sfnt.Buffer
+func (f *typeface) measure(buffer *sfnt.Buffer, r rune) float64 {
 	const unit = 1000
-	i, err := f.GlyphIndex(&buffer, r)
+	i, err := f.GlyphIndex(buffer, r)
 	if err != nil || i == 0 {
 		return 0
 	}
-	advance, err := f.GlyphAdvance(&buffer, i, fixed.I(unit), font.HintingNone)
+	advance, err := f.GlyphAdvance(buffer, i, fixed.I(unit), font.HintingNone)
 	if err != nil {
 		return 0
 	}
 	return float64(advance) / 64 / unit
 }
 
-func (f *typeface) width(r rune) float64 {
+// has reports whether the font has a character.
+func (f *typeface) has(r rune) bool { return f.known(r) > 0 }
+
+// known returns the width of a character at size 1; 0 if the font lacks it.
+func (f *typeface) known(r rune) float64 {
 	if int(r) < len(f.widths) {
 		return f.widths[r]
 	}
-	return f.measure(r)
+	return f.others[r]
+}
+
+// width returns the width of a character at size 1. It is guessed for a character that the font lacks.
+func (f *typeface) width(r rune) float64 {
+	if w := f.known(r); w > 0 {
+		return w
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 1
+	}
+	return .6
 }
 
 func (t text) face() *typeface {
@@ -65,32 +88,26 @@ func (t text) face() *typeface {
 	return regularFace()
 }
 
-// width returns the width of the text by the font's metrics. Characters that the font lacks are guessed.
+// width returns the width of the text by the font's metrics.
 func (t text) width() (w float64) {
 	f := t.face()
 	for _, r := range t.string {
-		if known := f.width(r); known > 0 {
-			w += known
-			continue
-		}
-		switch width.LookupRune(r).Kind() {
-		case width.EastAsianWide, width.EastAsianFullwidth:
-			w++
-		default:
-			w += .6
-		}
+		w += f.width(r)
 	}
 	return w * t.size
 }
 
 // fits shortens a text to a width in pixels.
 func (t text) fits(w float64) text {
-	if t.width() <= w {
-		return t
-	}
-	characters := []rune(t.string)
-	for n := len(characters) - 1; n > 0; n-- {
-		if t.string = strings.TrimSpace(string(characters[:n])) + "…"; t.width() <= w {
+	const ellipsis = '…'
+	f := t.face()
+	left, end := w/t.size, 0 // end is where the text may be cut
+	for i, r := range t.string {
+		if f.width(ellipsis) <= left {
+			end = i
+		}
+		if left -= f.width(r); left < 0 {
+			t.string = strings.TrimSpace(t.string[:end]) + string(ellipsis)
 			break
 		}
 	}
@@ -100,7 +117,7 @@ func (t text) fits(w float64) text {
 // canDraw reports whether the embedded fonts have every character of a text. In SVG the client's fonts do.
 func canDraw(s string) bool {
 	for _, r := range s {
-		if regularFace().width(r) == 0 {
+		if !regularFace().has(r) {
 			return false
 		}
 	}

@@ -53,7 +53,7 @@ func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string)
 	var n *rendering
 	err := w.limits.render(r.Context(), w.client(r), formatEmbed.slot, func() error {
 		renderer := w.renderer.Load()
-		body, err := renderer.page("embed.html", w.embedPage(renderer, r, address, people, many))
+		body, err := renderer.page(r.Context(), "embed.html", w.embedPage(renderer, r, address, people, many))
 		n = newRendering(formatEmbed, body, acceptsGzip(r))
 		return err
 	})

@@ -25,6 +25,7 @@ type format struct {
 	unknown      int  // status of an unknown view at an address that belongs to nobody; 0 for the not-found page
 	slot         slotClass
 	options      func(url.Values) (renderOptions, error) // reads the query; nil if the format has no options
+	stateOnly    func(*renderOptions) bool               // whether nothing of a person is shown but the state, so that people share the rendering; nil for never
 	write        func(r *renderer, spec *renderSpec, views []view) ([]byte, error)
 }
 
@@ -83,13 +84,13 @@ var (
 	formatScript = &format{routes: routesStatus, name: "js", metric: "js", contentType: headerScript, cacheControl: cacheData, compressible: true, anyOrigin: true,
 		noSniff: true, options: fieldOptions, write: writeScript}
 	formatSVG = &format{routes: routesStatus, name: "svg", metric: "svg", contentType: headerSVG, cacheControl: cacheImage, policy: policyImage, compressible: true,
-		unknown: http.StatusNotFound, options: badgeOptions, write: writeSVG}
+		unknown: http.StatusNotFound, options: badgeOptions, stateOnly: isNamelessBadge, write: writeSVG}
 	formatPNG = &format{routes: routesStatus, name: "png", metric: "png", contentType: headerPNG, cacheControl: cacheImage, anyOrigin: true,
-		unknown: http.StatusNotFound, slot: slotPNG, options: badgeOptions, write: writePNG}
+		unknown: http.StatusNotFound, slot: slotPNG, options: badgeOptions, stateOnly: isBadge, write: writePNG}
 
 	// Prosody's mod_webpresence reports unknown users as offline.
 	formatProsodyImage = &format{routes: routesProsody, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
-		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, slot: slotPNG, write: writeProsodyImage}
+		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, slot: slotPNG, stateOnly: isBadge, write: writeProsodyImage}
 	formatProsodyHTML = &format{routes: routesProsody, name: "html", metric: "legacy", contentType: headerHTML, cacheControl: cacheData, policy: policyImage,
 		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyHTML}
 	formatProsodyText = &format{routes: routesProsody, name: "text", metric: "legacy", contentType: headerText, cacheControl: cacheData,
@@ -102,7 +103,7 @@ var (
 		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyXML}
 
 	formatEjabberdImage = &format{routes: routesEjabberd, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
-		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, write: writeEjabberdImage}
+		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, stateOnly: isBadge, write: writeEjabberdImage}
 	formatEjabberdAvatar = &format{routes: routesEjabberd, name: "avatar", metric: "legacy", cacheControl: cacheImage, policy: policyImage,
 		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, write: writeEjabberdAvatar}
 	formatEjabberdXML = &format{routes: routesEjabberd, name: "xml", metric: "legacy", contentType: headerTextXML, cacheControl: cacheData,
@@ -164,6 +165,14 @@ type renderOptions struct {
 	fields   fieldSet // fields that are wanted
 	shields  bool     // JSON for shields.io
 	callback string   // function that ejabberd's script calls; empty for none
+}
+
+// isBadge reports whether an image is a badge, which shows the state, and not a card.
+func isBadge(o *renderOptions) bool { return o.style != styleCard }
+
+// isNamelessBadge reports whether an image is a badge with a label, which takes the place of the nickname in its alternative text.
+func isNamelessBadge(o *renderOptions) bool {
+	return isBadge(o) && (o.label != "" || o.style != styleDot && !o.labelled)
 }
 
 // defaultRenderOptions are those of an address without a query.

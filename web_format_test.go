@@ -579,6 +579,11 @@ func TestTextWidths(t *testing.T) {
 	if got := (text{size: 13, string: strings.Repeat("long ", 100)}).fits(100); got.width() > 100 || !strings.HasSuffix(got.string, "…") {
 		t.Errorf("%q", got.string)
 	}
+	for given, want := range map[string]string{"在席中": "在席中", "在席中。": "在席…", "在 席中。": "在…", "": "", strings.Repeat("在", 1<<20): "在在…"} { // the last would take hours if the time were not linear
+		if got := (text{size: 10, string: given}).fits(30).string; got != want {
+			t.Errorf("%.20q is shortened to %q, want %q", given, got, want)
+		}
+	}
 }
 
 func TestParts(t *testing.T) {
@@ -620,14 +625,15 @@ func TestImageSize(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
-	for label, wantHeight := range map[string]bool{"XMPP": true, strings.Repeat("m", maxLabel): false} {
-		_, body := f.get(julietPage + ".png?size=480&style=plastic&label=" + label)
+	for query, want := range map[string]int{"style=dot&size=480": 480, "style=card&size=240": 240, "style=card&size=480": 240, "size=80": 80,
+		"size=480&style=plastic&label=" + strings.Repeat("m", maxLabel): 80} {
+		_, body := f.get(julietPage + ".png?" + query)
 		drawn, err := png.DecodeConfig(strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if pixels := drawn.Width * drawn.Height; (drawn.Height == 480) != wantHeight || pixels > maxPNGPixels*101/100 {
-			t.Errorf("%s: %d by %d pixels", label, drawn.Width, drawn.Height)
+		if pixels := drawn.Width * drawn.Height; drawn.Height != want || pixels > maxPNGPixels*101/100 {
+			t.Errorf("%s: %d by %d pixels", query, drawn.Width, drawn.Height)
 		}
 	}
 }

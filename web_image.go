@@ -1,5 +1,7 @@
 package main
 
+import "context"
+
 func writeSVG(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	d := badge(summary(spec, views), spec.options.imageOptions)
 	return d.writeSVG(spec.options.theme, spec.options.height(d)), nil
@@ -23,10 +25,10 @@ func writePNG(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	if !canDraw(options.label) {
 		options.label, options.labelled = "", false
 	}
-	return r.encodePNG(badge(summary(spec, views), options), options)
+	return drawPNG(spec.ctx, badge(summary(spec, views), options), options)
 }
 
-// encodePNG encodes a drawing in the size and theme of the options.
-func (r *renderer) encodePNG(d *drawing, options imageOptions) ([]byte, error) {
-	return d.writePNG(&r.encoder, options.theme, options.height(d))
+// drawPNG encodes a drawing in the size and theme of the options.
+func drawPNG(ctx context.Context, d *drawing, options imageOptions) ([]byte, error) {
+	return d.writePNG(ctx, options.theme, options.height(d))
 }

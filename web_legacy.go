@@ -96,8 +96,8 @@ func writeProsodyHTML(r *renderer, spec *renderSpec, views []view) ([]byte, erro
 		id, prosodyShow(v.State), base64.StdEncoding.EncodeToString(image), html.EscapeString(v.Label), html.EscapeString(v.Message)), err
 }
 
-func writeProsodyImage(r *renderer, _ *renderSpec, views []view) ([]byte, error) {
-	return r.encodePNG(badge(views[0], imageOptions{style: styleDot}), imageOptions{})
+func writeProsodyImage(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
+	return drawPNG(spec.ctx, badge(views[0], imageOptions{style: styleDot}), imageOptions{})
 }
 
 // ejabberd: /presence/jid/USER/HOST/OUT, and its older form without jid. OUT is image[/NAME.png], image/theme/THEME, xml, js, text
@@ -115,16 +115,16 @@ func (w *website) ejabberdPresence(rw http.ResponseWriter, r *http.Request) {
 	w.legacyPresence(rw, r, f, j.bare)
 }
 
-func writeEjabberdImage(r *renderer, _ *renderSpec, views []view) ([]byte, error) {
-	return r.encodePNG(badge(views[0], imageOptions{}), imageOptions{})
+func writeEjabberdImage(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
+	return drawPNG(spec.ctx, badge(views[0], imageOptions{}), imageOptions{})
 }
 
 // writeEjabberdAvatar writes the avatar, or a placeholder for a user who shows none.
-func writeEjabberdAvatar(r *renderer, _ *renderSpec, views []view) ([]byte, error) {
+func writeEjabberdAvatar(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	if a := views[0].Avatar; a != nil {
 		return a.Data, nil
 	}
-	return r.encodePNG(avatarPlaceholder(), imageOptions{})
+	return drawPNG(spec.ctx, avatarPlaceholder(), imageOptions{})
 }
 
 func writeEjabberdText(_ *renderer, _ *renderSpec, views []view) ([]byte, error) {

@@ -52,7 +52,7 @@ func (l *limits) render(ctx context.Context, client netip.Addr, class slotClass,
 			return err
 		}
 		defer b.turn.release()
-		if b.left.TokensAt(l.now()) <= 0 {
+		if b.delay(l.now()) > 0 {
 			return errBudget
 		}
 	}
@@ -85,11 +85,7 @@ func (l *limits) delay(client netip.Addr) time.Duration {
 		return 0
 	}
 	defer l.budgets.put(b)
-	tokens := b.left.TokensAt(l.now())
-	if tokens > 0 {
-		return 0
-	}
-	return max(minDelay, time.Duration((1-tokens)/float64(b.left.Limit())*float64(time.Second)))
+	return b.delay(l.now())
 }
 
 // minDelay is how long events are delayed at least, for changes to merge.
@@ -100,11 +96,13 @@ type renderBudget struct {
 	turn  *queue        // one rendering at a time, so that requests sent at once cannot all start before the first is charged
 	left  *rate.Limiter // microseconds
 	users int           // of the budget at the moment; under the mutex of renderBudgets
+	site  *renderBudget // of the site that the client prefix is part of; nil for none
 }
 
 const (
 	budgetRate   = 200 * time.Millisecond // each second
 	budgetBurst  = 2 * time.Second        // at once, for a site that shows many people
+	siteShare    = 4                      // budgets of client prefixes that one site has
 	maxTurns     = 200                    // requests of one client that wait for their turn: a page may show many images
 	budgetsPause = time.Minute            // between searches for budgets that are whole again
 	maxBudgets   = 10000                  // client prefixes, before all are forgotten
@@ -112,7 +110,19 @@ const (
 
 // charge deducts the time since something began from a budget, which may become negative by one burst at most.
 func (b *renderBudget) charge(now, began time.Time) {
-	b.left.ReserveN(now, min(int(now.Sub(began).Microseconds()), b.left.Burst()))
+	for ; b != nil; b = b.site {
+		b.left.ReserveN(now, min(int(now.Sub(began).Microseconds()), b.left.Burst()))
+	}
+}
+
+// delay returns the time until the budget allows more, 0 if it does now.
+func (b *renderBudget) delay(now time.Time) (d time.Duration) {
+	for ; b != nil; b = b.site {
+		if tokens := b.left.TokensAt(now); tokens <= 0 {
+			d = max(d, minDelay, time.Duration((1-tokens)/float64(b.left.Limit())*float64(time.Second)))
+		}
+	}
+	return d
 }
 
 // renderBudgets are the budgets of all client prefixes. A budget that is whole is as good as none and not kept.
@@ -136,20 +146,35 @@ func (bs *renderBudgets) take(client netip.Addr, now func() time.Time) *renderBu
 	}
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
+	b := bs.budget(prefix, 1, now)
+	b.users++
+	if site := sitePrefix(client); site.IsValid() {
+		if wide := bs.budget(site, siteShare, now); wide != b.site { // never while b is in use, so that its users need no lock
+			b.site = wide
+		}
+		b.site.users++
+	}
+	return b
+}
+
+// budget returns the budget of a prefix, which is created as a multiple of that of a client prefix. The mutex is held.
+func (bs *renderBudgets) budget(prefix netip.Prefix, share int, now func() time.Time) *renderBudget {
 	b := bs.byPrefix[prefix]
 	if b == nil {
 		bs.forget(now())
-		b = &renderBudget{turn: newQueue(1, maxTurns), left: rate.NewLimiter(rate.Limit(bs.rate.Microseconds()), int(bs.burst.Microseconds()))}
+		left := rate.NewLimiter(rate.Limit(bs.rate.Microseconds()*int64(share)), int(bs.burst.Microseconds())*share)
+		b = &renderBudget{turn: newQueue(1, maxTurns), left: left}
 		bs.byPrefix[prefix] = b
 	}
-	b.users++
 	return b
 }
 
 func (bs *renderBudgets) put(b *renderBudget) {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
-	b.users--
+	for ; b != nil; b = b.site {
+		b.users--
+	}
 }
 
 // forget removes budgets that are whole, now and then, and all that are not in use if there are too many. The mutex is held.
@@ -175,6 +200,15 @@ func clientPrefix(client netip.Addr) netip.Prefix {
 		bits = 32
 	}
 	prefix, _ := client.Prefix(bits)
+	return prefix
+}
+
+// sitePrefix returns the IPv6 network that one site may have all of, and with it 65,536 client prefixes (RFC 6177). It is invalid for
+// other addresses.
+func sitePrefix(client netip.Addr) (prefix netip.Prefix) {
+	if client.Is6() {
+		prefix, _ = client.Prefix(48)
+	}
 	return prefix
 }
 

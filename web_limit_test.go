@@ -18,6 +18,7 @@ import (
 func TestRenderBudget(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
+	f.site.limits.budgets.burst = 100 * time.Millisecond // too little to fill the cache
 	f.register("")
 	f.says("b", "", "")
 	const stranger, other = "192.0.2.1", "192.0.2.2"
@@ -262,6 +263,84 @@ func TestWaitersLeave(t *testing.T) {
 	}
 }
 
+// TestClientsLeave checks, with HTTP/1.1 and HTTP/2, that a request ends when its client goes away: one that waits for a slot, and one
+// that is being rendered.
+func TestClientsLeave(t *testing.T) {
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		t.Run(protocol, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.register("")
+			f.says("b", "", "")
+			rendering, stopped := make(chan string), make(chan error)
+			format := *formatPNG
+			format.write = func(_ *renderer, spec *renderSpec, _ []view) ([]byte, error) {
+				<-spec.ctx.Done()
+				stopped <- spec.ctx.Err()
+				return nil, spec.ctx.Err()
+			}
+			mux := http.NewServeMux()
+			mux.Handle("/status/", f.site.handler())
+			mux.HandleFunc("/rendering", func(rw http.ResponseWriter, r *http.Request) {
+				rendering <- r.Proto
+				f.site.representation(rw, r, &format, []*entry{f.site.board.byJID(juliet)}, false)
+			})
+			server := httptest.NewUnstartedServer(mux)
+			server.EnableHTTP2 = protocol == "HTTP/2.0"
+			server.StartTLS()
+			defer server.Close()
+			ask := func(path string) (leave func()) {
+				ctx, cancel := context.WithCancel(t.Context())
+				req, err := http.NewRequestWithContext(ctx, "GET", server.URL+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					if resp, err := server.Client().Do(req); err == nil {
+						resp.Body.Close()
+						t.Errorf("%s: %s", path, resp.Status)
+					}
+				}()
+				return func() { cancel(); <-done }
+			}
+			leave := ask("/rendering")
+			if got := <-rendering; got != protocol {
+				t.Error(got)
+			}
+			leave()
+			if err := <-stopped; !errors.Is(err, context.Canceled) {
+				t.Errorf("rendering ended with %v", err)
+			}
+			slots := f.site.limits.slots
+			for range slots.expensiveSlots() {
+				slots.acquire(t.Context(), slotPNG)
+			}
+			leave = ask(julietPage + ".png?style=card")
+			waiting := &slots.queues[slotPNG].waiting
+			eventually(t, "the request waits", func() bool { return waiting.Load() == 1 })
+			leave()
+			eventually(t, "the request has left", func() bool { return waiting.Load() == 0 })
+		})
+	}
+}
+
+// TestRenderingStops checks that drawings and pages end with their context.
+func TestRenderingStops(t *testing.T) {
+	r, err := loadRenderer("webstatus.example.org", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, f := range []*format{formatPage, formatPNG} {
+		spec := &renderSpec{format: f, lang: r.languages.english(), options: defaultRenderOptions}
+		if _, err := r.render(ctx, spec, []view{unknownView(spec.lang)}); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", f.metric, err)
+		}
+	}
+}
+
 // TestBudgetsAreForgotten checks that the number of budgets is bounded and that the budget of a client with an open request is kept.
 func TestBudgetsAreForgotten(t *testing.T) {
 	clock := &stepClock{time: noon}
@@ -278,6 +357,40 @@ func TestBudgetsAreForgotten(t *testing.T) {
 	}
 	if bs.take(address(0), clock.now) != served {
 		t.Error("a client with an open request has a second budget")
+	}
+}
+
+// TestSiteBudget lets a site use up its budget from several of its networks, each of which stays within its own.
+func TestSiteBudget(t *testing.T) {
+	l := newLimits()
+	clock := &stepClock{time: noon}
+	l.now = clock.now
+	render := func(client string) error {
+		return l.render(t.Context(), netip.MustParseAddr(client), slotSingle, func() error {
+			l.charge(netip.MustParseAddr(client), clock.now().Add(-budgetBurst*3/4))
+			return nil
+		})
+	}
+	refused := -1
+	for i := 0; refused < 0; i++ {
+		err := render(fmt.Sprintf("2001:db8:0:%x::1", i))
+		if errors.Is(err, errBudget) {
+			refused = i
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := siteShare*4/3 + 1; refused != want {
+		t.Errorf("the network with number %d is the first one to be refused, want %d", refused, want)
+	}
+	for _, other := range []string{"2001:db8:1::1", "192.0.2.1"} {
+		if err := render(other); err != nil {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+	clock.advance(time.Minute)
+	if err := render("2001:db8:0:ffff::1"); err != nil {
+		t.Errorf("a minute later: %v", err)
 	}
 }
 

@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"html/template"
-	"image/png"
 	"io/fs"
 	"net/url"
 	"strings"
@@ -24,8 +24,7 @@ type renderer struct {
 	glyphs    template.HTML     // an SVG symbol for each state
 	index     map[*catalog]*plainPage
 	notFound  map[*catalog]*plainPage
-	buffers   sync.Pool   // of *bytes.Buffer, for pages
-	encoder   png.Encoder // with a pool of its own
+	buffers   sync.Pool // of *bytes.Buffer, for pages
 	policies  [policyCount][]string
 }
 
@@ -46,8 +45,9 @@ func (p *plainPage) rendering(compressed bool) *rendering {
 	return p.identity
 }
 
-// render renders a representation of views.
-func (r *renderer) render(spec *renderSpec, views []view) (*rendering, error) {
+// render renders a representation of views. It returns the error of ctx if that ends first.
+func (r *renderer) render(ctx context.Context, spec *renderSpec, views []view) (*rendering, error) {
+	spec.ctx = ctx
 	if spec.options.fields != allFields {
 		for i := range views {
 			views[i] = views[i].only(spec.options.fields)
@@ -61,7 +61,7 @@ func (r *renderer) render(spec *renderSpec, views []view) (*rendering, error) {
 }
 
 func writePage(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
-	return r.page("status.html", r.statusPage(spec, views))
+	return r.page(spec.ctx, "status.html", r.statusPage(spec, views))
 }
 
 // statusPage is the data of templates/status.html.
@@ -186,7 +186,7 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 	}
 	r := &renderer{languages: languages, templates: templates, sources: make(map[string]string),
 		index: make(map[*catalog]*plainPage), notFound: make(map[*catalog]*plainPage),
-		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}, encoder: png.Encoder{CompressionLevel: png.BestSpeed, BufferPool: new(pngBuffers)}}
+		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
 	for _, name := range []string{"status.css", "status.js", "index.css", "embed.js", "script.js"} {
 		source, err := fs.ReadFile(files, name)
 		if err != nil {
@@ -212,11 +212,11 @@ func (r *renderer) renderPlainPages(domain string) error {
 		for _, name := range commandTitles {
 			data.Commands = append(data.Commands, lang.text(name))
 		}
-		index, err := r.page("index.html", data)
+		index, err := r.page(context.Background(), "index.html", data)
 		if err != nil {
 			return err
 		}
-		notFound, err := r.page("notfound.html", data)
+		notFound, err := r.page(context.Background(), "notfound.html", data)
 		if err != nil {
 			return err
 		}
@@ -245,11 +245,11 @@ func (r *renderer) check() error {
 	for _, lang := range r.languages.all {
 		for _, views := range [][]view{{v}, {unknownView(lang), v}} {
 			spec := &renderSpec{format: formatPage, lang: lang, many: len(views) > 1, options: renderOptions{imageOptions: imageOptions{theme: themeDark}, fields: allFields}}
-			if _, err := r.render(spec, views); err != nil {
+			if _, err := r.render(context.Background(), spec, views); err != nil {
 				return err
 			}
 		}
-		if _, err := r.page("embed.html", embedPage{Lang: lang, Languages: r.languages.all, IsHidden: true, Styles: badgeStyles,
+		if _, err := r.page(context.Background(), "embed.html", embedPage{Lang: lang, Languages: r.languages.all, IsHidden: true, Styles: badgeStyles,
 			Fields: []embedField{{}}, Snippets: []snippet{{}}}); err != nil {
 			return err
 		}
@@ -270,27 +270,30 @@ func qrPath(code *qr.Code) string {
 	return b.String()
 }
 
-// page executes the template of a name.
-func (r *renderer) page(name string, data any) ([]byte, error) {
+// page executes the template of a name. It returns the error of ctx if that ends first.
+func (r *renderer) page(ctx context.Context, name string, data any) ([]byte, error) {
 	if r.templates.Lookup(name) == nil {
 		return nil, fmt.Errorf("%s is missing", name)
 	}
 	b := r.buffers.Get().(*bytes.Buffer)
 	defer r.buffers.Put(b)
 	b.Reset()
-	err := r.templates.ExecuteTemplate(b, name, data)
+	err := r.templates.ExecuteTemplate(pageWriter{ctx, b}, name, data)
 	return bytes.Clone(b.Bytes()), err
 }
 
-// pngBuffers is the pool of an encoder's buffers, of a megabyte each.
-type pngBuffers struct{ sync.Pool }
-
-func (p *pngBuffers) Get() *png.EncoderBuffer {
-	b, _ := p.Pool.Get().(*png.EncoderBuffer)
-	return b
+// A pageWriter collects a page until its context ends, which ends the template as well.
+type pageWriter struct {
+	ctx context.Context
+	to  *bytes.Buffer
 }
 
-func (p *pngBuffers) Put(b *png.EncoderBuffer) { p.Pool.Put(b) }
+func (w pageWriter) Write(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.to.Write(p)
+}
 
 // hash returns the source that allows an inline style or script (CSP Level 3 §2.3.1).
 func (r *renderer) hash(name string) string {

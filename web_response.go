@@ -20,8 +20,9 @@ type renderSpec struct {
 	lang     *catalog
 	accepted string // languages that the client accepts, for the choice of a message
 	options  renderOptions
-	compress bool // the client accepts gzip and the format is compressible
-	many     bool // several people
+	compress bool            // the client accepts gzip and the format is compressible
+	many     bool            // several people
+	ctx      context.Context // of the request, set while it is rendered
 }
 
 // specOf returns what a request asks for in a format.
@@ -57,6 +58,9 @@ func (spec *renderSpec) key(subjects []subject) renderingKey {
 	key := renderingKey{format: spec.format, lang: spec.lang, options: spec.options.key(), compress: spec.compress, many: spec.many}
 	if !spec.many {
 		key.person = subjects[0].key
+		if shared := spec.format.stateOnly; shared != nil && shared(&spec.options) {
+			key.person = personKey{state: uint8(1 + slices.Index(states, subjects[0].state()))}
+		}
 		return key
 	}
 	var room [1024]byte
@@ -73,6 +77,13 @@ type subject struct {
 	snapshot  *snapshot // nil for the unknown view
 	freshness freshness
 	key       personKey
+}
+
+func (s *subject) state() State {
+	if s.snapshot == nil || s.freshness.expired {
+		return Unknown
+	}
+	return s.snapshot.status.State
 }
 
 func (s *subject) view(lang *catalog) view {
@@ -150,7 +161,7 @@ func (w *website) render(ctx context.Context, client netip.Addr, renderer *rende
 	if spec.slot() == slotSingle {
 		var n *rendering
 		err := w.limits.render(ctx, client, slotSingle, func() (err error) {
-			n, err = w.renderNow(renderer, &spec, key, people)
+			n, err = w.renderNow(ctx, renderer, &spec, key, people)
 			return err
 		})
 		if err == nil {
@@ -163,7 +174,7 @@ func (w *website) render(ctx context.Context, client netip.Addr, renderer *rende
 		n, err := w.cache.Get(ctx, key, otter.LoaderFunc[renderingKey, *rendering](func(ctx context.Context, key renderingKey) (n *rendering, err error) {
 			own = true
 			err = w.limits.render(ctx, client, spec.slot(), func() error {
-				n, err = w.renderNow(renderer, &spec, key, people)
+				n, err = w.renderNow(ctx, renderer, &spec, key, people)
 				return err
 			})
 			return n, err
@@ -176,7 +187,7 @@ func (w *website) render(ctx context.Context, client netip.Addr, renderer *rende
 }
 
 // renderNow renders, or compresses a body that is cached without compression.
-func (w *website) renderNow(renderer *renderer, spec *renderSpec, key renderingKey, people []subject) (*rendering, error) {
+func (w *website) renderNow(ctx context.Context, renderer *renderer, spec *renderSpec, key renderingKey, people []subject) (*rendering, error) {
 	if key.compress {
 		key.compress = false
 		if n, ok := w.cache.GetIfPresent(key); ok {
@@ -187,7 +198,7 @@ func (w *website) renderNow(renderer *renderer, spec *renderSpec, key renderingK
 	for i := range people {
 		views[i] = people[i].view(spec.lang)
 	}
-	return renderer.render(spec, views)
+	return renderer.render(ctx, spec, views)
 }
 
 // send sends a rendering with the headers of its format, or 304 to a client that has it.

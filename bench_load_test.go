@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// buildProgram builds the program as make build does, and returns its path.
+func buildProgram(b *testing.B) string {
+	program := filepath.Join(b.TempDir(), "webstatus") // the one on PATH is the test binary
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v %s", err, out)
+	}
+	return program
+}
+
+// A loadedServer is the program, linked to a loopback server, with people who show everything.
+type loadedServer struct {
+	*process
+	address string
+	stream  *loopbackStream
+	people  []User
+}
+
+// newLoadedServer starts the program with a number of people who are online.
+func newLoadedServer(b *testing.B, people int) *loadedServer {
+	s := &loadedServer{address: "127.0.0.1:" + strconv.Itoa(freePort(b))}
+	path := filepath.Join(b.TempDir(), "webstatus.db")
+	db, err := openDatabase(b.Context(), path, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var picture bytes.Buffer
+	if err := png.Encode(&picture, noise()); err != nil {
+		b.Fatal(err)
+	}
+	avatar, err := newAvatar(picture.Bytes(), AvatarPEP, pictureHash(picture.Bytes()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	statuses, profiles := make(map[string]Status), make(map[string]*Profile)
+	for i := range people {
+		u := User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Options: allFields, Subscription: SubscriptionBoth, Created: noon}
+		s.people = append(s.people, u)
+		statuses[u.JID] = Status{State: Unavailable}
+		profiles[u.JID] = &Profile{Nick: fmt.Sprintf("Person %d", i), Avatar: avatar}
+	}
+	if _, _, err := db.InsertUsers(b.Context(), s.people); err != nil {
+		b.Fatal(err)
+	}
+	if err := db.StorePresence(b.Context(), statuses, profiles); err != nil {
+		b.Fatal(err)
+	}
+	db.Close()
+	server, err := newLoopback("webstatus.example.org", "s3cret")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { server.listener.Close() })
+	cmd := exec.Command(buildProgram(b), "serve", "--trusted-proxy", "127.0.0.1")
+	cmd.Env = append(os.Environ(), "WEBSTATUS_DOMAIN="+server.domain, "WEBSTATUS_SECRET="+server.secret, "WEBSTATUS_SERVER="+server.address(),
+		"WEBSTATUS_DB="+path, "WEBSTATUS_LISTEN="+s.address)
+	s.process = start(b, cmd)
+	if s.stream, err = server.accept(); err != nil {
+		b.Fatal(err)
+	}
+	go s.discardStanzas()
+	for i := range s.people {
+		s.says(b, i, "away", 0)
+	}
+	return s
+}
+
+// discardStanzas answers nothing but pings, which keep the link up.
+func (s *loadedServer) discardStanzas() {
+	for {
+		r, err := s.stream.receive()
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil && r.typ == "get" {
+			s.stream.send(`<iq type='result' id='%s' from='%s' to='%s'/>`, r.id, r.to.String(), r.from.bare)
+		}
+	}
+}
+
+// says sends the presence of a person, with a message that has a number and is long.
+func (s *loadedServer) says(b *testing.B, person int, show string, number int) {
+	message := fmt.Sprintf("%d %s", number, strings.Repeat("会議中です。", 100))
+	if err := s.stream.send(`<presence from='%s/x' to='webstatus.example.org'><show>%s</show><status>%s</status></presence>`, s.people[person].JID, show, message); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// path returns the address of a person's page.
+func (s *loadedServer) path(person int) string { return statusPath + s.people[person].Token.String() }
+
+// A webClient is a client with an address and a connection of its own.
+type webClient struct {
+	net.Conn
+	answers *bufio.Reader
+	from    string
+}
+
+func (s *loadedServer) client(from string) (*webClient, error) {
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		return nil, err
+	}
+	return &webClient{conn, bufio.NewReader(conn), from}, nil
+}
+
+// get requests a path, and returns the response and its body.
+func (c *webClient) get(path string) (*http.Response, []byte, error) {
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\n\r\n", path, c.from); err != nil {
+		return nil, nil, err
+	}
+	resp, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp, body, err
+}
+
+// latencies sorts durations and returns the median and the 99th percentile in milliseconds.
+func latencies(took []time.Duration) (median, p99 float64) {
+	slices.Sort(took)
+	return took[len(took)/2].Seconds() * 1000, took[len(took)*99/100].Seconds() * 1000
+}
+
+// expensivePaths are addresses of the most expensive renderings, none of which is cached: the number makes them different.
+var expensivePaths = []func(s *loadedServer, n int) string{
+	func(s *loadedServer, n int) string {
+		return s.path(n%len(s.people)) + fmt.Sprintf(".png?style=card&size=480&label=%d", n)
+	},
+	func(s *loadedServer, n int) string {
+		return s.path(n%len(s.people)) + fmt.Sprintf(".png?style=plastic&size=480&label=%060d", n)
+	},
+	func(s *loadedServer, n int) string {
+		var all []string
+		for i := range maxPeople {
+			all = append(all, s.people[(i*(1+n%7)+n)%len(s.people)].Token.String())
+		}
+		return statusPath + strings.Join(all, ",") + "?theme=dark&lang=ja"
+	},
+	func(s *loadedServer, n int) string {
+		return s.path(n%len(s.people)) + fmt.Sprintf("/embed?label=%d", n)
+	},
+	func(s *loadedServer, n int) string {
+		return s.path(n%len(s.people)) + fmt.Sprintf(".svg?style=card&label=%d", n)
+	},
+}
+
+// attack requests expensive renderings from many addresses until ctx is done, each as fast as the server answers, but waits if it
+// says so. It returns the numbers of responses by status once all clients have stopped.
+func (s *loadedServer) attack(ctx context.Context, b *testing.B, addresses int) *[6]atomic.Int64 {
+	var answered [6]atomic.Int64
+	var number atomic.Int64
+	var clients sync.WaitGroup
+	for i := range addresses {
+		clients.Go(func() {
+			c, err := s.client(fmt.Sprintf("198.18.%d.%d", i>>8, i&255))
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer c.Close()
+			for ctx.Err() == nil {
+				n := int(number.Add(1))
+				resp, _, err := c.get(expensivePaths[n%len(expensivePaths)](s, n))
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				answered[resp.StatusCode/100].Add(1)
+				if wait, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+					select {
+					case <-ctx.Done():
+					case <-time.After(time.Duration(wait) * time.Second):
+					}
+				}
+			}
+		})
+	}
+	clients.Wait()
+	return &answered
+}
+
+// BenchmarkAttack lets 2,000 clients ask for the most expensive renderings within their limits, and measures an ordinary page, the
+// time until a presence change is visible, and the memory of the program.
+func BenchmarkAttack(b *testing.B) {
+	s := newLoadedServer(b, 2*maxPeople)
+	const rest, length = 2 * time.Second, 15 * time.Second
+	var quiet, pages, changes []time.Duration
+	var answered [6]int64
+	for b.Loop() {
+		quiet = append(quiet, s.watchPage(b, rest)...)
+		ctx, cancel := context.WithTimeout(b.Context(), length)
+		var attack sync.WaitGroup
+		attack.Go(func() {
+			counts := s.attack(ctx, b, 2000)
+			for i := range counts {
+				answered[i] += counts[i].Load()
+			}
+		})
+		attack.Go(func() { changes = append(changes, s.watchChanges(b, length)...) })
+		pages = append(pages, s.watchPage(b, length)...)
+		attack.Wait()
+		cancel()
+	}
+	_, before := latencies(quiet)
+	median, p99 := latencies(pages)
+	_, visible := latencies(changes)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(before, "page-p99-ms-without")
+	b.ReportMetric(median, "page-median-ms")
+	b.ReportMetric(p99, "page-p99-ms(<=50)")
+	b.ReportMetric(visible, "change-p99-ms(<=1000)")
+	b.ReportMetric(memory(b, s.process, "VmHWM"), "peak-MiB(<=200)")
+	b.ReportMetric(float64(answered[2])/length.Seconds()/float64(b.N), "answered/s")
+	b.ReportMetric(float64(answered[4]+answered[5])/length.Seconds()/float64(b.N), "refused/s")
+	s.end(b, syscall.SIGTERM)
+}
+
+// watchPage requests a cached page again and again, and returns how long each response took.
+func (s *loadedServer) watchPage(b *testing.B, length time.Duration) (took []time.Duration) {
+	c, err := s.client("203.0.113.1")
+	if err != nil {
+		b.Error(err)
+		return nil
+	}
+	defer c.Close()
+	for until := time.Now().Add(length); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+		began := time.Now()
+		if resp, _, err := c.get(s.path(0)); err != nil || resp.StatusCode != http.StatusOK {
+			b.Errorf("the page: %v %v", resp, err)
+			return took
+		}
+		took = append(took, time.Since(began))
+	}
+	return took
+}
+
+// watchChanges changes a person's presence again and again, and returns how long it took to be visible.
+func (s *loadedServer) watchChanges(b *testing.B, length time.Duration) (took []time.Duration) {
+	c, err := s.client("203.0.113.2")
+	if err != nil {
+		b.Error(err)
+		return nil
+	}
+	defer c.Close()
+	person := len(s.people) - 1
+	for i, until := 0, time.Now().Add(length); time.Now().Before(until); i++ {
+		began := time.Now()
+		s.says(b, person, "dnd", i)
+		for {
+			resp, body, err := c.get(s.path(person) + ".json")
+			if err != nil {
+				b.Error(err)
+				return took
+			}
+			if resp.StatusCode == http.StatusOK && bytes.Contains(body, fmt.Appendf(nil, `"message":"%d `, i)) {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		took = append(took, time.Since(began))
+		time.Sleep(50 * time.Millisecond)
+	}
+	return took
+}
