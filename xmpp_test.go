@@ -79,7 +79,7 @@ func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	if f.conf.avatar, err = serviceAvatar(); err != nil {
 		t.Fatal(err)
 	}
-	f.conf.linkTimes.retry = time.Millisecond
+	f.conf.linkTimes.retry.first = time.Millisecond
 	if change != nil {
 		change(&f.conf)
 	}
@@ -369,13 +369,25 @@ func TestRequests(t *testing.T) {
 	}
 	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='x@webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
 	f.want(`<iq type='error' id='a' from='x@webstatus.example.org' to='romeo@example.org/x'>` + notFound + `</iq>`)
-	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a></b></iq>`)
+	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>&b;</a></iq>`)
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
 	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>` + strings.Repeat("x", maxStanza) + `</a></iq>`)
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
 	for _, typ := range []string{"probe", "subscribe"} {
 		f.send(`<presence type='` + typ + `' from='romeo@example.org/x' to='webstatus.example.org'/>`)
 		f.want(`<presence type='unsubscribed' from='webstatus.example.org' to='romeo@example.org'></presence>`)
+	}
+}
+
+// TestMalformedStream checks that the component starts over when the server sends tags that do not match.
+func TestMalformedStream(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.send(`<presence from='juliet@example.org/b' to='webstatus.example.org'><show>away</presence>`)
+	f.accept()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	if log := f.log.String(); !strings.Contains(log, "no link to the XMPP server: the server sent XML that is not well-formed") {
+		t.Error(log)
 	}
 }
 
