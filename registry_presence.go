@@ -135,8 +135,10 @@ func storedProfile(p Profile, options fieldSet) *Profile {
 	return &p
 }
 
-// SavePresence stores the statuses and profiles that have changed, even if ctx is done. What cannot be stored is kept for the next
-// time.
+// saveTimeout limits a SavePresence, so that a database that is locked does not delay the shutdown.
+const saveTimeout = 3 * time.Second
+
+// SavePresence stores the statuses and profiles that have changed. What cannot be stored is kept for the next time.
 func (r *registry) SavePresence(ctx context.Context) {
 	r.storing.Lock()
 	defer r.storing.Unlock()
@@ -159,8 +161,12 @@ func (r *registry) SavePresence(ctx context.Context) {
 	if len(statuses) == 0 {
 		return
 	}
-	err := r.db.StorePresence(context.WithoutCancel(ctx), statuses, profiles)
-	r.outages.report("storing presence; it will be tried again", err)
+	timed, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	err := r.db.StorePresence(timed, statuses, profiles)
+	if ctx.Err() == nil { // at a shutdown, the last save reports
+		r.outages.report("storing presence; it will be tried again", err)
+	}
 	if err != nil {
 		for e, withProfile := range unsaved {
 			r.save(e, withProfile)
