@@ -294,6 +294,13 @@ func (f *fixture) says(resource, attributes, content string) {
 	f.settled(juliet)
 }
 
+// replays answers a probe with the last presence of one of Juliet's resources, as her server does.
+func (f *fixture) replays(resource, content string) {
+	f.t.Helper()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.says(resource, "", content+`<delay xmlns='urn:xmpp:delay' stamp='`+f.now().Add(-time.Second).Format(time.RFC3339)+`'/>`)
+}
+
 func TestRequests(t *testing.T) {
 	const err = `<error code='%c' type='%t'><%r xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'></%r></error>`
 	failed := func(code, typ, condition string) string {
