@@ -39,9 +39,14 @@ type fixture struct {
 }
 
 // A countingReader makes tokens predictable.
-type countingReader struct{ n byte }
+type countingReader struct {
+	mu sync.Mutex
+	n  byte
+}
 
 func (r *countingReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i := range p {
 		p[i] = r.n
 	}
