@@ -226,6 +226,9 @@ func (b *board) update(e *entry) bool {
 			s.resources = e.resources.Sorted()
 		}
 	}
+	if !s.options.has(fieldMessage) {
+		s.status.Messages = nil // those that were stored before
+	}
 	if s.equal(old) && old.link >= b.link.Load().oldestValid {
 		return false
 	}

@@ -32,6 +32,7 @@ type config struct {
 	listen      string
 	baseURL     string
 	allow       []string
+	maxUsers    int
 	admins      []string
 	contacts    []string
 	name        string
@@ -72,6 +73,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	c.dbFlag(f)
 	c.webFlags(f)
 	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: the parent domain of --domain)")
+	f.IntVar(&c.maxUsers, "max-users", 0, "`number` of users above which nobody may register; 0 for no limit")
 	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
 	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org; repeatable")
 	f.StringVar(&c.name, "name", "Web presence", "`name` under which clients list the component (XEP-0172)")
@@ -258,6 +260,9 @@ func (c *config) resolveListen(problems *usageError) {
 func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig, error) {
 	conf := c.resolveLink(problems)
 	conf.allow = c.resolveAllow(problems, conf.domain)
+	if conf.maxUsers = c.maxUsers; c.maxUsers < 0 {
+		problems.add("max-users", "%d is less than 0", c.maxUsers)
+	}
 	conf.jidLinks = c.jidLinks
 	conf.hideOS = c.hideOS
 	if conf.name = singleLine(c.name, maxNick); conf.name == "" {

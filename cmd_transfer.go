@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -171,27 +172,53 @@ func importUsers(ctx context.Context, conf config, format string, in io.Reader, 
 	return nil
 }
 
-// readUserLines reads the output of users export. Errors name the line.
+// readUserLines reads the output of users export. The error names every line that is wrong.
 func readUserLines(in io.Reader) (users []User, notes []string, err error) {
+	var problems []error
+	jids, tokens := make(map[string]int), make(map[Token]int) // with their lines
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		var l userLine
-		decoder := json.NewDecoder(bytes.NewReader(lines.Bytes()))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&l); err != nil {
-			return nil, nil, fmt.Errorf("line %d is not output of users export: %w", n, err)
+		u, err := readUserLine(lines.Bytes())
+		switch {
+		case err != nil:
+		case jids[u.JID] > 0:
+			err = fmt.Errorf("%s is on line %d too", u.JID, jids[u.JID])
+		case tokens[u.Token] > 0:
+			err = fmt.Errorf("%s has the token of line %d", u.JID, tokens[u.Token])
 		}
-		u, err := l.user()
 		if err != nil {
-			return nil, nil, fmt.Errorf("line %d: %w", n, err)
+			problems = append(problems, fmt.Errorf("line %d: %w", n, err))
+			continue
 		}
+		jids[u.JID], tokens[u.Token] = n, n
 		users = append(users, u)
 	}
-	return users, nil, lines.Err()
+	if err := lines.Err(); err != nil {
+		problems = append(problems, fmt.Errorf("line %d: %w", n, err))
+	}
+	if len(problems) > 0 {
+		return nil, nil, fmt.Errorf("nothing was imported:\n%w", errors.Join(problems...))
+	}
+	return users, nil, nil
+}
+
+// readUserLine returns the user in a line.
+func readUserLine(line []byte) (User, error) {
+	var l userLine
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&l); err != nil {
+		return User{}, fmt.Errorf("not output of users export: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return User{}, errors.New("not output of users export: more than one object")
+	}
+	return l.user()
 }
 
 // Erlang terms in a record of ejabberd's mod_webpresence:

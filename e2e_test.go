@@ -566,7 +566,7 @@ func testServerFrozen(t *testing.T, s *server) {
 	a := newAppliance(t, s.componentAddress())
 	p := gather(t, s, a)
 	s.process.freeze()
-	a.waitLog(t, noLink, "no data from the server for")
+	a.waitLog(t, noLink, "no stanza from the server for")
 	p.part(t) // processed when the server is resumed
 	s.process.thaw()
 	a.waitLogs(t, 2, linked)
@@ -580,7 +580,7 @@ func testLinkDead(t *testing.T, s *server) {
 	a := newAppliance(t, cable.address())
 	p := gather(t, s, a)
 	cable.die()
-	a.waitLog(t, noLink, "no data from the server for")
+	a.waitLog(t, noLink, "no stanza from the server for")
 	p.part(t)
 	if s.name == "prosody" { // ejabberd allows a second connection
 		cable.plug()

@@ -42,6 +42,7 @@ type Presence struct {
 	Since    time.Time // when the resource sent it
 	Idle     time.Time // last user interaction (XEP-0319); zero if not specified
 	Delayed  bool      // the stanza had a delay stamp (XEP-0203): the server replayed it
+	Stripped bool      // the messages were not kept, because the user does not show them
 	Link     uint32    // number of the link over which it was last received
 }
 
@@ -60,15 +61,36 @@ func (p Presence) Equal(o Presence) bool {
 
 // Limits on the memory that a user can take up, far above normal use.
 const (
-	maxResources   = 64
-	maxLanguages   = 16
-	maxMessageSize = 1024 // bytes
+	maxResources    = 64
+	maxLanguages    = 16
+	maxMessageSize  = 1024     // bytes
+	maxMessages     = 8 << 10  // bytes of the messages of one presence
+	maxPresence     = 16 << 10 // bytes of a user's resources
+	scarcePresence  = 1 << 10  // the same while those of all users are beyond maxAllPresence
+	presenceSize    = 128      // bytes of a Presence, without its texts
+	messageOverhead = 32       // bytes of a Text, without its texts
 )
+
+// size returns about how many bytes the presence takes up.
+func (p Presence) size() int { return presenceSize + len(p.Resource) + p.messageSize() }
+
+func (p Presence) messageSize() (size int) {
+	for _, m := range p.Messages {
+		size += messageOverhead + len(m.Lang) + len(m.Body)
+	}
+	return size
+}
+
+// strip removes the messages.
+func (p *Presence) strip() {
+	p.Stripped = p.Stripped || len(p.Messages) > 0
+	p.Messages = nil
+}
 
 // addMessage adds a status message, trimmed and truncated, unless there is already one in its language.
 func (p *Presence) addMessage(lang, body string) {
 	body = truncate(strings.TrimSpace(body), maxMessageSize)
-	if body == "" || len(p.Messages) == maxLanguages || len(lang) > 64 {
+	if body == "" || len(p.Messages) == maxLanguages || len(lang) > 64 || p.messageSize()+len(body) > maxMessages {
 		return
 	}
 	for _, m := range p.Messages {
@@ -83,7 +105,8 @@ func (p *Presence) addMessage(lang, body string) {
 type Resources []Presence
 
 // Put returns r with the presence of a resource added or replaced. A delayed presence, sent in response to a probe, does not replace a
-// newer one that the resource itself sent over the same link. If r is full, the least recently received one is dropped.
+// newer one that the resource itself sent over the same link, unless that has lost its messages. If r is full, the least recently received
+// one is dropped.
 func (r Resources) Put(p Presence) Resources {
 	i := slices.IndexFunc(r, func(q Presence) bool { return q.Resource == p.Resource })
 	switch {
@@ -91,7 +114,7 @@ func (r Resources) Put(p Presence) Resources {
 		return append(r, p)
 	case i < 0:
 		i = 0
-	case p.Delayed && !r[i].Delayed && r[i].Link == p.Link && r[i].Since.After(p.Since):
+	case p.Delayed && !r[i].Delayed && !r[i].Stripped && r[i].Link == p.Link && r[i].Since.After(p.Since):
 		return r
 	}
 	return append(slices.Delete(r, i, i+1), p)
@@ -109,6 +132,41 @@ func (r Resources) Remove(resource string) Resources {
 // resource, so after the answer all others are unavailable.
 func (r Resources) OverLink(link uint32) Resources {
 	return slices.DeleteFunc(r, func(p Presence) bool { return p.Link != link })
+}
+
+// Strip removes all messages.
+func (r Resources) Strip() {
+	for i := range r {
+		r[i].strip()
+	}
+}
+
+// IsStripped reports whether any presence has lost its messages.
+func (r Resources) IsStripped() bool {
+	return slices.ContainsFunc(r, func(p Presence) bool { return p.Stripped })
+}
+
+// size returns about how many bytes the resources take up.
+func (r Resources) size() (size int) {
+	for _, p := range r {
+		size += p.size()
+	}
+	return size
+}
+
+// Fit returns r within a number of bytes: without the messages of the least recently received presences, and then without these
+// presences. The last one always stays.
+func (r Resources) Fit(most int) Resources {
+	size := r.size()
+	for i := 0; i < len(r) && size > most; i++ {
+		size -= r[i].messageSize()
+		r[i].Messages = nil
+	}
+	drop := 0
+	for ; drop < len(r)-1 && size > most; drop++ {
+		size -= r[drop].size()
+	}
+	return slices.Delete(r, 0, drop)
 }
 
 // Status returns the presence of the resource with the highest priority; among equals, the most available, then the newest. A negative

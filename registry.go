@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type registry struct {
 	db      *database
 	board   *board
 	outages failureLog // of the database
+
+	presenceBytes atomic.Int64 // size of the resources of all users
 
 	storing sync.RWMutex // held by SavePresence, so that it never stores what SetOptions has just deleted
 
@@ -87,6 +90,9 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 			return err
 		}
 		e.user = u
+	}
+	if !options.has(fieldMessage) {
+		r.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
 	}
 	if profile.orEmpty() != e.profile() {
 		e.writableExtras().profile = profile
@@ -201,6 +207,7 @@ func (r *registry) Evict(ctx context.Context, bare string) (Withdrawal, error) {
 }
 
 func (r *registry) evict(e *entry) {
+	r.changeResources(e, func(Resources) Resources { return nil })
 	r.board.remove(e)
 	r.log.Info("user removed", "user", e.jid)
 }

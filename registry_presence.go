@@ -10,8 +10,27 @@ import (
 // SetPresence records what a resource has said. It reports whether this is the first news of the user over the current link.
 func (r *registry) SetPresence(e *entry, p Presence) (first bool) {
 	p.Link = r.board.link.Load().number
-	e.resources = e.resources.Put(p)
+	if !e.user.Options.has(fieldMessage) {
+		p.strip()
+	}
+	most := maxPresence
+	if r.presenceBytes.Load() > maxAllPresence {
+		most = scarcePresence
+	}
+	r.changeResources(e, func(all Resources) Resources { return all.Put(p).Fit(most) })
 	return r.confirm(e)
+}
+
+// maxAllPresence is the number of bytes of the resources of all users beyond which each user gets little.
+const maxAllPresence = 128 << 20
+
+// changeResources changes the resources of a user, and keeps count of the memory that those of all users take up.
+func (r *registry) changeResources(e *entry, change func(Resources) Resources) {
+	before := e.resources.size()
+	if e.resources = change(e.resources); len(e.resources) == 0 {
+		e.resources = nil
+	}
+	r.presenceBytes.Add(int64(e.resources.size() - before))
 }
 
 // RemoveResource records that a resource has gone offline; all of them if it is empty. If it was the last, the user was last seen at
@@ -20,14 +39,15 @@ func (r *registry) RemoveResource(e *entry, resource string, at time.Time) (firs
 	if len(e.resources) > 0 {
 		r.setLastSeen(e, at)
 	}
-	e.resources = e.resources.Remove(resource)
+	r.changeResources(e, func(all Resources) Resources { return all.Remove(resource) })
 	return r.confirm(e)
 }
 
 // RemoveSilent removes the resources that a probe over the link of that number has not brought back. It reports whether this is the
 // first news of the user over that link.
 func (r *registry) RemoveSilent(e *entry, link uint32) (first bool) {
-	if e.resources = e.resources.OverLink(link); len(e.resources) == 0 && e.extras != nil {
+	r.changeResources(e, func(all Resources) Resources { return all.OverLink(link) })
+	if len(e.resources) == 0 && e.extras != nil {
 		e.extras.lastSeen = time.Time{} // the user left at an unknown time
 	}
 	return r.confirm(e)
@@ -35,7 +55,7 @@ func (r *registry) RemoveSilent(e *entry, link uint32) (first bool) {
 
 // SetUnreachable records that a user, or one resource of theirs, cannot be reached.
 func (r *registry) SetUnreachable(e *entry, resource string) {
-	e.resources = e.resources.Remove(resource)
+	r.changeResources(e, func(all Resources) Resources { return all.Remove(resource) })
 	e.link, e.failed = r.board.link.Load().number, resource == ""
 	r.publish(e)
 }
@@ -135,8 +155,10 @@ func storedProfile(p Profile, options fieldSet) *Profile {
 	return &p
 }
 
-// SavePresence stores the statuses and profiles that have changed, even if ctx is done. What cannot be stored is kept for the next
-// time.
+// saveTimeout limits a SavePresence, so that a database that is locked does not delay the shutdown.
+const saveTimeout = 3 * time.Second
+
+// SavePresence stores the statuses and profiles that have changed. What cannot be stored is kept for the next time.
 func (r *registry) SavePresence(ctx context.Context) {
 	r.storing.Lock()
 	defer r.storing.Unlock()
@@ -159,8 +181,12 @@ func (r *registry) SavePresence(ctx context.Context) {
 	if len(statuses) == 0 {
 		return
 	}
-	err := r.db.StorePresence(context.WithoutCancel(ctx), statuses, profiles)
-	r.outages.report("storing presence; it will be tried again", err)
+	timed, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	err := r.db.StorePresence(timed, statuses, profiles)
+	if ctx.Err() == nil { // at a shutdown, the last save reports
+		r.outages.report("storing presence; it will be tried again", err)
+	}
 	if err != nil {
 		for e, withProfile := range unsaved {
 			r.save(e, withProfile)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -75,6 +76,85 @@ func TestOptionsDeleteAtOnce(t *testing.T) {
 	if u, err = f.db.GetUser(t.Context(), juliet); err != nil || u.Profile != nil || len(u.Status.Messages) != 0 {
 		t.Errorf("still stored: %+v %v", u, err)
 	}
+}
+
+// inspect calls read with Juliet's entry, in her queue, once her stanzas are handled.
+func (f *fixture) inspect(read func(e *entry)) {
+	f.t.Helper()
+	f.settled(juliet)
+	done := make(chan struct{})
+	f.comp.dispatcher.dispatch(f.t.Context(), juliet, func(context.Context) {
+		defer close(done)
+		read(f.comp.board.byJID(juliet))
+	})
+	<-done
+}
+
+// TestMessagesAreDropped checks that a message is kept in memory only while it is shown, and that switching the option on brings it back.
+func TestMessagesAreDropped(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	wantMessages := func(want int) {
+		t.Helper()
+		f.inspect(func(e *entry) {
+			n := len(e.snapshot.Load().status.Messages)
+			for _, p := range e.resources {
+				n += len(p.Messages)
+			}
+			if n != want {
+				t.Errorf("%d messages are kept, want %d", n, want)
+			}
+		})
+	}
+	const lunch = "<status>lunch</status>"
+	f.says("b", "", lunch)
+	wantMessages(0)
+	f.options("<show_status_msg>1</show_status_msg>")
+	f.replays("b", lunch)
+	wantMessages(2)
+	if got := f.status().Message; got != "lunch" {
+		t.Errorf("%q is shown after switching the option on", got)
+	}
+	f.options("<show_status_msg>0</show_status_msg>")
+	wantMessages(0)
+}
+
+// TestPresenceBudget checks the memory that the presence of one user can take up, and the account of that of all users.
+func TestPresenceBudget(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("<show_status_msg>1</show_status_msg><show_resources>1</show_resources>")
+	total := &f.comp.registry.presenceBytes
+	wantSize := func(most, resources int) {
+		t.Helper()
+		f.inspect(func(e *entry) {
+			if size := e.resources.size(); size > most || len(e.resources) < resources || total.Load()%maxAllPresence != int64(size) {
+				t.Errorf("%d bytes of %d resources, %d of all users", size, len(e.resources), total.Load())
+			}
+		})
+	}
+	var statuses strings.Builder
+	for i := range maxLanguages {
+		fmt.Fprintf(&statuses, "<status xml:lang='l%d'>%s</status>", i, strings.Repeat("x", maxMessageSize))
+	}
+	for i := range maxResources {
+		f.send(fmt.Sprintf(`<presence from='juliet@example.org/%d' to='webstatus.example.org'>%s</presence>`, i, &statuses))
+	}
+	wantSize(maxPresence, maxResources)
+	f.inspect(func(e *entry) {
+		if len(e.resources[maxResources-1].Messages) == 0 || len(e.resources[0].Messages) > 0 {
+			t.Error("not the messages of the newest presence are kept")
+		}
+	})
+	for i := range maxResources {
+		f.send(fmt.Sprintf(`<presence from='juliet@example.org/%s%d' to='webstatus.example.org'/>`, strings.Repeat("n", 1000), i))
+	}
+	wantSize(maxPresence, 2)
+	total.Add(maxAllPresence)
+	f.says("b", "", statuses.String())
+	wantSize(scarcePresence, 1)
+	total.Add(-maxAllPresence)
+	f.send(`<presence from='juliet@example.org' type='unavailable' to='webstatus.example.org'/>`)
+	wantSize(0, 0)
 }
 
 // TestFailureLog checks the log of a failure that repeats for two minutes.

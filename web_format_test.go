@@ -105,7 +105,8 @@ func TestFormats(t *testing.T) {
 	f.register("")
 	schema := statusSchema(t)
 	for _, options := range []string{"private", "open"} {
-		f.juliets(Available)
+		f.advance(time.Minute)
+		f.says("balcony", "", "")
 		if options == "open" {
 			f.openAll()
 		}
@@ -239,7 +240,8 @@ func testNothingLeaks(t *testing.T, f *fixture) {
 	f.register("")
 	f.says("Balkon", "", "")
 	f.openAll()
-	f.says("Balkon", "", `<show>away</show><status>Rendezvous</status><priority>7</priority><idle xmlns='urn:xmpp:idle:1' since='2026-11-22T09:42:00Z'/>`)
+	const presence = `<show>away</show><status>Rendezvous</status><priority>7</priority><idle xmlns='urn:xmpp:idle:1' since='2026-11-22T09:42:00Z'/>`
+	f.says("Balkon", "", presence)
 	_, avatar, _ := strings.Cut(f.status().Avatar, ",")
 	hash := sha1.Sum([]byte(juliet))
 	encodings := []string{juliet, "juliet", "Juliet@", hex.EncodeToString(hash[:])}
@@ -267,6 +269,7 @@ func testNothingLeaks(t *testing.T, f *fixture) {
 			}
 		}
 	}
+	f.options(strings.ReplaceAll(everything, ">1<", ">0<"))
 	for option := range secrets {
 		fields := ""
 		for other := range secrets {
@@ -283,7 +286,9 @@ func testNothingLeaks(t *testing.T, f *fixture) {
 			f.want(wantNick)
 		case "show_avatar":
 			f.advance(time.Minute)
-			f.send(`<presence from='juliet@example.org/Balkon' to='webstatus.example.org'/>`)
+			f.send(`<presence from='juliet@example.org/Balkon' to='webstatus.example.org'>` + presence + `</presence>`)
+		case "show_status_msg":
+			f.replays("Balkon", presence)
 		}
 		search(option)
 	}
@@ -589,8 +594,9 @@ func TestTextWidths(t *testing.T) {
 func TestParts(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
-	f.says("b", "", "<status>lunch</status>")
+	f.says("b", "", "")
 	f.openAll()
+	f.says("b", "", "<status>lunch</status>")
 	keys := func(query string) []string {
 		_, body := f.get(julietPage + ".json" + query)
 		var all map[string]any

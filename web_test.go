@@ -43,7 +43,7 @@ func golden(t *testing.T, name, got string) {
 
 // TestLinkDown checks that a page indicates that it shows the last known state.
 func TestLinkDown(t *testing.T) {
-	f := newFixture(t, func(c *componentConfig) { c.linkTimes.retry = time.Hour; c.linkTimes.most = time.Hour })
+	f := newFixture(t, func(c *componentConfig) { c.linkTimes.retry = retryDelay{time.Hour, time.Hour} })
 	f.register("")
 	f.says("b", "", "")
 	f.stream.Close()

@@ -24,6 +24,7 @@ type componentConfig struct {
 	tls         *tls.Config   // nil for plain TCP
 	languages   *languages    // of our messages
 	allow       allowList     // of people who may register
+	maxUsers    int           // number of users above which nobody may register; 0 for no limit
 	baseURL     string        // of the web server, without a trailing slash
 	jidLinks    bool          // JID-based URLs are answered
 	admins      []string      // bare JIDs that may run the administration commands; may be empty
@@ -71,7 +72,7 @@ func newComponent(conf componentConfig, r *registry) *component {
 	pep := newPEP(s)
 	ourselves := newIdentity(conf)
 	c.contacts = &contacts{service: s, prober: c.prober, pep: pep, identity: ourselves, logOns: newLogOns()}
-	accounts := &accounts{service: s, contacts: c.contacts}
+	accounts := newAccounts(s, c.contacts)
 	c.chat = &chat{service: s, accounts: accounts}
 	commands := &commands{service: s, accounts: accounts, removed: c.removed}
 	disco := &disco{service: s, identity: ourselves, commands: commands, started: conf.now()}

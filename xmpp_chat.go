@@ -127,7 +127,9 @@ func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept boo
 		return m.lang.text("chat.not_registered"), false, nil // removed by another process meanwhile
 	}
 	if err != nil {
-		c.log.Error("request failed", "from", m.from.bare, "cause", err)
+		if refused := (*stanzaError)(nil); !errors.As(err, &refused) {
+			c.log.Error("request failed", "from", m.from.bare, "cause", err)
+		}
 		return m.lang.text("chat.failed"), false, nil
 	}
 	return text, word.kept, afterReply
@@ -174,7 +176,7 @@ func (c *chat) register(ctx context.Context, m chatMessage) (string, func(), err
 	if !c.allow.allows(m.from) {
 		return m.lang.text("chat.forbidden"), nil, nil
 	}
-	e, err := c.accounts.register(ctx, m.from.bare, m.contact, defaultOptions(), c.accounts.languageOf(m.received))
+	e, err := c.accounts.register(ctx, m.from, m.contact, defaultOptions(), c.accounts.languageOf(m.received))
 	if err != nil {
 		return "", nil, err
 	}

@@ -49,6 +49,7 @@ func testChat(t *testing.T, f *fixture) {
 	says("register", "already registered")
 	says("status", "The world sees: Away")
 	says("show message on", "Show status msg")
+	f.replays("b", "<show>away</show><status>at the ball</status>")
 	says("show jid on", "Show status msg, Show full JID")
 	says("status", "The world sees: Away – at the ball – juliet@example.org")
 	says("show jid off", "Switched on: Show status msg")

@@ -250,7 +250,7 @@ func (c *commands) register(ctx context.Context, r *commandRequest) (*commandPay
 	if readFields(r.fields, c.offeredOptions(), &values) != nil {
 		return nil, nil, badCommand("bad-payload")
 	}
-	e, err := c.accounts.register(ctx, r.from.bare, r.contact, values, c.accounts.languageOf(r.received))
+	e, err := c.accounts.register(ctx, r.from, r.contact, values, c.accounts.languageOf(r.received))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -248,6 +248,9 @@ func (c *contacts) ask(ctx context.Context, e *entry) {
 	if e.user.Asked {
 		c.sendRequest(e)
 	}
+	if e.user.Options.has(fieldMessage) && e.resources.IsStripped() {
+		c.prober.probe(e)
+	}
 	c.pep.request(ctx, e)
 }
 

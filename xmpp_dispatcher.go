@@ -4,15 +4,16 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// A dispatcher runs the tasks of one person one after the other, in order, and those of different people side by side, with a fixed
-// number of workers. People are told apart by their normalized bare JID. (The article starts a process for each stanza, which loses
-// the order.)
+// A dispatcher runs the tasks of one person one after the other, in order, and those of different people side by side, with a few
+// workers. People are told apart by their normalized bare JID. (The article starts a process for each stanza, which loses the order.)
 //
-// A person whose queue is full pays alone. Only the bound of all queues together blocks the caller, and with it the socket.
+// A person whose queue is full pays alone, and so do those whose tasks wait for the database: if all workers wait, more are started.
+// Only the bound of all queues together blocks the caller, and with it the socket.
 type dispatcher struct {
 	room *semaphore.Weighted // bytes of all queues
 
@@ -21,6 +22,7 @@ type dispatcher struct {
 	queues      map[string]*taskQueue // with tasks that wait or run, by bare JID
 	first, last *taskQueue            // list of the queues that no worker has
 	tasks       int                   // that wait or run
+	workers     int
 	closed      bool
 }
 
@@ -51,10 +53,12 @@ const (
 
 const (
 	workerCount  = 16
-	maxQueue     = 256      // tasks that wait for one person
-	maxAllQueues = 32 << 20 // bytes
-	taskOverhead = 256      // bytes, besides the stanza
-	workerBatch  = 16       // tasks of one person that a worker runs before it turns to the next
+	maxWorkers   = 512                   // while all workers wait, for instance because another process has locked the database
+	growInterval = 50 * time.Millisecond // a queue waits for at most twice as long until more workers are started
+	maxQueue     = 256                   // tasks that wait for one person
+	maxAllQueues = 32 << 20              // bytes
+	taskOverhead = 256                   // bytes, besides the stanza
+	workerBatch  = 16                    // tasks of one person that a worker runs before it turns to the next
 )
 
 func newDispatcher() *dispatcher {
@@ -124,20 +128,44 @@ func (d *dispatcher) run(ctx context.Context) {
 	})
 	defer stop()
 	var workers sync.WaitGroup
-	for range workerCount {
-		workers.Go(func() { d.work(ctx) })
+	defer workers.Wait()
+	grow := time.NewTicker(growInterval)
+	defer grow.Stop()
+	for next := (*taskQueue)(nil); ; {
+		d.mu.Lock()
+		for n := d.missingWorkers(next); n > 0; n-- {
+			d.workers++
+			workers.Go(func() { d.work(ctx) })
+		}
+		next = d.first
+		d.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-grow.C:
+		}
 	}
-	workers.Wait()
 }
 
+// missingWorkers returns how many workers to start, given the queue that was next growInterval ago: if it still is, all workers wait. The
+// caller holds mu.
+func (d *dispatcher) missingWorkers(next *taskQueue) int {
+	if d.workers == 0 || next != nil && d.first == next {
+		return min(workerCount, maxWorkers-d.workers)
+	}
+	return 0
+}
+
+// work runs the tasks of queues that are ready, until the dispatcher is closed or there are more workers than tasks need.
 func (d *dispatcher) work(ctx context.Context) {
 	batch := make([]task, 0, workerBatch)
 	for {
 		d.mu.Lock()
-		for d.first == nil && !d.closed {
+		for d.first == nil && !d.closed && d.workers <= workerCount {
 			d.changed.Wait()
 		}
-		if d.closed {
+		if d.first == nil || d.closed {
+			d.workers--
 			d.mu.Unlock()
 			return
 		}

@@ -63,6 +63,15 @@ func TestFullQueue(t *testing.T) {
 	f.wantState(ExtendedAway)
 }
 
+// TestBlockedWorkers checks that people whose tasks wait, for instance for a locked database, do not delay others.
+func TestBlockedWorkers(t *testing.T) {
+	f := newFixture(t, nil)
+	for i := range 5 * workerCount {
+		defer f.block(strconv.Itoa(i) + "@example.org")()
+	}
+	f.settled("romeo@example.org")
+}
+
 // TestDispatcherOrder checks that the tasks of one person run in order and never concurrently.
 func TestDispatcherOrder(t *testing.T) {
 	d := newDispatcher()

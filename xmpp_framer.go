@@ -4,17 +4,22 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 )
 
-// errStreamClosed is returned by framer.next at the end tag of the stream (RFC 6120 §4.4).
-var errStreamClosed = errors.New("the server closed the stream")
+// Errors of framer.next.
+var (
+	errStreamClosed = errors.New("the server closed the stream") // the end tag of the stream (RFC 6120 §4.4)
+	errMalformed    = errors.New("the server sent XML that is not well-formed")
+)
 
 // A framer splits an XML stream into its top-level elements without decoding them.
 //
 // It parses only what is needed to find the end of an element: tags, quoted attribute values, comments, CDATA sections and processing
-// instructions. The content is decoded later, by decodeStanza, so that a malformed stanza cannot end the stream that all users share.
-// Nesting takes no memory, and an element larger than max bytes is skipped without being buffered.
+// instructions. The content is decoded later, by decodeStanza, so that one stanza cannot end the stream that all users share. Only tags
+// that do not match are an error: where an element ends is unknown then, and servers send well-formed XML whatever their users write.
+// Deep nesting takes no memory, and an element larger than max bytes is skipped without being buffered.
 type framer struct {
 	r   io.Reader
 	max int // size of the largest element that is returned, in bytes
@@ -27,12 +32,19 @@ type framer struct {
 	skipping bool   // the element is larger than max; scanned bytes are discarded
 	tagEnd   int    // offset of the end of the element's start tag, 0 while unknown
 	startTag []byte // start tag of the element being skipped; nil if it is itself larger than max
+
+	seed maphash.Seed
+	name uint64              // hash of the name of the last start or end tag
+	open [maxMatching]uint64 // hashes of the names of the open elements
 }
 
-const framerBuffer = 64 << 10 // initial size of the buffer, in bytes
+const (
+	framerBuffer = 64 << 10 // initial size of the buffer, in bytes
+	maxMatching  = 64       // depth up to which the names of start and end tags are compared
+)
 
 func newFramer(r io.Reader, max int) *framer {
-	return &framer{r: r, max: max, buf: make([]byte, framerBuffer)}
+	return &framer{r: r, max: max, buf: make([]byte, framerBuffer), seed: maphash.MakeSeed()}
 }
 
 // A frame is one top-level element. Its data is valid until the next call of a framer method.
@@ -71,9 +83,14 @@ func (f *framer) next() (frame, error) {
 		}
 		switch kind {
 		case startTag:
+			if depth < maxMatching {
+				f.open[depth] = f.name
+			}
 			depth++
 		case endTag:
-			depth--
+			if depth--; depth >= 0 && depth < maxMatching && f.open[depth] != f.name {
+				return frame{}, fmt.Errorf("%w: an end tag does not match", errMalformed)
+			}
 		case otherTag:
 			if depth == 0 {
 				f.reset()
@@ -130,6 +147,10 @@ func (f *framer) tag() (tagKind, error) {
 	}
 	switch f.buf[f.pos] {
 	case '/':
+		f.pos++
+		if err := f.tagName(); err != nil {
+			return 0, err
+		}
 		return endTag, f.seek(">")
 	case '?':
 		f.pos++
@@ -138,7 +159,32 @@ func (f *framer) tag() (tagKind, error) {
 		f.pos++
 		return otherTag, f.declaration()
 	}
+	if err := f.tagName(); err != nil {
+		return 0, err
+	}
 	return f.element()
+}
+
+// tagName advances pos past the name of a tag, and hashes it.
+func (f *framer) tagName() error {
+	var h maphash.Hash
+	h.SetSeed(f.seed)
+	for {
+		for i, c := range f.buf[f.pos:f.end] {
+			switch c {
+			case '>', '/', ' ', '\t', '\r', '\n':
+				h.Write(f.buf[f.pos : f.pos+i])
+				f.name = h.Sum64()
+				f.pos += i
+				return nil
+			}
+		}
+		h.Write(f.buf[f.pos:f.end])
+		f.pos = f.end
+		if err := f.fill(); err != nil {
+			return err
+		}
+	}
 }
 
 // declaration advances pos past a comment or a CDATA section. Other declarations are prohibited in a stream (RFC 6120 §11.1) and are
@@ -173,6 +219,8 @@ func (f *framer) element() (tagKind, error) {
 	for {
 		for i, c := range f.buf[f.pos:f.end] {
 			switch {
+			case c == '<':
+				return 0, fmt.Errorf("%w: < in a tag", errMalformed)
 			case quote != 0:
 				if c == quote {
 					quote = 0

@@ -37,7 +37,7 @@ func TestFramer(t *testing.T) {
 		{"empty elements", `<a/><b x="1"/>`, []string{`<a/>`, `<b x="1"/>`}, io.EOF},
 		{"nested", `<a><b><a>x</a></b></a><c></c>`, []string{`<a><b><a>x</a></b></a>`, `<c></c>`}, io.EOF},
 		{"white space keepalive", " \n<a/>\n\n<b/> ", []string{`<a/>`, `<b/>`}, io.EOF},
-		{"gt and slash in quotes", `<a x='/>' y=">"><b z="</a>"/></a>`, []string{`<a x='/>' y=">"><b z="</a>"/></a>`}, io.EOF},
+		{"gt and slash in quotes", `<a x='/>' y=">"><b z="/a>"/></a>`, []string{`<a x='/>' y=">"><b z="/a>"/></a>`}, io.EOF},
 		{"slash at the end of a value", `<a x='1'/><a x="/"></a>`, []string{`<a x='1'/>`, `<a x="/"></a>`}, io.EOF},
 		{"cdata", `<a><![CDATA[</a>]]]></a>`, []string{`<a><![CDATA[</a>]]]></a>`}, io.EOF},
 		{"comment", `<a><!-- </a> -- > --></a><!-- <x> --><b/>`, []string{`<a><!-- </a> -- > --></a>`, `<b/>`}, io.EOF},
@@ -46,6 +46,15 @@ func TestFramer(t *testing.T) {
 		{"end of file in an element", `<a/><b>`, []string{`<a/>`}, io.ErrUnexpectedEOF},
 		{"too large", `<a/><b from='x'>` + strings.Repeat("<c>y</c>", 20) + `</b><d/>`,
 			[]string{`<a/>`, `truncated:<b from='x'>`, `<d/>`}, io.EOF},
+		{"end tag of another element", `<a/><b><c></b></c><d/>`, []string{`<a/>`}, errMalformed},
+		{"end tag missing", `<b><c></b><d/>`, nil, errMalformed},
+		{"end tag missing in a skipped element", `<b>` + strings.Repeat("<c>y</c>", 20) + `<c></b><d/>`, nil, errMalformed},
+		{"end tag missing in a deep element", `<b>` + strings.Repeat("<c>", 2*maxMatching) + strings.Repeat("</c>", 2*maxMatching-1) + `</b><d/>`, nil, errMalformed},
+		{"end tag with a longer name", `<b></bc>`, nil, errMalformed},
+		{"end tag with white space", `<a:b></a:b
+>`, []string{"<a:b></a:b\n>"}, io.EOF},
+		{"quote missing", `<a x='1><b/><c y='2'/>`, nil, errMalformed},
+		{"gt missing", `<a <b/>`, nil, errMalformed},
 		{"start tag too large", `<b from='` + strings.Repeat("y", 200) + `'></b><d/>`, []string{`truncated:`, `<d/>`}, io.EOF},
 	}
 	for _, tt := range tests {

@@ -22,14 +22,15 @@ type linkTimes struct {
 	connect time.Duration // limit for dialing, and again for the handshake
 	idle    time.Duration // silence before the first ping
 	ping    time.Duration // interval of further pings
-	dead    time.Duration // silence after which the connection is closed
+	dead    time.Duration // time without a complete element after which the connection is closed
 	pong    time.Duration // after which a warning is logged if the first ping has not come back
 	write   time.Duration // limit for a write
-	stable  time.Duration // lifetime of a stream that resets the retry delay
-	retry   time.Duration // initial retry delay; doubles with each failure
-	slow    time.Duration // initial retry delay after an error that only the operator can fix
-	most    time.Duration // maximum retry delay
+	retry   retryDelay
+	slow    retryDelay // after the server has refused the secret or the domain
 }
+
+// A retryDelay doubles with each failure of the same cause. It starts over once a handshake has completed.
+type retryDelay struct{ first, most time.Duration }
 
 var defaultLinkTimes = linkTimes{
 	connect: 10 * time.Second,
@@ -38,10 +39,8 @@ var defaultLinkTimes = linkTimes{
 	dead:    30 * time.Second,
 	pong:    10 * time.Second,
 	write:   15 * time.Second,
-	stable:  time.Minute,
-	retry:   500 * time.Millisecond,
-	slow:    10 * time.Second,
-	most:    time.Minute,
+	retry:   retryDelay{500 * time.Millisecond, 4 * time.Second},
+	slow:    retryDelay{10 * time.Second, time.Minute},
 }
 
 // A link keeps one stream open to a component listener (XEP-0114).
@@ -61,9 +60,8 @@ type link struct {
 // run keeps a stream open until ctx is done or the stream is closed with close. It retries with backoff. A cause that repeats is logged
 // only once above debug level.
 func (l *link) run(ctx context.Context) {
-	var last string // cause that was logged last
+	var last string // cause of the failures since the last handshake
 	for failures := 0; ctx.Err() == nil; {
-		began := time.Now()
 		err := l.runStream(ctx, func() {
 			l.log.Info("linked to the XMPP server", "server", l.server, "domain", l.domain)
 			last = ""
@@ -71,10 +69,10 @@ func (l *link) run(ctx context.Context) {
 		if ctx.Err() != nil || errors.Is(err, errClosedByUs) {
 			return
 		}
-		if time.Since(began) > l.times.stable {
+		fault := diagnose(err, l)
+		if fault.cause != last {
 			failures = 0
 		}
-		fault := diagnose(err, l)
 		delay := l.delay(failures, fault.slow)
 		failures++
 		level := slog.LevelWarn
@@ -94,11 +92,11 @@ func (l *link) run(ctx context.Context) {
 // delay returns the delay after a number of consecutive failures: exponential backoff with jitter, so that components that were
 // disconnected together do not reconnect at the same time.
 func (l *link) delay(failures int, slow bool) time.Duration {
-	d := l.times.retry
+	times := l.times.retry
 	if slow {
-		d = l.times.slow
+		times = l.times.slow
 	}
-	d = min(d<<min(failures, 16), l.times.most)
+	d := min(times.first<<min(failures, 16), times.most)
 	return d/2 + rand.N(d/2+1)
 }
 
@@ -120,6 +118,7 @@ func (l *link) runStream(ctx context.Context, ready func()) error {
 	check := time.AfterFunc(l.times.pong, func() { l.checkPong(s) })
 	defer check.Stop()
 	for {
+		s.lastElement = time.Now() // the time that deliver takes is not silence
 		f, err := s.framer.next()
 		if err == nil {
 			err = streamErrorIn(f)
@@ -219,7 +218,7 @@ var (
 type fault struct {
 	cause  string // starts with the stream error condition, if the server sent one
 	remedy string // what to check
-	slow   bool   // only the operator can fix it
+	slow   bool   // the server refuses us until someone changes a configuration
 }
 
 // diagnose returns the fault for an error of runStream or open.
@@ -239,19 +238,23 @@ func diagnose(err error, l *link) fault {
 	case errors.Is(err, errDial):
 		return fault{cause: "cannot connect to " + l.server + ": " + reason(err), remedy: listener}
 	case errors.As(err, &unknownCA):
-		return fault{cause: err.Error(), remedy: "--server-ca, the file with the CA certificate", slow: true}
+		return fault{cause: err.Error(), remedy: "--server-ca, the file with the CA certificate"}
 	case errors.As(err, &notTLS):
-		return fault{cause: l.server + " does not speak TLS", remedy: "tls: true in ejabberd's listener, or omit --server-tls", slow: true}
+		return fault{cause: l.server + " does not speak TLS", remedy: "tls: true in ejabberd's listener, or omit --server-tls"}
 	case errors.Is(err, errTLS):
-		return fault{cause: err.Error(), remedy: "that the server's certificate is valid for the name in --server", slow: true}
+		return fault{cause: err.Error(), remedy: "that the server's certificate is valid for the name in --server"}
 	case errors.Is(err, errHandshake) && timedOut:
 		return fault{cause: l.server + " did not complete the handshake in time", remedy: listener + "; whether it requires --server-tls"}
 	case errors.Is(err, errHandshake) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)):
 		return fault{cause: l.server + " closed the connection during the handshake", remedy: listener + "; whether it requires --server-tls"}
 	case errors.Is(err, errHandshake):
 		return fault{cause: "the handshake failed: " + reason(err), remedy: listener + "; whether it requires --server-tls"}
+	case errors.Is(err, errWrite) && timedOut:
+		return fault{cause: "the server has not read for " + l.times.write.String() + ", connection closed", remedy: "whether the XMPP server hangs or is overloaded"}
 	case timedOut:
-		return fault{cause: "no data from the server for " + l.times.dead.String() + ", connection closed", remedy: "whether the XMPP server hangs"}
+		return fault{cause: "no stanza from the server for " + l.times.dead.String() + ", connection closed", remedy: "whether the XMPP server hangs"}
+	case errors.Is(err, errMalformed):
+		return fault{cause: err.Error(), remedy: "that nothing between this host and the server changes the data, and the server's log"}
 	case errors.Is(err, errStreamClosed), errors.Is(err, io.EOF):
 		return fault{cause: "the server closed the connection", remedy: "whether the XMPP server was stopped"}
 	}

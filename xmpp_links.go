@@ -104,7 +104,7 @@ func (l *links) flush(to string) error {
 func (l *links) onSelfPing(id string) {
 	for _, s := range l.open() {
 		if s.pingID() == id {
-			s.lastPong.Store(time.Now().UnixNano())
+			s.lastPong.Store(int64(time.Since(s.opened)))
 		}
 	}
 }

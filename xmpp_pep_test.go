@@ -406,7 +406,7 @@ func TestClients(t *testing.T) {
 		t.Error(diff)
 	}
 	f.options("<show_status_msg>1</show_status_msg>")
-	f.settled(juliet)
+	f.replays("phone", "<show>xa</show><status>in the bag</status>")
 	want[1].Message = "in the bag"
 	if diff := cmp.Diff(want, f.status().Clients); diff != "" {
 		t.Error(diff)

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
+	"golang.org/x/time/rate"
 	"gosrc.io/xmpp/stanza"
 )
 
@@ -15,7 +17,12 @@ import (
 type allowList []string
 
 func (a allowList) allows(j jid) bool {
-	return j.local() != "" && (slices.Contains(a, "*") || slices.Contains(a, j.bare) || slices.Contains(a, j.domain()))
+	return j.local() != "" && (slices.Contains(a, "*") || a.names(j))
+}
+
+// names reports whether the list has a person's JID or domain, and not just "*".
+func (a allowList) names(j jid) bool {
+	return slices.Contains(a, j.bare) || slices.Contains(a, j.domain())
 }
 
 // parseAllow normalizes one item of an allowList.
@@ -33,7 +40,18 @@ func parseAllow(s string) (string, error) {
 // accounts registers, changes and removes users, whether they ask by form, by chat or by command.
 type accounts struct {
 	*service
-	contacts *contacts
+	contacts    *contacts
+	quota       *domainQuota // of registrations
+	registering atomic.Int64 // registrations that are being stored
+	refused     rate.Sometimes
+}
+
+// registrationsPerHour is the number of people of one domain who may register within an hour, if only "*" allows it.
+const registrationsPerHour = 100
+
+func newAccounts(s *service, c *contacts) *accounts {
+	return &accounts{service: s, contacts: c, quota: newDomainQuota(rate.Limit(registrationsPerHour)/3600, registrationsPerHour),
+		refused: rate.Sometimes{Interval: failureInterval}}
 }
 
 // A registration is the answer to a registration query (XEP-0077 §3.1).
@@ -81,7 +99,7 @@ func (a *accounts) submit(ctx context.Context, r request) (any, func(), error) {
 		err := a.registerAgain(ctx, e, r.contact, values, a.languageOf(r.received))
 		return nil, func() { a.contacts.ask(ctx, e) }, err
 	}
-	if e, err = a.register(ctx, r.from.bare, r.contact, values, a.languageOf(r.received)); err != nil {
+	if e, err = a.register(ctx, r.from, r.contact, values, a.languageOf(r.received)); err != nil {
 		return nil, nil, err
 	}
 	return nil, func() {
@@ -104,9 +122,23 @@ func (a *accounts) unregister(ctx context.Context, r request, e *entry) (any, fu
 	return nil, func() { a.contacts.withdraw(ctx, r.from.bare) }, nil
 }
 
-// register registers a user. The contact request that follows counts as the user's announcement over this link.
-func (a *accounts) register(ctx context.Context, bare string, contact Contact, options fieldSet, lang string) (*entry, error) {
-	e, err := a.registry.Register(ctx, bare, contact, options, lang)
+// register registers a user, within the limits. The contact request that follows counts as the user's announcement over this link.
+func (a *accounts) register(ctx context.Context, person jid, contact Contact, options fieldSet, lang string) (*entry, error) {
+	defer a.registering.Add(-1)
+	if n := a.registering.Add(1); a.maxUsers > 0 && int64(a.board.count())+n > int64(a.maxUsers) {
+		a.refused.Do(func() {
+			a.log.Warn("registrations are refused: there are as many users as --max-users allows", "users", a.maxUsers)
+		})
+		return nil, resourceConstraint()
+	}
+	if !a.allow.names(person) && !a.quota.use(person.domain(), a.now(), 1) {
+		a.refused.Do(func() {
+			a.log.Warn("registrations are refused: too many people of a domain that only --allow * admits have registered within an hour",
+				"domain", person.domain(), "limit", registrationsPerHour)
+		})
+		return nil, resourceConstraint()
+	}
+	e, err := a.registry.Register(ctx, person.bare, contact, options, lang)
 	if err == nil {
 		e.announced = a.board.link.Load().number
 	}

@@ -27,8 +27,11 @@ type stream struct {
 	framer      *framer
 	times       linkTimes
 	domain      string
-	established bool         // the handshake has completed
-	lastPong    atomic.Int64 // when the last self-ping of this stream came back over any stream, Unix time in nanoseconds; 0 if none has
+	established bool      // the handshake has completed
+	opened      time.Time // when the stream was created
+	lastElement time.Time // when the last complete element was read, and handled
+	lastPing    time.Time
+	lastPong    atomic.Int64 // when the last self-ping of this stream came back over any stream, in nanoseconds since opened; 0 if none has
 	first       firstElements
 
 	mu      sync.Mutex
@@ -39,11 +42,14 @@ type stream struct {
 	err     error      // why the stream ended; nil while it is open
 }
 
-// errClosedByUs is the cause of the end of a stream that was closed with close.
-var errClosedByUs = errors.New("the stream was closed locally")
+// Causes of the end of a stream.
+var (
+	errClosedByUs = errors.New("the stream was closed locally") // with close
+	errWrite      = errors.New("the server cannot be written to")
+)
 
 func newStream(conn net.Conn, l *link) *stream {
-	s := &stream{conn: conn, times: l.times, domain: l.domain}
+	s := &stream{conn: conn, times: l.times, domain: l.domain, opened: time.Now()}
 	s.changed = sync.NewCond(&s.mu)
 	s.framer = newFramer(s, maxStanza)
 	return s
@@ -79,29 +85,40 @@ func (s *stream) handshake(domain, secret string) error {
 	return nil
 }
 
-// Read implements io.Reader for the framer. While no data arrives it pings our own domain, which any server routes back to us, and
-// after times.dead it returns os.ErrDeadlineExceeded. Only time spent in Read counts.
+// Read implements io.Reader for the framer. While no complete element arrives it pings our own domain, which any server routes back to
+// us, and after times.dead it returns os.ErrDeadlineExceeded. Bytes alone are no sign of life: a server, or something between it and us,
+// may send parts of an element forever.
 func (s *stream) Read(p []byte) (int, error) {
 	if !s.established {
 		return s.conn.Read(p)
 	}
-	began := time.Now()
-	for wait := s.times.idle; ; wait = s.times.ping {
-		s.conn.SetReadDeadline(time.Now().Add(wait)) // the read reports an error
-		n, err := s.conn.Read(p)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+	for {
+		now := time.Now()
+		alive := later(s.lastElement, s.opened.Add(time.Duration(s.lastPong.Load())))
+		if now.Sub(alive) >= s.times.dead {
+			return 0, os.ErrDeadlineExceeded
+		}
+		due := later(alive.Add(s.times.idle), s.lastPing.Add(s.times.ping))
+		if !now.Before(due) {
+			if err := s.write(selfPing(s.domain, s)); err != nil {
+				return 0, err
+			}
+			s.lastPing = now
+			due = now.Add(s.times.ping)
+		}
+		s.conn.SetReadDeadline(due) // the read reports an error
+		if n, err := s.conn.Read(p); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		if pong := time.Unix(0, s.lastPong.Load()); pong.After(began) {
-			began = pong
-		}
-		if time.Since(began) >= s.times.dead {
-			return 0, err
-		}
-		if err := s.write(selfPing(s.domain, s)); err != nil {
-			return 0, err
-		}
 	}
+}
+
+// later returns the later one of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // write appends stanzas to the write buffer. It blocks while the buffer is full, and returns an error if the stream has ended.
@@ -163,7 +180,7 @@ func (s *stream) writeLoop() {
 		s.busy = false
 		s.changed.Broadcast()
 		if err != nil {
-			s.failLocked(err)
+			s.failLocked(fmt.Errorf("%w: %w", errWrite, err))
 		}
 	}
 }

@@ -21,7 +21,7 @@ func testLink(l net.Listener) *link {
 	return &link{domain: "webstatus.example.org", secret: "s3cret", server: l.Addr().String(), log: slog.New(slog.DiscardHandler),
 		opened: func(*stream) {}, closed: func(*stream) {}, deliver: func(frame) {},
 		times: linkTimes{connect: patience, idle: 10 * time.Millisecond, ping: 10 * time.Millisecond, dead: 50 * time.Millisecond, pong: patience,
-			write: patience, stable: time.Minute, retry: time.Second, slow: 10 * time.Second, most: time.Minute}}
+			write: patience, retry: retryDelay{time.Second, 4 * time.Second}, slow: retryDelay{10 * time.Second, time.Minute}}}
 }
 
 // listenTCP returns a listener that serves one connection.
@@ -168,7 +168,7 @@ func TestKeepalive(t *testing.T) {
 	pings := 0
 	l.deliver = func(frame) { pings++ }
 	err = l.runStream(t.Context(), func() {})
-	if got := diagnose(err, l); !strings.Contains(got.cause, "no data from the server") || pings != 20 {
+	if got := diagnose(err, l); !strings.Contains(got.cause, "no stanza from the server") || pings != 20 {
 		t.Errorf("%+v after %d pings", got, pings)
 	}
 }
@@ -238,7 +238,7 @@ func TestPong(t *testing.T) {
 // TestRetries checks the backoff, and that a repeated cause is logged once.
 func TestRetries(t *testing.T) {
 	l := testLink(listenTCP(t, func(net.Conn) {}))
-	for failures, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute} {
+	for failures, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second} {
 		if d := l.delay(failures, false); d < most/2 || d > most {
 			t.Errorf("%v after %d failures, want at most %v", d, failures, most)
 		}
@@ -246,14 +246,16 @@ func TestRetries(t *testing.T) {
 	if d := l.delay(0, true); d < 5*time.Second {
 		t.Errorf("%v after an error that only the operator can fix", d)
 	}
-	if d := l.delay(1000000, false); d > time.Minute {
+	if d := l.delay(1000000, true); d < 30*time.Second || d > time.Minute {
+		t.Errorf("%v after many such errors", d)
+	}
+	if d := (&link{times: defaultLinkTimes}).delay(1000000, false); d >= 5*time.Second {
 		t.Errorf("%v after many failures", d)
 	}
 
 	log := &lockedBuffer{}
 	l.log = slog.New(slog.NewTextHandler(log, nil))
-	l.times.retry = time.Millisecond
-	l.times.most = time.Millisecond
+	l.times.retry = retryDelay{time.Millisecond, time.Millisecond}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	attempts := &lockedBuffer{}
@@ -265,6 +267,79 @@ func TestRetries(t *testing.T) {
 	if n := strings.Count(log.String(), "no link"); n != 1 {
 		t.Errorf("the same cause is logged %d times:\n%s", n, log)
 	}
+}
+
+// TestRetryAfterHandshake checks that the backoff starts over with each completed handshake, however short the stream is.
+func TestRetryAfterHandshake(t *testing.T) {
+	server, err := newLoopback("webstatus.example.org", "s3cret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.listener.Close()
+	l := testLink(server.listener)
+	l.times.retry = retryDelay{time.Millisecond, time.Hour}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { l.run(ctx); close(done) }()
+	for range 30 {
+		s, err := server.accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	cancel()
+	<-done
+}
+
+// TestTrickle checks that a server that answers pings with parts of an element is not taken for alive.
+func TestTrickle(t *testing.T) {
+	server, err := newLoopback("webstatus.example.org", "s3cret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.listener.Close()
+	go func() {
+		s, err := server.accept()
+		if err != nil {
+			return
+		}
+		io.WriteString(s, "<presence ")
+		for err == nil { // until the component gives up
+			if _, err = s.receive(); err == nil {
+				_, err = io.WriteString(s, " ")
+			}
+		}
+	}()
+	l := testLink(server.listener)
+	if got := diagnose(l.runStream(t.Context(), func() {}), l); !strings.Contains(got.cause, "no stanza from the server") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestWriteTimeout checks the diagnosis of a server that does not read.
+func TestWriteTimeout(t *testing.T) {
+	server, err := newLoopback("webstatus.example.org", "s3cret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.listener.Close()
+	accepted := make(chan *loopbackStream)
+	go func() {
+		s, _ := server.accept() // nil if the test has ended
+		accepted <- s
+	}()
+	l := testLink(server.listener)
+	l.times.idle, l.times.dead, l.times.write = time.Hour, time.Hour, 50*time.Millisecond
+	l.opened = func(s *stream) {
+		stanza := []byte("<presence>" + strings.Repeat("x", 1<<20) + "</presence>")
+		for s.write(stanza) == nil {
+		}
+	}
+	if got := diagnose(l.runStream(t.Context(), func() {}), l); !strings.Contains(got.cause, "the server has not read for 50ms") {
+		t.Errorf("%+v", got)
+	}
+	(<-accepted).Close()
 }
 
 // listenMany accepts and closes connections, and writes a byte to attempts for each.

@@ -71,7 +71,7 @@ func (c *component) maintain(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			c.registry.SavePresence(ctx)
+			c.registry.SavePresence(context.WithoutCancel(ctx))
 			return
 		case <-save.C:
 			c.registry.SavePresence(ctx)
@@ -132,6 +132,8 @@ func (c *component) shutdown(ctx context.Context) {
 		})
 	}
 	c.dispatcher.drain(ctx)
-	c.registry.SaveLinkSeen(ctx)
+	if ctx.Err() == nil {
+		c.registry.SaveLinkSeen(ctx)
+	}
 	c.links.close()
 }

@@ -39,9 +39,14 @@ type fixture struct {
 }
 
 // A countingReader makes tokens predictable.
-type countingReader struct{ n byte }
+type countingReader struct {
+	mu sync.Mutex
+	n  byte
+}
 
 func (r *countingReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i := range p {
 		p[i] = r.n
 	}
@@ -79,7 +84,7 @@ func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	if f.conf.avatar, err = serviceAvatar(); err != nil {
 		t.Fatal(err)
 	}
-	f.conf.linkTimes.retry = time.Millisecond
+	f.conf.linkTimes.retry.first = time.Millisecond
 	if change != nil {
 		change(&f.conf)
 	}
@@ -294,6 +299,13 @@ func (f *fixture) says(resource, attributes, content string) {
 	f.settled(juliet)
 }
 
+// replays answers a probe with the last presence of one of Juliet's resources, as her server does.
+func (f *fixture) replays(resource, content string) {
+	f.t.Helper()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	f.says(resource, "", content+`<delay xmlns='urn:xmpp:delay' stamp='`+f.now().Add(-time.Second).Format(time.RFC3339)+`'/>`)
+}
+
 func TestRequests(t *testing.T) {
 	const err = `<error code='%c' type='%t'><%r xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'></%r></error>`
 	failed := func(code, typ, condition string) string {
@@ -369,13 +381,25 @@ func TestRequests(t *testing.T) {
 	}
 	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='x@webstatus.example.org'><ping xmlns='urn:xmpp:ping'/></iq>`)
 	f.want(`<iq type='error' id='a' from='x@webstatus.example.org' to='romeo@example.org/x'>` + notFound + `</iq>`)
-	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a></b></iq>`)
+	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>&b;</a></iq>`)
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
 	f.send(`<iq type='get' id='a' from='romeo@example.org/x' to='webstatus.example.org'><a>` + strings.Repeat("x", maxStanza) + `</a></iq>`)
 	f.want(`<iq type='error' id='a' from='webstatus.example.org' to='romeo@example.org/x'>` + badRequest + `</iq>`)
 	for _, typ := range []string{"probe", "subscribe"} {
 		f.send(`<presence type='` + typ + `' from='romeo@example.org/x' to='webstatus.example.org'/>`)
 		f.want(`<presence type='unsubscribed' from='webstatus.example.org' to='romeo@example.org'></presence>`)
+	}
+}
+
+// TestMalformedStream checks that the component starts over when the server sends tags that do not match.
+func TestMalformedStream(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.send(`<presence from='juliet@example.org/b' to='webstatus.example.org'><show>away</presence>`)
+	f.accept()
+	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	if log := f.log.String(); !strings.Contains(log, "no link to the XMPP server: the server sent XML that is not well-formed") {
+		t.Error(log)
 	}
 }
 
