@@ -47,6 +47,25 @@ type extras struct {
 	profile  *Profile  // nil for none
 	lastSeen time.Time // when an offline user was last online; zero if unknown
 	avatar   avatarNotes
+	answered [questionCount]int64 // time of the last request that was answered, Unix time in milliseconds
+}
+
+// A question is a kind of request that we send to a user's server.
+type question int
+
+// The questions.
+const (
+	askNick   question = iota
+	askAvatar          // metadata of the PEP avatar
+	askData            // its picture
+	askVCard
+	askLast
+	questionCount
+)
+
+// String returns the start of the ids of the question.
+func (q question) String() string {
+	return [questionCount]string{"nick", "avatar", "avatar-data", "vcard", "last"}[q]
 }
 
 // avatarNotes are notes of the component on the avatar of a user.

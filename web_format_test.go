@@ -72,6 +72,8 @@ func (f *fixture) openAll() {
 	f.options(everything)
 	f.want(wantNick, wantMetadata)
 	f.publishes(nsNick, `<item id='x'>`+nick+`Giulietta &lt;3</nick></item>`)
+	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(id, "100")))
+	f.want(wantData(id))
 	f.answers("result", "avatar-data", data(id, text))
 	f.wantColor("red")
 }

@@ -28,19 +28,14 @@ const (
 // presence carries, and follows events (XEP-0163).
 type pep struct {
 	*service
-	avatars *avatarDecoder
+	ids      *questionIDs
+	avatars  *avatarDecoder
+	decoding *domainQuota // of pixels of pictures
 }
 
-func newPEP(s *service) *pep { return &pep{service: s, avatars: newAvatarDecoder()} }
-
-// Ids of our requests. The answers carry them back.
-const (
-	idNick   = "nick"
-	idAvatar = "avatar"      // metadata of the PEP avatar
-	idData   = "avatar-data" // its picture
-	idVCard  = "vcard"
-	idLast   = "last"
-)
+func newPEP(s *service) *pep {
+	return &pep{service: s, ids: newQuestionIDs(s.domain, s.secret, s.now()), avatars: newAvatarDecoder(), decoding: newDomainQuota(pixelsPerSecond, pixelsAtOnce)}
+}
 
 type pubSubItems struct {
 	XMLName xml.Name    `xml:"http://jabber.org/protocol/pubsub pubsub"`
@@ -71,8 +66,8 @@ func newestItem(node string) pubSubItems {
 }
 
 // send sends a request to a user's server. Without a link, the next one requests everything again.
-func (p *pep) send(e *entry, id string, payload any) {
-	p.links.send(envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: id, From: e.user.Granted.jid(p.domain), To: e.jid, Payload: payload})
+func (p *pep) send(e *entry, q question, payload any) {
+	p.links.send(envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: p.ids.next(e.jid, q, p.now()), From: e.user.Granted.jid(p.domain), To: e.jid, Payload: payload})
 }
 
 // request requests everything that a user's options want shown and no presence carries.
@@ -81,13 +76,13 @@ func (p *pep) request(ctx context.Context, e *entry) {
 		return // the server would not answer
 	}
 	if e.user.Options.has(fieldNick) {
-		p.send(e, idNick, newestItem(nsNick))
+		p.send(e, askNick, newestItem(nsNick))
 	}
 	if e.user.Options.has(fieldAvatar) {
 		p.requestAvatar(ctx, e)
 	}
 	if e.user.Options.has(fieldLastSeen) && len(e.resources) == 0 {
-		p.send(e, idLast, lastQuery{})
+		p.send(e, askLast, lastQuery{})
 	}
 }
 
@@ -109,32 +104,51 @@ func (p *pep) requestAvatar(ctx context.Context, e *entry) {
 	}
 	notes.asked = p.now()
 	if e.isRegistered() && e.user.Options.has(fieldAvatar) {
-		p.send(e, idAvatar, newestItem(nsAvatarMetadata))
+		p.send(e, askAvatar, newestItem(nsAvatarMetadata))
 	}
 }
 
-// handleAnswer handles the answer to one of our requests.
+// isAnswer reports whether a result or an error is the first answer to one of our requests, and to which.
+func (p *pep) isAnswer(e *entry, s *received) (question, bool) {
+	q, at, ok := p.ids.parse(e.jid, s.id, p.now())
+	if !ok {
+		return 0, false
+	}
+	answered := &e.writableExtras().answered[q]
+	if at <= *answered {
+		return 0, false
+	}
+	*answered = at
+	return q, true
+}
+
+// handleAnswer handles the answer to one of our requests. Anything else that looks like one is ignored: its sender could have us decode any
+// number of pictures.
 func (p *pep) handleAnswer(ctx context.Context, e *entry, s *received) {
+	asked, ok := p.isAnswer(e, s)
+	if !ok {
+		return
+	}
 	if s.typ == "error" {
 		s.children = nil // an error may repeat the request (RFC 6120 §8.3.1), which is no answer
 	}
-	switch s.id {
-	case idNick:
+	switch asked {
+	case askNick:
 		if item, ok := s.item(nsPubSub, nsNick); ok {
 			p.setNick(e, item)
 		}
-	case idAvatar:
+	case askAvatar:
 		p.onAvatarMetadata(e, s)
-	case idData:
+	case askData:
 		item, _ := s.item(nsPubSub, nsAvatarData)
 		p.onPicture(ctx, e, AvatarPEP, item.attr("id"), item.childText(nsAvatarData, "data"))
-	case idVCard:
+	case askVCard:
 		var picture string
 		if card := s.child(nsVCard, "vCard"); card != nil && card.child(nsVCard, "PHOTO") != nil {
 			picture = card.child(nsVCard, "PHOTO").childText(nsVCard, "BINVAL")
 		}
 		p.onPicture(ctx, e, AvatarVCard, e.extras.orEmpty().avatar.photoHash, picture)
-	case idLast:
+	case askLast:
 		p.onLast(e, s)
 	}
 }
@@ -154,10 +168,10 @@ func (p *pep) onAvatarMetadata(e *entry, s *received) {
 	a := e.profile().Avatar
 	switch {
 	case id == "":
-		p.send(e, idVCard, vCardQuery{})
+		p.send(e, askVCard, vCardQuery{})
 	case id == e.extras.orEmpty().avatar.refused:
 	case a == nil || a.ID != id:
-		p.send(e, idData, pubSubItems{Items: pubSubQuery{Node: nsAvatarData, Item: &pubSubItem{id}}})
+		p.send(e, askData, pubSubItems{Items: pubSubQuery{Node: nsAvatarData, Item: &pubSubItem{id}}})
 	}
 }
 
@@ -200,6 +214,15 @@ func (p *pep) onPicture(ctx context.Context, e *entry, source AvatarSource, id, 
 	hash := pictureHash(picture)
 	if a := e.profile().Avatar; hash == notes.refused || a != nil && a.ID == hash && (source == AvatarVCard || id == hash) {
 		return // known already
+	}
+	work, err := checkPicture(picture)
+	if err != nil {
+		p.refusePicture(e, hash, err)
+		return
+	}
+	if person, err := parseJID(e.jid); err != nil || !p.decoding.use(person.domain(), p.now(), work) {
+		p.requestAvatar(ctx, e) // later
+		return
 	}
 	notes.decoding = p.avatars.add(avatarJob{picture, source, id, func(ctx context.Context, a *Avatar, err error) {
 		p.dispatcher.dispatch(ctx, e.jid, func(context.Context) {

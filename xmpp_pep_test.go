@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"image"
 	"image/color"
 	"image/gif"
@@ -25,11 +26,14 @@ func (f *fixture) options(fields string) {
 	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
 }
 
-// answers sends the response of Juliet's server to a request, a result or an error.
-func (f *fixture) answers(typ, id, payload string) {
+// answers sends the response of Juliet's server to the last request of a question, a result or an error.
+func (f *fixture) answers(typ, question, payload string) {
 	f.t.Helper()
-	f.send(`<iq type='` + typ + `' id='` + id + `' from='juliet@example.org' to='webstatus.example.org'>` + payload + `</iq>`)
+	f.send(`<iq type='` + typ + `' id='` + f.asked[question] + `' from='juliet@example.org' to='webstatus.example.org'>` + payload + `</iq>`)
 }
+
+// mayAnswer has the component ask a question that it would not ask now.
+func (f *fixture) mayAnswer(q question) { f.asked[q.String()] = f.comp.contacts.pep.ids.next(juliet, q, f.now()) }
 
 // publishes sends a PEP notification from Juliet's account.
 func (f *fixture) publishes(node, item string) {
@@ -86,7 +90,7 @@ func TestNick(t *testing.T) {
 		{func() { f.says("b", "", ``) }, "Jule"},
 		{func() { f.publishes(nsNick, `<item id='x'>`+nick+" J.\n\tC. "+`</nick></item>`) }, "J. C."},
 		{func() { f.publishes(nsNick, `<item id='x'>`+nick+strings.Repeat("é", 99)+`</nick></item>`) }, strings.Repeat("é", 30) + "…"},
-		{func() { f.answers("error", "nick", items(nsNick, "")+`<error type='cancel'/>`) }, strings.Repeat("é", 30) + "…"},
+		{func() { f.mayAnswer(askNick); f.answers("error", "nick", items(nsNick, "")+`<error type='cancel'/>`) }, strings.Repeat("é", 30) + "…"},
 		{func() { f.publishes("other", `<item id='x'>`+nick+`x</nick></item>`) }, strings.Repeat("é", 30) + "…"},
 		{func() { f.publishes(nsNick, `<retract id='x'/>`) }, ""},
 		{func() { f.publishes(nsNick, `<item id='x'>`+nick+`Jule</nick></item>`) }, "Jule"},
@@ -98,8 +102,9 @@ func TestNick(t *testing.T) {
 		}
 	}
 	// Responses from another of her clients or from another user are ignored.
-	f.send(`<iq type='result' id='nick' from='juliet@example.org/b' to='webstatus.example.org'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='http://jabber.org/protocol/nick'/></pubsub></iq>`)
-	f.send(`<iq type='result' id='nick' from='romeo@example.org' to='webstatus.example.org'/>`)
+	f.mayAnswer(askNick)
+	f.send(`<iq type='result' id='` + f.asked["nick"] + `' from='juliet@example.org/b' to='webstatus.example.org'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='http://jabber.org/protocol/nick'/></pubsub></iq>`)
+	f.send(`<iq type='result' id='` + f.asked["nick"] + `' from='romeo@example.org' to='webstatus.example.org'/>`)
 	f.settled(juliet)
 	if got := f.status().Nick; got != "Jule" {
 		t.Errorf("%q after responses from others", got)
@@ -252,6 +257,69 @@ func TestAvatarPEP(t *testing.T) {
 	f.settled(juliet)
 }
 
+// TestUnaskedAnswers checks that an answer counts once, and only if it answers a question to that person.
+func TestUnaskedAnswers(t *testing.T) {
+	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return png.Encode(b, plain(90, 90, red)) })
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.options("<show_avatar>1</show_avatar>")
+	f.want(wantMetadata)
+	ids := f.comp.contacts.pep.ids
+	valid := ids.next(juliet, askData, f.now())
+	name, rest, _ := strings.Cut(valid, ".")
+	for _, id := range []string{"avatar-data", "vcard", name, "last." + rest, valid + "A", valid[:len(valid)-1], "", ".", "nick..",
+		ids.next("romeo@example.org", askData, f.now()), ids.next(juliet, askVCard, f.now().Add(-2*answerTime)),
+		newQuestionIDs(f.conf.domain, "another secret", f.now()).next(juliet, askData, f.now())} {
+		f.asked["x"] = id
+		f.answers("result", "x", data(redID, redText))
+	}
+	f.settled(juliet)
+	f.wantColor("")
+	f.asked["x"] = valid
+	f.answers("result", "x", data(redID, redText))
+	f.wantColor("red")
+	f.answers("error", "x", "") // again: it would remove the avatar
+	f.settled(juliet)
+	f.wantColor("red")
+}
+
+// TestQuestionClock checks that ids stay valid when the time of day jumps.
+func TestQuestionClock(t *testing.T) {
+	start := time.Now()
+	ids := newQuestionIDs("webstatus.example.org", "s3cret", start)
+	first := ids.next(juliet, askNick, start)
+	ids.next(juliet, askNick, start.Add(time.Second))
+	if q, _, ok := ids.parse(juliet, first, start.Add(time.Minute)); !ok || q != askNick {
+		t.Errorf("%v %v", q, ok)
+	}
+	if _, _, ok := ids.parse(juliet, first, start.Add(2*answerTime)); ok {
+		t.Error("a late answer is accepted")
+	}
+	if next := ids.next(juliet, askNick, start); next == first {
+		t.Error("an id is used twice")
+	}
+}
+
+// TestDecodingQuota checks that the pictures of one domain wait, and those of others do not.
+func TestDecodingQuota(t *testing.T) {
+	q := newDomainQuota(pixelsPerSecond, pixelsAtOnce)
+	for i := range pixelsAtOnce / maxPixels {
+		if !q.use(fmt.Sprintf("h%d.hostile.example", i), noon, maxPixels) {
+			t.Fatalf("refused after %d pictures", i)
+		}
+	}
+	if q.use("hostile.example", noon, maxPixels) {
+		t.Error("a domain can have too many pictures decoded")
+	}
+	if !q.use("example.org", noon, maxPixels) {
+		t.Error("another domain has to wait")
+	}
+	if !q.use("hostile.example", noon.Add(maxPixels/pixelsPerSecond*time.Second), maxPixels) {
+		t.Error("still refused later")
+	}
+}
+
 // TestAvatarVCard publishes avatars in the vCard (XEP-0153).
 func TestAvatarVCard(t *testing.T) {
 	_, redID, redText := encoded(t, func(b *bytes.Buffer) error { return gif.Encode(b, plain(30, 30, red), nil) })
@@ -378,11 +446,14 @@ func TestLastSeen(t *testing.T) {
 	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='7200'>Good night</query>`)
 	f.settled(juliet)
 	seen("2026-11-26T12:00:00Z", "vor 2 Std.")
-	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='-1'/>`)
-	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='99999999999999999999'/>`)
+	for _, seconds := range []string{"-1", "99999999999999999999"} {
+		f.mayAnswer(askLast)
+		f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='`+seconds+`'/>`)
+	}
 	f.settled(juliet)
 	seen("2026-11-26T12:00:00Z", "vor 2 Std.")
 	f.says("b", "", "")
+	f.mayAnswer(askLast)
 	f.answers("result", "last", `<query xmlns='jabber:iq:last' seconds='60'/>`) // late
 	f.settled(juliet)
 	idle("")

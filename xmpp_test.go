@@ -30,7 +30,8 @@ type fixture struct {
 	web    *httptest.Server
 	stop   func()
 	log    *lockedBuffer
-	ids    map[string]bool // of the messages that the component has sent
+	ids    map[string]bool   // of the messages that the component has sent
+	asked  map[string]string // ids of the component's last requests to users' servers, by question
 	pings  int
 	// contact is the component's address that the tests write to. They name the domain, which send and next replace.
 	contact Contact
@@ -70,7 +71,7 @@ func (f *fixture) advance(d time.Duration) {
 // newFixture starts a component; change, if not nil, may alter its configuration first.
 func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}}
+	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}, asked: make(map[string]string)}
 	var err error
 	if f.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		t.Fatal(err)
@@ -159,6 +160,8 @@ func (f *fixture) send(xml string) {
 // messageID matches the start of a message up to its ID, unless it is an error, which has the ID of its cause.
 var messageID = regexp.MustCompile(`^(<message(?: type='(?:chat|normal)')?) id='([^']+)'`)
 
+var questionID = regexp.MustCompile(`^<iq type='get' id='((nick|avatar|avatar-data|vcard|last)\.[^']*)'`)
+
 // next returns the next element that the component sends, with single quotes. Every message must have an ID that no other has; it is
 // left out.
 func (f *fixture) next() string {
@@ -174,6 +177,10 @@ func (f *fixture) next() string {
 			f.t.Fatalf("not from %s: %s", atBot, got)
 		}
 		got = strings.ReplaceAll(got, atBot, atDomain)
+	}
+	if id := questionID.FindStringSubmatch(got); id != nil {
+		f.asked[id[2]] = id[1]
+		return strings.Replace(got, id[1], id[2], 1)
 	}
 	if !strings.HasPrefix(got, "<message") || strings.HasPrefix(got, "<message type='error'") {
 		return got
