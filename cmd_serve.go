@@ -139,12 +139,14 @@ func serveOn(ctx context.Context, listeners listeners, db *database, webConf web
 		if middleware != nil {
 			handler = middleware(handler)
 		}
-		return serveWeb(ctx, listeners.web, listeners.tls, handler, conf.log)
+		return serveWeb(ctx, listeners.web, listeners.tls, handler, site.limits.connections, conf.log)
 	})
 	g.Go(func() error { return c.run(componentCtx) })
 	g.Go(func() error { notifySystemd(ctx, c); return nil })
-	g.Go(func() error { return serveAuxiliary(ctx, listeners.metrics, collector{c, site, db}.handler()) })
-	g.Go(func() error { return serveAuxiliary(ctx, listeners.redirect, listeners.redirectHandler) })
+	g.Go(func() error { return serveAuxiliary(ctx, listeners.metrics, collector{c, site, db}.handler(), nil) })
+	g.Go(func() error {
+		return serveAuxiliary(ctx, listeners.redirect, listeners.redirectHandler, site.limits.connections)
+	})
 	err = g.Wait()
 	conf.log.Info("stopped")
 	return err

@@ -36,6 +36,8 @@ type website struct {
 // newWebsite returns a website that uses a renderer until the templates are reloaded.
 func newWebsite(conf websiteConfig, r *renderer) *website {
 	w := &website{websiteConfig: conf, cache: newRenderingCache(maxCacheWeight), limits: newLimits(), answers: new(answerCounts)}
+	w.limits.connections = newConnectionLimit(w.isExempt, w.log)
+	w.limits.streams.max = streamCapacity(w.limits.connections.open.max)
 	w.use(r)
 	return w
 }

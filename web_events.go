@@ -48,9 +48,9 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 		return
 	}
 	s := &eventStream{w: w, rw: rw, r: r, client: w.client(r), address: address, last: []byte(r.Header.Get("Last-Event-ID"))}
-	leave, status := w.limits.streams.enter(s.client)
-	if status != http.StatusOK {
-		refuse(rw, status, 30)
+	leave, err := w.limits.streams.enter(s.client)
+	if err != nil {
+		w.fail(rw, r, formatEvents, err)
 		return
 	}
 	defer leave()

@@ -117,6 +117,7 @@ var (
 	formatIndex = &format{metric: "index", contentType: headerHTML, cacheControl: cachePlain, policy: policyPlain, compressible: true, noSniff: true, noReferrer: true}
 	formatEmbed = &format{metric: "embed", contentType: headerHTML, cacheControl: headerNoStore, policy: policyEmbed, compressible: true, noSniff: true, noReferrer: true,
 		slot: slotList}
+	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true, noSniff: true}
 	formatNotFound = &format{metric: "none", contentType: headerHTML, cacheControl: headerNoStore, policy: policyPlain, compressible: true, noSniff: true, noReferrer: true}
 )
 

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/http"
 	"net/netip"
 	"runtime"
-	"slices"
-	"strings"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,10 +17,11 @@ import (
 
 // Limits on what clients can use up. Cached responses are subject to none of them.
 
-// Errors of rendering within limits.
+// Errors of limits.
 var (
 	errBudget = errors.New("the client has used up its render budget")
-	errBusy   = errors.New("too much is being rendered")
+	errBusy   = errors.New("too much is being rendered or open")
+	errOpen   = errors.New("the client has too much open")
 )
 
 // isLimit reports whether an error is that of a limit, and so none of the program.
@@ -30,15 +29,16 @@ func isLimit(err error) bool { return errors.Is(err, errBudget) || errors.Is(err
 
 // limits are the limits of a website.
 type limits struct {
-	budgets *renderBudgets
-	slots   *renderSlots
-	streams *streamLimit
-	now     func() time.Time                     // measures rendering
-	after   func(time.Duration) <-chan time.Time // delays events
+	budgets     *renderBudgets
+	slots       *renderSlots
+	streams     *openLimit
+	connections *connectionLimit                     // nil if the website has no server
+	now         func() time.Time                     // measures rendering
+	after       func(time.Duration) <-chan time.Time // delays events
 }
 
 func newLimits() *limits {
-	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newStreamLimit(), now: time.Now, after: time.After}
+	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newOpenLimit(maxStreams, maxClientStreams), now: time.Now, after: time.After}
 }
 
 // render renders something in memory for a client: when it is the client's turn, its budget is not used up, and a slot is free.
@@ -296,83 +296,70 @@ func (q *queue) acquire(ctx context.Context, full error) error {
 func (q *queue) release() { q.slots.Release(1) }
 
 const (
-	maxStreams       = 50000 // open event streams
-	maxClientStreams = 100   // of one client prefix, which may be an office
+	maxStreams       = 50000    // open event streams
+	maxClientStreams = 100      // of one client prefix, which may be an office
+	streamMemory     = 28 << 10 // bytes that an open stream takes
 )
 
-// A streamLimit bounds the open event streams.
-type streamLimit struct {
+// streamCapacity returns how many streams may be open: at most three quarters of the connections, and as many as half of the memory
+// limit allows.
+func streamCapacity(connections int) int {
+	return int(min(maxStreams, int64(connections)*3/4, debug.SetMemoryLimit(-1)/2/streamMemory))
+}
+
+// An openLimit bounds how many of something are open, for all clients and for each client prefix. A site has several times the limit
+// of a client prefix.
+type openLimit struct {
+	max, maxPerClient int
+
 	mu       sync.Mutex
 	total    int
 	byPrefix map[netip.Prefix]int
 }
 
-func newStreamLimit() *streamLimit { return &streamLimit{byPrefix: make(map[netip.Prefix]int)} }
-
-// open returns the number of open streams.
-func (s *streamLimit) open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.total
+func newOpenLimit(maximum, maxPerClient int) *openLimit {
+	return &openLimit{max: maximum, maxPerClient: maxPerClient, byPrefix: make(map[netip.Prefix]int)}
 }
 
-// enter counts a stream, and returns a function that ends it, or the status of a refusal. Clients of this machine only count
-// toward the total.
-func (s *streamLimit) enter(client netip.Addr) (leave func(), status int) {
-	prefix := clientPrefix(client)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.total >= maxStreams:
-		return nil, http.StatusServiceUnavailable
-	case prefix.IsValid() && s.byPrefix[prefix] >= maxClientStreams:
-		return nil, http.StatusTooManyRequests
+// open returns how many are open.
+func (o *openLimit) open() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.total
+}
+
+// enter counts one more, and returns a function that ends it. The error is errBusy or errOpen. The zero address only counts toward
+// the total.
+func (o *openLimit) enter(client netip.Addr) (leave func(), err error) {
+	var prefixes []netip.Prefix
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.total >= o.max {
+		return nil, errBusy
 	}
-	s.total++
-	if prefix.IsValid() {
-		s.byPrefix[prefix]++
+	if client.IsValid() {
+		prefixes = append(prefixes, clientPrefix(client))
+		if o.byPrefix[prefixes[0]] >= o.maxPerClient {
+			return nil, errOpen
+		}
+		if site := sitePrefix(client); site.IsValid() {
+			if prefixes = append(prefixes, site); o.byPrefix[site] >= siteShare*o.maxPerClient {
+				return nil, errOpen
+			}
+		}
+	}
+	o.total++
+	for _, p := range prefixes {
+		o.byPrefix[p]++
 	}
 	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.total--
-		if s.byPrefix[prefix] <= 1 {
-			delete(s.byPrefix, prefix)
-		} else {
-			s.byPrefix[prefix]--
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.total--
+		for _, p := range prefixes {
+			if o.byPrefix[p]--; o.byPrefix[p] == 0 {
+				delete(o.byPrefix, p)
+			}
 		}
-	}, http.StatusOK
-}
-
-// client returns the address that a request comes from; the zero address for this machine, whose requests are not limited.
-// X-Forwarded-For counts as far as the proxies that the operator trusts have written it.
-func (w *website) client(r *http.Request) netip.Addr {
-	remote, err := netip.ParseAddrPort(r.RemoteAddr) // fails for a Unix socket, which only a proxy of this machine can reach
-	address := remote.Addr().Unmap()
-	if err == nil && !w.isProxy(address) {
-		return orZero(address)
-	}
-	forwarded := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for _, hop := range slices.Backward(forwarded) {
-		next, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil || len(w.proxies) == 0 {
-			break
-		}
-		if address = next.Unmap(); !w.isProxy(address) {
-			break
-		}
-	}
-	return orZero(address)
-}
-
-func (w *website) isProxy(address netip.Addr) bool {
-	return slices.ContainsFunc(w.proxies, func(p netip.Prefix) bool { return p.Contains(address) })
-}
-
-// orZero returns the zero address for a loopback address.
-func orZero(address netip.Addr) netip.Addr {
-	if address.IsLoopback() {
-		return netip.Addr{}
-	}
-	return address
+	}, nil
 }

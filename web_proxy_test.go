@@ -86,15 +86,48 @@ func testProxy(t *testing.T, f *fixture, url string) {
 	}
 }
 
-// TestForwardedFor checks that X-Forwarded-For is used only if it comes from a trusted proxy.
+// TestForwardedFor checks that X-Forwarded-For is used only if it comes from a trusted proxy, and that a forwarded address is never
+// exempt from limits.
 func TestForwardedFor(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
 	for _, tt := range []struct{ remote, forwarded, want string }{
 		{"127.0.0.1:1", "203.0.113.7", "203.0.113.7"}, {"127.0.0.1:1", "198.51.100.9, 203.0.113.7, 127.0.0.1", "203.0.113.7"},
 		{"198.51.100.1:1", "203.0.113.7", "198.51.100.1"}, {"127.0.0.1:1", "", "invalid IP"}, {"@", "203.0.113.7", "203.0.113.7"}, {"[::1]:1", "rubbish", "invalid IP"},
+		{"127.0.0.1:1", "2.2.2.2:4711", "2.2.2.2"}, {"127.0.0.1:1", "[2001:db8::1]:4711", "2001:db8::1"}, {"127.0.0.1:1", "[2001:db8::1]", "2001:db8::1"},
+		{"127.0.0.1:1", "2001:db8::1", "2001:db8::1"}, {"127.0.0.1:1", "fe80::1%eth0", "fe80::1"}, {"127.0.0.1:1", "::ffff:2.2.2.2", "2.2.2.2"},
+		{"127.0.0.1:1", "64:ff9b::202:202", "2.2.2.2"}, {"[64:ff9b::202:202]:1", "203.0.113.7", "2.2.2.2"}, {"[::ffff:127.0.0.1]:1", "203.0.113.7", "203.0.113.7"},
+		{"127.0.0.1:1", "127.0.0.1", "127.0.0.1"}, {"127.0.0.1:1", "rubbish, 127.0.0.1", "127.0.0.1"}, {"@", "::1", "::1"}, {"@", "127.0.0.1:80, [::1]:80", "127.0.0.1"},
 	} {
 		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{"X-Forwarded-For": {tt.forwarded}}}
+		if got := f.site.client(r).String(); got != tt.want {
+			t.Errorf("%s for %q is %s, want %s", tt.remote, tt.forwarded, got, tt.want)
+		}
+	}
+	f.site.proxies = nil
+	for remote, want := range map[string]string{"127.0.0.1:1": "invalid IP", "@": "invalid IP", "198.51.100.1:1": "198.51.100.1"} {
+		r := &http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {"203.0.113.7"}, "Forwarded": {"for=203.0.113.7"}}}
+		if got := f.site.client(r).String(); got != want {
+			t.Errorf("without proxies, %s is %s, want %s", remote, got, want)
+		}
+	}
+}
+
+// TestForwarded reads the header Forwarded of trusted proxies (RFC 7239).
+func TestForwarded(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = loopbackProxies
+	for _, tt := range []struct{ remote, forwarded, xff, want string }{
+		{"127.0.0.1:1", "for=192.0.2.60;proto=http;by=203.0.113.43", "", "192.0.2.60"}, {"127.0.0.1:1", `For="[2001:db8:cafe::17]:4711"`, "", "2001:db8:cafe::17"},
+		{"127.0.0.1:1", "for=192.0.2.43, for=198.51.100.17", "", "198.51.100.17"}, {"127.0.0.1:1", "for=198.51.100.17, for=127.0.0.1", "", "198.51.100.17"},
+		{"127.0.0.1:1", "for=unknown", "", "invalid IP"}, {"127.0.0.1:1", "for=_hidden, for=_proxy", "", "invalid IP"}, {"127.0.0.1:1", "proto=http", "", "invalid IP"},
+		{"127.0.0.1:1", `for=", for=192.0.2.60`, "", "192.0.2.60"}, {"127.0.0.1:1", "for=203.0.113.9", "192.0.2.60", "192.0.2.60"},
+		{"198.51.100.1:1", "for=192.0.2.60", "", "198.51.100.1"},
+	} {
+		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{"Forwarded": {tt.forwarded}}}
+		if tt.xff != "" {
+			r.Header.Set("X-Forwarded-For", tt.xff)
+		}
 		if got := f.site.client(r).String(); got != tt.want {
 			t.Errorf("%s for %q is %s, want %s", tt.remote, tt.forwarded, got, tt.want)
 		}

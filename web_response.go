@@ -269,7 +269,7 @@ func (w *website) fail(rw http.ResponseWriter, r *http.Request, f *format, err e
 	case r.Context().Err() != nil: // nobody reads the response
 	case errors.Is(err, errCallback):
 		http.Error(rw, err.Error(), http.StatusBadRequest)
-	case errors.Is(err, errBudget):
+	case errors.Is(err, errBudget), errors.Is(err, errOpen):
 		refuse(rw, http.StatusTooManyRequests, 30)
 	case errors.Is(err, errBusy):
 		refuse(rw, http.StatusServiceUnavailable, 2)

@@ -17,8 +17,10 @@ const (
 	graceTime = time.Second     // for accepted connections to send a request at shutdown
 )
 
-// serveWeb serves HTTP, or HTTPS with a TLS configuration, until ctx is done, and then finishes running requests.
-func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, handler http.Handler, log *slog.Logger) error {
+// serveWeb serves HTTP, or HTTPS with a TLS configuration, within a limit on connections until ctx is done, and then finishes running
+// requests.
+func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, handler http.Handler, connections *connectionLimit, log *slog.Logger) error {
+	listener = connections.listener(listener)
 	var open sync.WaitGroup // connections
 	server := &http.Server{
 		Handler:           handler,
@@ -28,7 +30,8 @@ func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, ha
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ConnState: func(_ net.Conn, state http.ConnState) {
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			connections.noteState(conn, state)
 			switch state {
 			case http.StateNew:
 				open.Add(1)
@@ -71,13 +74,16 @@ func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, ha
 }
 
 // serveAuxiliary serves HTTP until ctx is done and does not wait for running requests then: metrics and redirections. It returns
-// at once if there is no listener.
-func serveAuxiliary(ctx context.Context, listener net.Listener, handler http.Handler) error {
+// at once if there is no listener. The limit on connections is nil for none.
+func serveAuxiliary(ctx context.Context, listener net.Listener, handler http.Handler, connections *connectionLimit) error {
 	if listener == nil {
 		return nil
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		MaxHeaderBytes: 16 << 10}
+	if connections != nil {
+		listener, server.ConnState = connections.listener(listener), connections.noteState
+	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"errors"
 	"flag"
+	"fmt"
 	"image"
 	"image/png"
 	"io"
@@ -328,27 +330,37 @@ func TestStreamLimits(t *testing.T) {
 
 // TestStreamLimit checks that closed streams do not count, and that there is a global limit on streams.
 func TestStreamLimit(t *testing.T) {
-	s := newStreamLimit()
+	s := newOpenLimit(maxStreams, maxClientStreams)
 	var leave []func()
 	for range maxClientStreams {
-		l, status := s.enter(netip.MustParseAddr("2001:db8::1"))
-		if status != 200 {
-			t.Fatal(status)
+		l, err := s.enter(netip.MustParseAddr("2001:db8::1"))
+		if err != nil {
+			t.Fatal(err)
 		}
 		leave = append(leave, l)
 	}
-	if _, status := s.enter(netip.MustParseAddr("2001:db8::2")); status != 429 {
-		t.Errorf("the same prefix: %d", status)
+	if _, err := s.enter(netip.MustParseAddr("2001:db8::2")); !errors.Is(err, errOpen) {
+		t.Errorf("the same prefix: %v", err)
 	}
 	leave[0]()
-	if _, status := s.enter(netip.MustParseAddr("2001:db8::2")); status != 200 {
-		t.Errorf("after one stream was closed: %d", status)
+	if _, err := s.enter(netip.MustParseAddr("2001:db8::2")); err != nil {
+		t.Errorf("after one stream was closed: %v", err)
+	}
+	open := maxClientStreams
+	for i := 1; ; i++ {
+		if _, err := s.enter(netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::1", i))); errors.Is(err, errOpen) {
+			break
+		}
+		open++
+	}
+	if open != siteShare*maxClientStreams {
+		t.Errorf("a site has %d streams", open)
 	}
 	for s.total < maxStreams {
 		s.enter(netip.Addr{})
 	}
-	if _, status := s.enter(netip.Addr{}); status != 503 {
-		t.Errorf("above the global limit: %d", status)
+	if _, err := s.enter(netip.Addr{}); !errors.Is(err, errBusy) {
+		t.Errorf("above the global limit: %v", err)
 	}
 }
 
