@@ -56,14 +56,18 @@ func (w *website) handler() http.Handler {
 	mux.HandleFunc("GET "+statusPath+"{address...}", w.status) // with its extension, /events, /embed, or a route of Prosody's module
 	mux.HandleFunc("GET /presence/jid/{user}/{host}/{out...}", w.ejabberdPresence)
 	mux.HandleFunc("GET /presence/{user}/{host}/{out...}", w.ejabberdPresence)
-	mux.HandleFunc("/", w.notFound)
+	mux.HandleFunc("GET /", w.notFound) // other methods get 405 from the mux
 	// Status addresses bypass the mux, for two reasons. Padded base64 (RFC 4648 §4) can contain "//", which the mux would redirect
 	// to "/". And matching a pattern takes 0.4 µs and five allocations, which is most of what a cached response takes without it.
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil {
+			rw.Header()["Strict-Transport-Security"] = headerHSTS
+		}
 		if strings.HasPrefix(r.URL.Path, statusPath) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 			w.status(rw, r)
 			return
 		}
+		setErrorHeaders(rw.Header()) // until a handler replaces them
 		mux.ServeHTTP(rw, r)
 	})
 }
@@ -107,6 +111,19 @@ func (w *website) notFound(rw http.ResponseWriter, r *http.Request) {
 // maxPeople is the number of addresses that may be combined with commas.
 const maxPeople = 50
 
+// splitAddresses splits addresses separated by commas. The same address counts once; two addresses of one person remain two, since
+// nobody may learn that they belong together.
+func splitAddresses(addresses string) (all []string) {
+	known := make(map[string]bool)
+	for address := range strings.SplitSeq(addresses, ",") {
+		if !known[address] {
+			known[address] = true
+			all = append(all, address)
+		}
+	}
+	return all
+}
+
 // lookUpAll returns the entries that addresses separated by commas belong to, nil for each that belongs to nobody; no entries at
 // all if all of them do. The entry of a single address is appended to room.
 func (w *website) lookUpAll(addresses string, room []*entry) (people []*entry, many bool) {
@@ -116,7 +133,7 @@ func (w *website) lookUpAll(addresses string, room []*entry) (people []*entry, m
 		}
 		return nil, false
 	}
-	all := strings.Split(addresses, ",")
+	all := splitAddresses(addresses)
 	if len(all) > maxPeople {
 		return nil, true
 	}

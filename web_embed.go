@@ -75,7 +75,7 @@ func (w *website) embedPage(renderer *renderer, r *http.Request, address string,
 			page.Fields = append(page.Fields, embedField{f.query, page.Lang.text("option." + f.option), query.Has("parts") && chosen.has(i)})
 		}
 	}
-	for i, one := range strings.Split(address, ",") {
+	for i, one := range splitAddresses(address) {
 		if people[i] == nil {
 			continue
 		}

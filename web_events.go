@@ -37,13 +37,11 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 		w.notFound(rw, r)
 		return
 	}
-	note(rw, "events")
+	note(rw, formatEvents.metric)
 	h := rw.Header()
-	h["Content-Type"] = headerEvents
-	h["Cache-Control"] = headerNoStore
-	h["X-Accel-Buffering"] = headerNo
-	h["Access-Control-Allow-Origin"] = headerAnyOrigin
-	h["X-Content-Type-Options"] = headerNoSniff
+	h["Content-Type"], h["Cache-Control"] = formatEvents.contentType, formatEvents.cacheControl
+	h["Content-Security-Policy"], h["X-Content-Type-Options"] = headerNothing, headerNoSniff
+	h["X-Accel-Buffering"], h["Access-Control-Allow-Origin"] = headerNo, headerAnyOrigin
 	if r.Method == http.MethodHead {
 		return
 	}

@@ -19,8 +19,7 @@ type format struct {
 	policy       policy
 	compressible bool // gzip makes it much smaller
 	anyOrigin    bool // scripts of all sites may read it (CORS)
-	noSniff      bool // sends X-Content-Type-Options
-	noReferrer   bool // sends Referrer-Policy, in pages that link to others
+	noReferrer   bool // sends Referrer-Policy: pages have links, and addresses are secret
 	english      bool // in English for all clients, as the modules were
 	unknown      int  // status of an unknown view at an address that belongs to nobody; 0 for the not-found page
 	slot         slotClass
@@ -40,22 +39,26 @@ const (
 
 // Values of headers. All responses share them, so they must not be changed.
 var (
-	headerHTML      = []string{"text/html; charset=utf-8"}
-	headerJSON      = []string{"application/json"}
-	headerText      = []string{"text/plain; charset=utf-8"}
-	headerXML       = []string{"application/xml; charset=utf-8"}
-	headerTextXML   = []string{"text/xml; charset=utf-8"}
-	headerScript    = []string{"text/javascript; charset=utf-8"}
-	headerSVG       = []string{"image/svg+xml"}
-	headerPNG       = []string{"image/png"}
-	headerEvents    = []string{"text/event-stream"}
-	headerNoStore   = []string{"no-store"}
-	headerNoSniff   = []string{"nosniff"}
-	headerNoIndex   = []string{"noindex"}
-	headerNoRefer   = []string{"no-referrer"}
-	headerAnyOrigin = []string{"*"}
-	headerNo        = []string{"no"} // X-Accel-Buffering: keeps nginx from buffering events
-	headerGzip      = []string{"gzip"}
+	headerHTML       = []string{"text/html; charset=utf-8"}
+	headerJSON       = []string{"application/json"}
+	headerText       = []string{"text/plain; charset=utf-8"}
+	headerXML        = []string{"application/xml; charset=utf-8"}
+	headerTextXML    = []string{"text/xml; charset=utf-8"}
+	headerScript     = []string{"text/javascript; charset=utf-8"}
+	headerSVG        = []string{"image/svg+xml"}
+	headerPNG        = []string{"image/png"}
+	headerEvents     = []string{"text/event-stream"}
+	headerNoStore    = []string{"no-store"}
+	headerNoSniff    = []string{"nosniff"}
+	headerNoIndex    = []string{"noindex"}
+	headerNoRefer    = []string{"no-referrer"}
+	headerAnyOrigin  = []string{"*"}
+	headerNo         = []string{"no"} // X-Accel-Buffering: keeps nginx from buffering events
+	headerGzip       = []string{"gzip"}
+	headerRetryAfter = []string{"Retry-After"}
+	headerAllow      = []string{"GET, HEAD"}
+	headerNothing    = []string{"default-src 'none'"}
+	headerHSTS       = []string{"max-age=31536000"} // a year (RFC 6797 §6.1)
 
 	varyLanguage = []string{"Accept-Language"}
 	varyEncoding = []string{"Accept-Encoding"}
@@ -74,15 +77,15 @@ var (
 // The formats.
 var (
 	formatPage = &format{routes: routesStatus, metric: "page", contentType: headerHTML, cacheControl: cacheData, policy: policyStatus, compressible: true,
-		noSniff: true, options: pageOptions, write: writePage}
+		noReferrer: true, options: pageOptions, write: writePage}
 	formatJSON = &format{routes: routesStatus, name: "json", metric: "json", contentType: headerJSON, cacheControl: cacheData, compressible: true, anyOrigin: true,
-		noSniff: true, options: dataOptions, write: writeJSON}
+		options: dataOptions, write: writeJSON}
 	formatText = &format{routes: routesStatus, name: "txt", metric: "txt", contentType: headerText, cacheControl: cacheData, compressible: true, anyOrigin: true,
-		noSniff: true, options: fieldOptions, write: writeText}
+		options: fieldOptions, write: writeText}
 	formatXML = &format{routes: routesStatus, name: "xml", metric: "xml", contentType: headerXML, cacheControl: cacheData, compressible: true, anyOrigin: true,
-		noSniff: true, options: fieldOptions, write: writeXML}
+		options: fieldOptions, write: writeXML}
 	formatScript = &format{routes: routesStatus, name: "js", metric: "js", contentType: headerScript, cacheControl: cacheData, compressible: true, anyOrigin: true,
-		noSniff: true, options: fieldOptions, write: writeScript}
+		options: fieldOptions, write: writeScript}
 	formatSVG = &format{routes: routesStatus, name: "svg", metric: "svg", contentType: headerSVG, cacheControl: cacheImage, policy: policyImage, compressible: true,
 		unknown: http.StatusNotFound, options: badgeOptions, stateOnly: isNamelessBadge, write: writeSVG}
 	formatPNG = &format{routes: routesStatus, name: "png", metric: "png", contentType: headerPNG, cacheControl: cacheImage, anyOrigin: true,
@@ -90,35 +93,35 @@ var (
 
 	// Prosody's mod_webpresence reports unknown users as offline.
 	formatProsodyImage = &format{routes: routesProsody, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
-		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, slot: slotPNG, stateOnly: isBadge, write: writeProsodyImage}
+		anyOrigin: true, english: true, unknown: http.StatusOK, slot: slotPNG, stateOnly: isBadge, write: writeProsodyImage}
 	formatProsodyHTML = &format{routes: routesProsody, name: "html", metric: "legacy", contentType: headerHTML, cacheControl: cacheData, policy: policyImage,
-		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyHTML}
+		compressible: true, anyOrigin: true, english: true, unknown: http.StatusOK, write: writeProsodyHTML}
 	formatProsodyText = &format{routes: routesProsody, name: "text", metric: "legacy", contentType: headerText, cacheControl: cacheData,
-		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyText}
+		anyOrigin: true, english: true, unknown: http.StatusOK, write: writeProsodyText}
 	formatProsodyMessage = &format{routes: routesProsody, name: "message", metric: "legacy", contentType: headerText, cacheControl: cacheData,
-		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyMessage}
+		compressible: true, anyOrigin: true, english: true, unknown: http.StatusOK, write: writeProsodyMessage}
 	formatProsodyJSON = &format{routes: routesProsody, name: "json", metric: "legacy", contentType: headerJSON, cacheControl: cacheData,
-		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyJSON}
+		compressible: true, anyOrigin: true, english: true, unknown: http.StatusOK, write: writeProsodyJSON}
 	formatProsodyXML = &format{routes: routesProsody, name: "xml", metric: "legacy", contentType: headerXML, cacheControl: cacheData,
-		compressible: true, anyOrigin: true, noSniff: true, english: true, unknown: http.StatusOK, write: writeProsodyXML}
+		compressible: true, anyOrigin: true, english: true, unknown: http.StatusOK, write: writeProsodyXML}
 
 	formatEjabberdImage = &format{routes: routesEjabberd, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
-		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, stateOnly: isBadge, write: writeEjabberdImage}
+		anyOrigin: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, stateOnly: isBadge, write: writeEjabberdImage}
 	formatEjabberdAvatar = &format{routes: routesEjabberd, name: "avatar", metric: "legacy", cacheControl: cacheImage, policy: policyImage,
-		anyOrigin: true, noSniff: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, write: writeEjabberdAvatar}
+		anyOrigin: true, english: true, unknown: http.StatusNotFound, slot: slotPNG, write: writeEjabberdAvatar}
 	formatEjabberdXML = &format{routes: routesEjabberd, name: "xml", metric: "legacy", contentType: headerTextXML, cacheControl: cacheData,
-		compressible: true, anyOrigin: true, noSniff: true, english: true, write: writeEjabberdXML}
+		compressible: true, anyOrigin: true, english: true, write: writeEjabberdXML}
 	formatEjabberdScript = &format{routes: routesEjabberd, name: "js", metric: "legacy", contentType: headerScript, cacheControl: cacheData,
-		compressible: true, anyOrigin: true, noSniff: true, english: true, options: scriptOptions, write: writeEjabberdScript}
+		compressible: true, anyOrigin: true, english: true, options: scriptOptions, write: writeEjabberdScript}
 	formatEjabberdText = &format{routes: routesEjabberd, name: "text", metric: "legacy", contentType: headerText, cacheControl: cacheData,
-		compressible: true, anyOrigin: true, noSniff: true, english: true, write: writeEjabberdText}
+		compressible: true, anyOrigin: true, english: true, write: writeEjabberdText}
 
 	// Pages that are no representation of a status are sent by the same code.
-	formatIndex = &format{metric: "index", contentType: headerHTML, cacheControl: cachePlain, policy: policyPlain, compressible: true, noSniff: true, noReferrer: true}
-	formatEmbed = &format{metric: "embed", contentType: headerHTML, cacheControl: headerNoStore, policy: policyEmbed, compressible: true, noSniff: true, noReferrer: true,
+	formatIndex = &format{metric: "index", contentType: headerHTML, cacheControl: cachePlain, policy: policyPlain, compressible: true, noReferrer: true}
+	formatEmbed = &format{metric: "embed", contentType: headerHTML, cacheControl: headerNoStore, policy: policyEmbed, compressible: true, noReferrer: true,
 		slot: slotList}
-	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true, noSniff: true}
-	formatNotFound = &format{metric: "none", contentType: headerHTML, cacheControl: headerNoStore, policy: policyPlain, compressible: true, noSniff: true, noReferrer: true}
+	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true}
+	formatNotFound = &format{metric: "none", contentType: headerHTML, cacheControl: headerNoStore, policy: policyPlain, compressible: true, noReferrer: true}
 )
 
 // formats are the rows that addresses name.
@@ -151,11 +154,11 @@ func splitExtension(path string) (address string, f *format) {
 type policy uint8
 
 const (
-	policyNone   policy = iota
-	policyImage         // of images, which some browsers show as documents
-	policyStatus        // of status pages
-	policyEmbed         // of the page with the snippets
-	policyPlain         // of the other pages
+	policyNothing policy = iota // of data and of errors, which browsers may show as documents
+	policyImage                 // of images, which they may show as well
+	policyStatus                // of status pages
+	policyEmbed                 // of the page with the snippets
+	policyPlain                 // of the other pages
 	policyCount
 )
 

@@ -231,10 +231,11 @@ func (r *renderer) setPolicies(frameAncestors string) {
 		return []string{"default-src 'none'; " + sources + "; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors " + frameAncestors}
 	}
 	r.policies = [policyCount][]string{
-		policyImage:  {"default-src 'none'; style-src 'unsafe-inline'; img-src data:"},
-		policyStatus: page("style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"),
-		policyEmbed:  page("style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"),
-		policyPlain:  page("style-src " + r.hash("index.css")),
+		policyNothing: headerNothing,
+		policyImage:   {"default-src 'none'; style-src 'unsafe-inline'; img-src data:"},
+		policyStatus:  page("style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"),
+		policyEmbed:   page("style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"),
+		policyPlain:   page("style-src " + r.hash("index.css")),
 	}
 }
 

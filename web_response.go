@@ -211,12 +211,7 @@ func (w *website) send(rw http.ResponseWriter, r *http.Request, n *rendering, st
 	if n.vary != nil {
 		h["Vary"] = n.vary
 	}
-	if p := w.renderer.Load().policies[f.policy]; p != nil {
-		h["Content-Security-Policy"] = p
-	}
-	if f.noSniff {
-		h["X-Content-Type-Options"] = headerNoSniff
-	}
+	h["Content-Security-Policy"], h["X-Content-Type-Options"] = w.renderer.Load().policies[f.policy], headerNoSniff
 	if f.noReferrer {
 		h["Referrer-Policy"] = headerNoRefer
 	}
@@ -268,21 +263,36 @@ func (w *website) fail(rw http.ResponseWriter, r *http.Request, f *format, err e
 	switch {
 	case r.Context().Err() != nil: // nobody reads the response
 	case errors.Is(err, errCallback):
-		http.Error(rw, err.Error(), http.StatusBadRequest)
+		sendError(rw, f, http.StatusBadRequest, err.Error())
 	case errors.Is(err, errBudget), errors.Is(err, errOpen):
-		refuse(rw, http.StatusTooManyRequests, 30)
+		refuse(rw, f, http.StatusTooManyRequests, 30)
 	case errors.Is(err, errBusy):
-		refuse(rw, http.StatusServiceUnavailable, 2)
+		refuse(rw, f, http.StatusServiceUnavailable, 2)
 	default:
 		w.log.Error("a status could not be rendered", "cause", err)
-		http.Error(rw, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		sendError(rw, f, http.StatusInternalServerError, http.StatusText(http.StatusInternalServerError))
 	}
 }
 
 // refuse sends a status that asks the client to come again after some seconds.
-func refuse(rw http.ResponseWriter, status, seconds int) {
+func refuse(rw http.ResponseWriter, f *format, status, seconds int) {
 	rw.Header()["Retry-After"] = []string{strconv.Itoa(seconds)}
-	http.Error(rw, http.StatusText(status), status)
+	sendError(rw, f, status, http.StatusText(status))
+}
+
+// sendError sends an error as text in place of a format.
+func sendError(rw http.ResponseWriter, f *format, status int, text string) {
+	setErrorHeaders(rw.Header())
+	if f.anyOrigin { // so that a script can read the status and Retry-After
+		rw.Header()["Access-Control-Allow-Origin"] = headerAnyOrigin
+		rw.Header()["Access-Control-Expose-Headers"] = headerRetryAfter
+	}
+	http.Error(rw, text, status)
+}
+
+// setErrorHeaders sets the headers of all errors.
+func setErrorHeaders(h http.Header) {
+	h["Cache-Control"], h["Content-Security-Policy"], h["X-Content-Type-Options"] = headerNoStore, headerNothing, headerNoSniff
 }
 
 // acceptedLanguages returns the languages that a client asks for: in the query, else in the header.

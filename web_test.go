@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -140,13 +142,104 @@ func TestNotFound(t *testing.T) {
 	if !strings.Contains(body, "Not found") || strings.Contains(body, "example.org") {
 		t.Error(body)
 	}
-	resp, err := http.Post(f.web.URL+"/status/"+Token{}.String(), "text/plain", nil)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// TestSecurityHeaders checks the headers of all kinds of responses, errors included.
+func TestSecurityHeaders(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.site.proxies = loopbackProxies
+	handler := f.site.handler()
+	ask := func(method, path, from string) *httptest.ResponseRecorder {
+		t.Helper()
+		r := httptest.NewRequest(method, path, nil)
+		r.RemoteAddr = "127.0.0.1:1"
+		r.Header.Set("X-Forwarded-For", from)
+		resp := httptest.NewRecorder()
+		handler.ServeHTTP(resp, r)
+		h := resp.Header()
+		if !strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'") || h.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s %s: %v", method, path, h)
+		}
+		if resp.Code >= 400 && h.Get("Cache-Control") != "no-store" && !strings.HasPrefix(h.Get("Cache-Control"), "max-age=5") {
+			t.Errorf("%s %s: Cache-Control of an error: %q", method, path, h.Get("Cache-Control"))
+		}
+		if isPage := resp.Code/100 != 3 && strings.HasPrefix(h.Get("Content-Type"), "text/html") && !strings.Contains(path, "@"); isPage != (h.Get("Referrer-Policy") == "no-referrer") {
+			t.Errorf("%s %s: Referrer-Policy is %q", method, path, h.Get("Referrer-Policy"))
+		}
+		return resp
 	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusMethodNotAllowed && resp.StatusCode != http.StatusNotFound {
-		t.Errorf("POST: %s", resp.Status)
+	paths := []string{"/", julietPage, julietPage + "/embed", julietPage + ",x", "/presence/jid/juliet/example.org/xml", statusPath + juliet + "/html"}
+	for _, format := range formats {
+		if format.routes == routesStatus && format.name != "" {
+			paths = append(paths, julietPage+"."+format.name)
+		}
+	}
+	for _, path := range paths {
+		for _, method := range []string{"GET", "HEAD"} {
+			if resp := ask(method, path, "192.0.2.1"); resp.Code != http.StatusOK {
+				t.Errorf("%s %s: %d", method, path, resp.Code)
+			}
+		}
+		for _, method := range []string{"POST", "OPTIONS", "PUT"} {
+			if resp := ask(method, path, "192.0.2.1"); resp.Code != http.StatusMethodNotAllowed || resp.Header().Get("Allow") != "GET, HEAD" {
+				t.Errorf("%s %s: %d, Allow is %q", method, path, resp.Code, resp.Header().Get("Allow"))
+			}
+		}
+	}
+	ask("HEAD", julietPage+"/events", "192.0.2.1")
+	for path, want := range map[string]int{"/elsewhere": 404, "/status/nobody.png": 404, "/presence/jid/juliet/example.org/js?cb=1": 400, "//": 301} {
+		if resp := ask("GET", path, "192.0.2.1"); resp.Code != want && resp.Code != 307 {
+			t.Errorf("%s: %d, want %d", path, resp.Code, want)
+		}
+	}
+	const exhausted = "192.0.2.9"
+	for range 2 { // to below zero
+		f.site.limits.charge(netip.MustParseAddr(exhausted), f.site.limits.now().Add(-budgetBurst))
+	}
+	for path, anyOrigin := range map[string]bool{julietPage + ".json?parts=nick": true, julietPage + ".js?lang=de": true, julietPage + ".txt?lang=de": true, julietPage + "?lang=de": false} {
+		resp := ask("GET", path, exhausted)
+		if resp.Code != http.StatusTooManyRequests || resp.Header().Get("Retry-After") == "" || (resp.Header().Get("Access-Control-Allow-Origin") == "*") != anyOrigin {
+			t.Errorf("%s: %d %v", path, resp.Code, resp.Header())
+		}
+	}
+	for range maxClientStreams {
+		f.site.limits.streams.enter(netip.MustParseAddr(exhausted))
+	}
+	if resp := ask("GET", julietPage+"/events", exhausted); resp.Code != http.StatusTooManyRequests || resp.Header().Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("events: %d %v", resp.Code, resp.Header())
+	}
+	secure := httptest.NewTLSServer(handler)
+	defer secure.Close()
+	for url, want := range map[string]string{secure.URL: "max-age=31536000", f.web.URL: ""} {
+		resp, err := secure.Client().Get(url + julietPage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("Strict-Transport-Security"); got != want {
+			t.Errorf("%s: Strict-Transport-Security is %q", url, got)
+		}
+	}
+}
+
+// TestDuplicateAddresses checks that an address that is given several times counts once, but that two addresses of one person cannot be
+// told from those of two people.
+func TestDuplicateAddresses(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	id := strings.TrimPrefix(julietPage, statusPath)
+	for addresses, want := range map[string]int{id + "," + id: 1, strings.Repeat(id+",", 3*maxPeople) + id: 1, id + "," + Token{}.String() + "," + id: 2, id + ",x,x": 2} {
+		_, body := f.get(statusPath + addresses + ".json")
+		var people []any
+		if err := json.Unmarshal([]byte(body), &people); err != nil || len(people) != want {
+			t.Errorf("%.80s: %d people, want %d (%v)", addresses, len(people), want, err)
+		}
+	}
+	if resp, body := f.get(statusPath + id + "," + id + ",x/embed"); resp.StatusCode != http.StatusOK || !strings.Contains(body, "iframe") {
+		t.Errorf("the page with the snippets: %s", resp.Status)
 	}
 }
 

@@ -59,12 +59,18 @@ func withoutPort(handler http.Handler) http.Handler {
 
 // redirect redirects to the same path and query below a URL.
 func redirect(baseURL string) http.Handler {
+	base, err := url.Parse(baseURL)
+	if err != nil {
+		panic(err) // was validated with the configuration
+	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		target, err := url.Parse(baseURL)
-		if err != nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
-			http.Error(rw, http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			rw.Header()["Allow"] = headerAllow
+			setErrorHeaders(rw.Header())
+			http.Error(rw, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 			return
 		}
+		target := *base
 		target.Path += r.URL.Path
 		target.RawQuery = r.URL.RawQuery
 		http.Redirect(rw, r, target.String(), http.StatusMovedPermanently)
