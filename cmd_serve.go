@@ -139,6 +139,7 @@ func serveOn(ctx context.Context, listeners listeners, db *database, webConf web
 		if middleware != nil {
 			handler = middleware(handler)
 		}
+		defer site.topics.drain(graceTime)
 		return serveWeb(ctx, listeners.web, listeners.tls, handler, site.limits.connections, conf.log)
 	})
 	g.Go(func() error { return c.run(componentCtx) })

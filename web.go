@@ -31,6 +31,7 @@ type website struct {
 	cache    *renderingCache
 	limits   *limits
 	answers  *answerCounts
+	topics   *eventTopics
 }
 
 // newWebsite returns a website that uses a renderer until the templates are reloaded.
@@ -38,6 +39,7 @@ func newWebsite(conf websiteConfig, r *renderer) *website {
 	w := &website{websiteConfig: conf, cache: newRenderingCache(maxCacheWeight), limits: newLimits(), answers: new(answerCounts)}
 	w.limits.connections = newConnectionLimit(w.isExempt, w.log)
 	w.limits.streams.max = streamCapacity(w.limits.connections.open.max)
+	w.topics = newEventTopics(w)
 	w.use(r)
 	return w
 }

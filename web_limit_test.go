@@ -118,30 +118,51 @@ func (f *fixture) budgetLeft(client string) time.Duration {
 	return time.Duration(b.left.TokensAt(now())) * time.Microsecond
 }
 
-// TestStreamsAreCharged checks that events are charged to the client's budget, even if they were rendered for another client.
+// TestStreamsAreCharged checks that events are charged to the budget of a client that follows them, but not for each stream that
+// shares them.
 func TestStreamsAreCharged(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
 	clock := &stepClock{time: noon, step: 10 * time.Millisecond}
 	f.site.limits.now = clock.now
 	f.site.limits.budgets.rate = 10 * time.Microsecond // negligible
+	f.site.limits.after = immediately
 	f.register("")
 	f.says("b", "", "")
-	const client = "192.0.2.1"
+	const client, other = "192.0.2.1", "192.0.2.2"
 	left := f.budgetLeft(client)
-	for _, event := range []string{"rendered", "cached"} {
-		_, lines := f.events(julietPage, "", client)
-		next(t, lines, "data")
+	spent := func() time.Duration {
 		before := left
-		if left = f.budgetLeft(client); before-left < clock.step/2 {
-			t.Errorf("an event that was %s cost %s", event, before-left)
-		}
+		left = f.budgetLeft(client)
+		return before - left
 	}
-	_, lines := f.events(julietPage+","+Token{9}.String(), "", client)
+	_, lines := f.events(julietPage, "", client)
 	next(t, lines, "data")
-	if now := f.budgetLeft(client); left-now < clock.step/2 {
-		t.Errorf("an event of several people cost %s", left-now)
+	if cost := spent(); cost < clock.step/2 {
+		t.Errorf("the first event cost %s", cost)
 	}
+	f.says("b", "", "<show>dnd</show>")
+	next(t, lines, "data")
+	if cost := spent(); cost < clock.step/2 {
+		t.Errorf("a change cost %s", cost)
+	}
+	_, several := f.events(julietPage+","+Token{9}.String(), "", client)
+	next(t, several, "data")
+	if cost := spent(); cost < clock.step/2 {
+		t.Errorf("an event of several people cost %s", cost)
+	}
+	_, shared := f.events(julietPage, "", other)
+	next(t, shared, "data")
+	if left := f.budgetLeft(other); left < budgetBurst-time.Millisecond {
+		t.Errorf("an event that is shared cost %s", budgetBurst-left)
+	}
+}
+
+// immediately is a time.After that waits for nothing.
+func immediately(time.Duration) <-chan time.Time {
+	ch := make(chan time.Time)
+	close(ch)
+	return ch
 }
 
 // TestEventsAreDelayed exhausts a client's budget with a stream, and checks that the next event is delayed until the budget allows it
@@ -161,7 +182,7 @@ func TestEventsAreDelayed(t *testing.T) {
 		t.Error(data)
 	}
 	f.says("b", "", "<show>dnd</show>")
-	if d := <-delayed; d < minDelay {
+	if d := <-delayed; d < minDelay || d > eventBusy {
 		t.Errorf("delayed by %s", d)
 	}
 	f.says("b", "", "<show>xa</show>")

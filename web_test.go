@@ -13,6 +13,7 @@ import (
 	"image/png"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -387,6 +388,127 @@ func TestEventsEndAtNewLink(t *testing.T) {
 			t.Error(lines.Text())
 		}
 	}
+}
+
+// TestEventsAreMerged checks that a first change is sent at once, and that later ones are merged into the newest.
+func TestEventsAreMerged(t *testing.T) {
+	f := newFixture(t, nil)
+	paused, proceed := make(chan time.Duration), make(chan time.Time)
+	f.site.limits.after = func(d time.Duration) <-chan time.Time { paused <- d; return proceed }
+	f.register("")
+	f.says("b", "", "")
+	_, lines := f.events(julietPage, "", "")
+	next(t, lines, "data")
+	for _, shows := range [][]string{{"away", "dnd", "xa"}, {"chat"}} {
+		for _, show := range shows {
+			f.says("b", "", "<show>"+show+"</show>")
+			if show == shows[0] && len(shows) > 1 {
+				if data := next(t, lines, "data"); !strings.Contains(data, show) {
+					t.Errorf("the first change: %s, want %s", data, show)
+				}
+				if d := <-paused; d != eventPause {
+					t.Errorf("a pause of %s", d)
+				}
+			}
+		}
+		proceed <- time.Time{}
+		if data, want := next(t, lines, "data"), shows[len(shows)-1]; !strings.Contains(data, want) {
+			t.Errorf("after the pause: %s, want %s", data, want)
+		}
+		<-paused
+	}
+}
+
+// TestSharedEvents checks that streams of the same address and language share one topic, which ends with the last of them.
+func TestSharedEvents(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	topics := func() int {
+		f.site.topics.mu.Lock()
+		defer f.site.topics.mu.Unlock()
+		return len(f.site.topics.byKey)
+	}
+	var responses []*http.Response
+	for i := range 20 {
+		query := ""
+		if i == 0 {
+			query = "?lang=de"
+		}
+		resp, err := http.Get(f.web.URL + julietPage + "/events" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		responses = append(responses, resp)
+		next(t, bufio.NewScanner(resp.Body), "data")
+	}
+	if n := topics(); n != 2 {
+		t.Errorf("%d topics for two languages", n)
+	}
+	f.says("b", "", "<show>dnd</show>")
+	for i, resp := range responses {
+		if data := next(t, bufio.NewScanner(resp.Body), "data"); !strings.Contains(data, `"dnd"`) {
+			t.Errorf("stream %d: %s", i, data)
+		}
+		resp.Body.Close()
+	}
+	eventually(t, "the topics and streams have ended", func() bool { return topics() == 0 && f.site.limits.streams.open() == 0 })
+}
+
+// TestStreamProtocols follows a stream with each version of HTTP, with TLS and without, and closes it.
+func TestStreamProtocols(t *testing.T) {
+	for name, protocol := range map[string]struct{ secure, http2 bool }{"HTTP/1.1": {}, "HTTP/1.1 with TLS": {secure: true}, "HTTP/2": {secure: true, http2: true}} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.register("")
+			f.says("b", "", "")
+			server := httptest.NewUnstartedServer(f.site.handler())
+			server.EnableHTTP2 = protocol.http2
+			if protocol.secure {
+				server.StartTLS()
+			} else {
+				server.Start()
+			}
+			defer server.Close()
+			resp, err := server.Client().Get(server.URL + julietPage + "/events")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Date") == "" || resp.ProtoMajor == 2 != protocol.http2 {
+				t.Errorf("%s %v", resp.Proto, resp.Header)
+			}
+			lines := bufio.NewScanner(resp.Body)
+			next(t, lines, "data")
+			for _, show := range []string{"away", "dnd"} {
+				f.says("b", "", "<show>"+show+"</show>")
+				if data := next(t, lines, "data"); !strings.Contains(data, show) {
+					t.Errorf("%s, want %s", data, show)
+				}
+			}
+			resp.Body.Close()
+			eventually(t, "the stream has ended", func() bool { return f.site.limits.streams.open() == 0 })
+		})
+	}
+}
+
+// TestTalkativeStream checks that a client that sends more over the connection of its stream loses it.
+func TestTalkativeStream(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	conn, err := net.Dial("tcp", f.web.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s/events HTTP/1.1\r\nHost: x\r\n\r\n", julietPage)
+	lines := bufio.NewScanner(conn)
+	next(t, lines, "data")
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\n")
+	for lines.Scan() {
+	}
+	eventually(t, "the stream has ended", func() bool { return f.site.limits.streams.open() == 0 })
 }
 
 // TestEventsAtShutdown checks that streams end with a short time to reconnect.

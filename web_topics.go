@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	eventPause = time.Second // after a change, before the next one is sent
+	eventBusy  = time.Second // until a rendering is tried again that found no slot
+)
+
+// A topicKey identifies what a live stream shows. Streams with the same key share its renderings.
+type topicKey struct {
+	address  string
+	accepted string // languages
+	options  renderOptions
+}
+
+func newTopicKey(address string, spec *renderSpec) topicKey {
+	accepted := spec.accepted
+	if len(accepted) > maxAccepted { // which is ignored
+		accepted = ""
+	}
+	return topicKey{strings.Clone(address), strings.Clone(accepted), spec.options}
+}
+
+// eventTopics are the topics that live streams are open for.
+type eventTopics struct {
+	w       *website
+	closing context.Context // its end ends all streams
+	running sync.WaitGroup  // streams
+
+	mu    sync.Mutex
+	byKey map[topicKey]*eventTopic
+}
+
+func newEventTopics(w *website) *eventTopics {
+	ts := &eventTopics{w: w, closing: w.closing, byKey: make(map[topicKey]*eventTopic)}
+	context.AfterFunc(w.closing, func() {
+		ts.mu.Lock()
+		defer ts.mu.Unlock()
+		for _, t := range ts.byKey {
+			t.wakeAll()
+		}
+	})
+	return ts
+}
+
+// drain waits until all streams have ended, but not longer than a time.
+func (ts *eventTopics) drain(most time.Duration) {
+	done := make(chan struct{})
+	go func() { ts.running.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(most):
+	}
+}
+
+// join adds a stream to its topic.
+func (ts *eventTopics) join(key topicKey, s *eventStream) *eventTopic {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.byKey[key]
+	if t == nil {
+		t = &eventTopic{w: ts.w, key: key, left: make(chan struct{}), streams: make(map[*eventStream]bool)}
+		ts.byKey[key] = t
+		go t.run(ts)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.streams[s] = true
+	return t
+}
+
+// leave removes a stream from its topic. A topic without streams ends.
+func (ts *eventTopics) leave(t *eventTopic, s *eventStream) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if delete(t.streams, s); len(t.streams) == 0 {
+		close(t.left)
+		ts.remove(t)
+	}
+}
+
+// remove forgets a topic, so that later streams open another one. The mutex is held.
+func (ts *eventTopics) remove(t *eventTopic) {
+	if ts.byKey[t.key] == t {
+		delete(ts.byKey, t.key)
+	}
+}
+
+// An eventTopic renders what several streams show.
+type eventTopic struct {
+	w       *website
+	key     topicKey
+	current atomic.Pointer[event] // nil before the first one
+	left    chan struct{}         // closed when there is no stream anymore
+
+	mu      sync.Mutex
+	streams map[*eventStream]bool
+}
+
+// An event is the newest one of a topic.
+type event struct {
+	id    string
+	text  []byte // as it is sent
+	ended bool   // the address shows nothing anymore
+}
+
+// publish replaces the current event and wakes all streams.
+func (t *eventTopic) publish(e *event) {
+	t.current.Store(e)
+	t.wakeAll()
+}
+
+func (t *eventTopic) wakeAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.streams {
+		s.wake()
+	}
+}
+
+// payer returns the client that the next rendering is charged to: that of any stream.
+func (t *eventTopic) payer() netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.streams {
+		return s.client
+	}
+	return netip.Addr{}
+}
+
+// run renders the topic after each change, until all streams have left or the address ends.
+func (t *eventTopic) run(ts *eventTopics) {
+	limits := t.w.limits
+	for {
+		client := t.payer()
+		if delay := limits.delay(client); delay > 0 {
+			if !t.wait(limits.after(min(delay, eventBusy))) {
+				return
+			}
+			continue
+		}
+		began := limits.now()
+		people, many := t.w.lookUpAll(t.key.address, nil)
+		// The successor is waited for before the state is read, so that no change is missed.
+		changes := append(successors(people), t.w.board.link.Load().replaced)
+		if again, _ := t.w.lookUpAll(t.key.address, nil); !slices.Equal(people, again) {
+			continue
+		}
+		if people == nil {
+			ts.mu.Lock()
+			ts.remove(t)
+			ts.mu.Unlock()
+			t.publish(&event{ended: true}) // a client that comes again gets 404
+			return
+		}
+		n, err := t.render(people, many, client, began)
+		switch {
+		case err != nil:
+			// The topic goes on with whatever the state is when a client's budget or a slot allows it.
+			if !t.wait(limits.after(eventBusy)) {
+				return
+			}
+			continue
+		case n == nil: // the user was removed just now
+			continue
+		}
+		id, before := strings.Trim(n.etag[0], `"`), t.current.Load()
+		if before == nil || before.id != id {
+			t.publish(&event{id: id, text: fmt.Appendf(nil, "id: %s\ndata: %s\n\n", id, n.body)})
+			// The first change is sent at once, later ones are merged.
+			if before != nil && !t.wait(limits.after(eventPause)) {
+				return
+			}
+		}
+		if !t.wait(changes...) {
+			return
+		}
+	}
+}
+
+// render returns the state of people as JSON; nil if there is none anymore. The time since began is charged to the client,
+// also if the rendering is cached: topics of many people cost time even so.
+func (t *eventTopic) render(people []*entry, many bool, client netip.Addr, began time.Time) (*rendering, error) {
+	w := t.w
+	renderer := w.renderer.Load()
+	// Events are not compressed: proxies would hold them back.
+	spec := renderSpec{format: formatJSON, lang: renderer.languages.match(t.key.accepted), accepted: t.key.accepted, options: t.key.options, many: many}
+	subjects, _ := w.subjectsOf(people, spec.accepted, nil)
+	if !many && subjects[0].snapshot == nil {
+		return nil, nil
+	}
+	key := spec.key(subjects)
+	n, ok := w.cache.GetIfPresent(key)
+	w.limits.charge(client, began)
+	if ok {
+		return n, nil
+	}
+	n, err := w.render(w.closing, client, renderer, spec, key, subjects)
+	if err != nil && !isLimit(err) && w.closing.Err() == nil {
+		w.log.Error("a status could not be rendered", "cause", err)
+	}
+	return n, err
+}
+
+// wait waits until one of several channels has something or is closed, and reports whether the topic goes on.
+func (t *eventTopic) wait(channels ...any) bool {
+	return await(append(channels, t.left, t.w.closing.Done())...) < len(channels)
+}
+
+// successors returns a channel for each user, which is closed at the next change.
+func successors(people []*entry) (channels []any) {
+	for _, e := range people {
+		if e != nil {
+			channels = append(channels, e.successor())
+		}
+	}
+	return channels
+}
+
+// await returns the index of the first of several channels that is ready to receive from.
+func await(channels ...any) int {
+	cases := make([]reflect.SelectCase, len(channels))
+	for i, ch := range channels {
+		cases[i] = reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ch)}
+	}
+	first, _, _ := reflect.Select(cases)
+	return first
+}
