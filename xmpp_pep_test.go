@@ -33,7 +33,9 @@ func (f *fixture) answers(typ, question, payload string) {
 }
 
 // mayAnswer has the component ask a question that it would not ask now.
-func (f *fixture) mayAnswer(q question) { f.asked[q.String()] = f.comp.contacts.pep.ids.next(juliet, q, f.now()) }
+func (f *fixture) mayAnswer(q question) {
+	f.asked[q.String()] = f.comp.contacts.pep.ids.next(juliet, q, f.now())
+}
 
 // publishes sends a PEP notification from Juliet's account.
 func (f *fixture) publishes(node, item string) {
