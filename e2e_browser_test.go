@@ -45,6 +45,7 @@ func TestE2EBrowser(t *testing.T) {
 	alone.wants(t, `document.querySelector(".jid a").href`, "xmpp:"+c.bare+"?message")
 	framed.wantsFramed(t, ".label", "Do not disturb")
 	framed.wantsFramed(t, ".message", message)
+	alone.wants(t, `String(document.querySelector("link[rel=icon]").href.includes("%23c0303a") && document.querySelector("link[rel=icon]").href.includes("`+pathData(glyphs[DoNotDisturb])+`"))`, "true")
 	alone.picture(t, "page.png")
 	framed.picture(t, "iframe.png")
 

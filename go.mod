@@ -6,6 +6,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0
 	github.com/chromedp/chromedp v0.23.0
 	github.com/coreos/go-systemd/v22 v22.7.0
+	github.com/dyatlov/go-opengraph v0.0.0-20210112100619-dae8665a5b09
 	github.com/google/go-cmp v0.7.0
 	github.com/klauspost/compress v1.20.4
 	github.com/maypok86/otter/v2 v2.4.0
@@ -22,6 +23,7 @@ require (
 	gosrc.io/xmpp v0.5.1
 	modernc.org/sqlite v1.60.1
 	rsc.io/qr v0.2.0
+	willnorris.com/go/microformats v1.2.0
 )
 
 require (

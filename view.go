@@ -26,6 +26,7 @@ type view struct {
 	Resources  []viewResource // nil if not shown
 	AsOf       time.Time      // the state is known to be right up to this time; zero for now
 	Indexed    bool           // search engines may index the page
+	Address    string         // by which the representation may name itself: a token, or the JID in base64; empty for none
 }
 
 // A viewResource is one connected resource.
@@ -119,6 +120,18 @@ func (s *snapshot) view(f freshness, lang *catalog, message int) view {
 	}
 	v.Label = lang.Text("state." + string(v.State))
 	return v.only(s.options | fieldsAlwaysShown)
+}
+
+// address returns the address by which a page that was found by JID, or by token, may name itself: neither reveals the other, and
+// the JID-based one is empty unless the JID is shown.
+func (s *snapshot) address(byJID bool) string {
+	switch {
+	case !byJID:
+		return s.token.String()
+	case s.options.has(fieldJID):
+		return encodeJID(s.jid)
+	}
+	return ""
 }
 
 // viewResources returns the connected resources, each with its first message.

@@ -46,6 +46,7 @@ func newWebsite(conf websiteConfig, r *renderer) *website {
 
 // use replaces the renderer.
 func (w *website) use(r *renderer) {
+	r.baseURL = w.baseURL
 	r.setPolicies(w.frameAncestors)
 	w.renderer.Store(r)
 	w.cache.InvalidateAll() // no key of another renderer's catalogs is looked up again
@@ -55,6 +56,7 @@ func (w *website) use(r *renderer) {
 func (w *website) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", w.index)
+	mux.HandleFunc("GET "+oEmbedPath, w.oEmbed)
 	mux.HandleFunc("GET "+statusPath+"{address...}", w.status) // with its extension, /events, /embed, or a route of Prosody's module
 	mux.HandleFunc("GET /presence/jid/{user}/{host}/{out...}", w.ejabberdPresence)
 	mux.HandleFunc("GET /presence/{user}/{host}/{out...}", w.ejabberdPresence)
@@ -92,8 +94,7 @@ func (w *website) status(rw http.ResponseWriter, r *http.Request) {
 	}
 	var room [1]*entry
 	address, f := splitExtension(path)
-	people, many := w.lookUpAll(address, room[:0])
-	w.representation(rw, r, f, people, many)
+	w.representation(rw, r, f, w.lookUpAll(address, room[:0]))
 }
 
 func (w *website) index(rw http.ResponseWriter, r *http.Request) {
@@ -129,43 +130,52 @@ func splitAddresses(addresses string) (all []string) {
 	return all
 }
 
-// lookUpAll returns the entries that addresses separated by commas belong to, nil for each that belongs to nobody; no entries at
-// all if all of them do. The entry of a single address is appended to room.
-func (w *website) lookUpAll(addresses string, room []*entry) (people []*entry, many bool) {
+// A target is the people that addresses separated by commas name.
+type target struct {
+	people []*entry // nil for each address that belongs to nobody; none at all if all of them do
+	many   bool     // there is more than one address
+	byJID  bool     // at least one address is JID-based
+}
+
+// lookUpAll returns the target of addresses separated by commas. The entry of a single address is appended to room.
+func (w *website) lookUpAll(addresses string, room []*entry) (t target) {
 	if strings.IndexByte(addresses, ',') < 0 {
-		if e := w.lookUp(addresses); e != nil {
-			return append(room, e), false
+		e, byJID := w.lookUp(addresses)
+		if e == nil {
+			return target{}
 		}
-		return nil, false
+		return target{people: append(room, e), byJID: byJID}
 	}
+	t.many = true
 	all := splitAddresses(addresses)
 	if len(all) > maxPeople {
-		return nil, true
+		return t
 	}
+	var people []*entry
 	found := false
 	for _, address := range all {
-		e := w.lookUp(address)
+		e, byJID := w.lookUp(address)
 		people = append(people, e)
-		found = found || e != nil
+		found, t.byJID = found || e != nil, t.byJID || byJID
 	}
-	if !found {
-		return nil, true
+	if found {
+		t.people = people
 	}
-	return people, true
+	return t
 }
 
 // lookUp returns the entry that an address belongs to, nil if to nobody. The address is a token, or a bare JID in base64.
-func (w *website) lookUp(address string) *entry {
+func (w *website) lookUp(address string) (e *entry, byJID bool) {
 	if t, ok := parseToken(address); ok {
 		if e := w.board.byToken(t); e != nil {
-			return e
+			return e, false
 		}
 	}
 	bare, ok := decodeJID(address)
 	if !ok {
-		return nil
+		return nil, false
 	}
-	return w.lookUpJID(bare)
+	return w.lookUpJID(bare), true
 }
 
 // lookUpJID returns the entry of a bare JID, nil unless the user allows JID-based URLs.

@@ -79,6 +79,7 @@ type renderingKey struct {
 	options  string    // empty for the default
 	compress bool
 	many     bool
+	byJID    bool
 }
 
 // A personKey identifies a view of one user. It holds the id of a snapshot instead of the snapshot itself, so that the cache keeps

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"html"
 	"html/template"
@@ -45,15 +46,15 @@ type snippet struct {
 // embed sends the page that previews a status as other sites can show it, with snippets to copy. It is not cached, since it
 // depends on the address and the whole query.
 func (w *website) embed(rw http.ResponseWriter, r *http.Request, address string) {
-	people, many := w.lookUpAll(address, nil)
-	if people == nil {
+	t := w.lookUpAll(address, nil)
+	if t.people == nil {
 		w.notFound(rw, r)
 		return
 	}
 	var n *rendering
 	err := w.limits.render(r.Context(), w.client(r), formatEmbed.slot, func() error {
 		renderer := w.renderer.Load()
-		body, err := renderer.page(r.Context(), "embed.html", w.embedPage(renderer, r, address, people, many))
+		body, err := renderer.page(r.Context(), "embed.html", w.embedPage(renderer, r, address, t.people, t.many))
 		n = newRendering(formatEmbed, body, acceptsGzip(r))
 		return err
 	})
@@ -91,7 +92,7 @@ func (w *website) embedPage(renderer *renderer, r *http.Request, address string,
 
 // addSnippets adds the snippets, and the addresses of the previews.
 func (page *embedPage) addSnippets(baseURL, address string, chosen fieldSet, many bool) {
-	parts := partsQuery(chosen)
+	parts := partsQuery(chosen.with(fieldSince, true)) // the form does not offer it
 	asked := page.Asked
 	style := asked.Style
 	if style == "flat" {
@@ -119,18 +120,18 @@ func (page *embedPage) addSnippets(baseURL, address string, chosen fieldSet, man
 	}
 }
 
-// partsQuery returns a set as the value of ?parts=; empty for all fields. It names since, which the form does not offer, last.
+// partsQuery returns a set as the value of ?parts=; empty for all fields.
 func partsQuery(s fieldSet) string {
 	if s == allFields {
 		return ""
 	}
 	var names []string
 	for i, f := range fields {
-		if f.query != "" && f.option != "" && s.has(i) {
+		if f.query != "" && s.has(i) {
 			names = append(names, f.query)
 		}
 	}
-	return strings.Join(append(names, fields[fieldSince].query), ",")
+	return cmp.Or(strings.Join(names, ","), "state")
 }
 
 // encodeQuery returns a query with a leading question mark, of names and values that alternate. Empty values are left out.

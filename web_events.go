@@ -42,8 +42,8 @@ type eventConn interface {
 
 // events sends the status of an address now and after each change, until the client goes away or the address ends.
 func (w *website) events(rw http.ResponseWriter, r *http.Request, address string) {
-	people, many := w.lookUpAll(address, nil)
-	if people == nil {
+	t := w.lookUpAll(address, nil)
+	if t.people == nil {
 		w.notFound(rw, r)
 		return
 	}
@@ -55,7 +55,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 	if r.Method == http.MethodHead {
 		return
 	}
-	spec, err := specOf(w.renderer.Load(), r, formatJSON, many)
+	spec, err := specOf(w.renderer.Load(), r, formatJSON, t.many)
 	s := &eventStream{client: w.client(r), last: strings.Clone(r.Header.Get("Last-Event-ID"))}
 	if err == nil {
 		s.leave, err = w.limits.streams.enter(s.client)

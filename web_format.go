@@ -19,6 +19,7 @@ type format struct {
 	policy       policy
 	compressible bool // gzip makes it much smaller
 	anyOrigin    bool // scripts of all sites may read it (CORS)
+	namesItself  bool // contains its own address, so it depends on the kind of address that it is at
 	noReferrer   bool // sends Referrer-Policy: pages have links, and addresses are secret
 	english      bool // in English for all clients, as the modules were
 	unknown      int  // status of an unknown view at an address that belongs to nobody; 0 for the not-found page
@@ -70,14 +71,15 @@ var (
 var (
 	cacheData    = []string{"max-age=2, stale-while-revalidate=5"}
 	cacheImage   = []string{"max-age=20, stale-while-revalidate=30"}
-	cacheUnknown = []string{"max-age=5"} // for the image at an address that belongs to nobody, perhaps not yet
+	cacheUnknown = []string{"max-age=5"}  // for the image at an address that belongs to nobody, perhaps not yet
+	cacheOEmbed  = []string{"max-age=60"} // the page in the iframe updates itself
 	cachePlain   = []string{"max-age=300"}
 )
 
 // The formats.
 var (
 	formatPage = &format{routes: routesStatus, metric: "page", contentType: headerHTML, cacheControl: cacheData, policy: policyStatus, compressible: true,
-		noReferrer: true, options: pageOptions, write: writePage}
+		noReferrer: true, namesItself: true, options: pageOptions, write: writePage}
 	formatJSON = &format{routes: routesStatus, name: "json", metric: "json", contentType: headerJSON, cacheControl: cacheData, compressible: true, anyOrigin: true,
 		options: dataOptions, write: writeJSON}
 	formatText = &format{routes: routesStatus, name: "txt", metric: "txt", contentType: headerText, cacheControl: cacheData, compressible: true, anyOrigin: true,
@@ -90,6 +92,8 @@ var (
 		unknown: http.StatusNotFound, options: badgeOptions, stateOnly: isNamelessBadge, write: writeSVG}
 	formatPNG = &format{routes: routesStatus, name: "png", metric: "png", contentType: headerPNG, cacheControl: cacheImage, anyOrigin: true,
 		unknown: http.StatusNotFound, slot: slotPNG, options: badgeOptions, stateOnly: isBadge, write: writePNG}
+	formatOEmbed = &format{metric: "oembed", contentType: headerJSON, cacheControl: cacheOEmbed, compressible: true, anyOrigin: true,
+		namesItself: true, options: oEmbedOptions, write: writeOEmbed}
 
 	// Prosody's mod_webpresence reports unknown users as offline.
 	formatProsodyImage = &format{routes: routesProsody, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
@@ -169,6 +173,8 @@ type renderOptions struct {
 	fields   fieldSet // fields that are wanted
 	shields  bool     // JSON for shields.io
 	callback string   // function that ejabberd's script calls; empty for none
+
+	maxWidth, maxHeight int // of oEmbed's iframe, in pixels
 }
 
 // isBadge reports whether an image is a badge, which shows the state, and not a card.
@@ -187,7 +193,7 @@ func (o *renderOptions) key() string {
 	if *o == defaultRenderOptions {
 		return ""
 	}
-	return fmt.Sprintf("%q%q%t%d%q%d%t%q", o.style, o.label, o.labelled, o.size, o.theme, o.fields, o.shields, o.callback)
+	return fmt.Sprintf("%q%q%t%d%q%d%t%q%d %d", o.style, o.label, o.labelled, o.size, o.theme, o.fields, o.shields, o.callback, o.maxWidth, o.maxHeight)
 }
 
 // errCallback is the only error in a query that is reported.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -198,6 +199,9 @@ func allPaths() (paths []string) {
 			".png?style=card", ".svg?style=dot", "?lang=fa", ".xml?parts=message,since,nick,avatar,jid,active,resources"} {
 			paths = append(paths, id+rest)
 		}
+	}
+	for _, page := range []string{julietPage, "/status/" + Token{}.String(), "/status/" + Token{}.String() + "?parts=jid,nick"} {
+		paths = append(paths, "/oembed?url="+url.QueryEscape("https://status.example.org"+page))
 	}
 	for _, rest := range []string{"", "/image", "/html", "/text", "/message", "/json", "/xml", "/other"} {
 		paths = append(paths, "/status/juliet@example.org"+rest)

@@ -42,7 +42,7 @@ func (w *website) legacyPresence(rw http.ResponseWriter, r *http.Request, f *for
 	if e := w.lookUpJID(bare); e != nil {
 		people = append(people, e)
 	}
-	w.representation(rw, r, f, people, false)
+	w.representation(rw, r, f, target{people: people})
 }
 
 // prosodyShow returns a state in Prosody's words.

@@ -303,7 +303,7 @@ func TestClientsLeave(t *testing.T) {
 			mux.Handle("/status/", f.site.handler())
 			mux.HandleFunc("/rendering", func(rw http.ResponseWriter, r *http.Request) {
 				rendering <- r.Proto
-				f.site.representation(rw, r, &format, []*entry{f.site.board.byJID(juliet)}, false)
+				f.site.representation(rw, r, &format, target{people: []*entry{f.site.board.byJID(juliet)}})
 			})
 			server := httptest.NewUnstartedServer(mux)
 			server.EnableHTTP2 = protocol == "HTTP/2.0"

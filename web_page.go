@@ -20,6 +20,7 @@ import (
 type renderer struct {
 	languages *languages
 	templates *template.Template
+	baseURL   string            // of the web server, without a slash at the end
 	sources   map[string]string // styles and scripts, by file name
 	glyphs    template.HTML     // an SVG symbol for each state
 	index     map[*catalog]*plainPage
@@ -69,9 +70,10 @@ type statusPage struct {
 	Lang   *catalog
 	Theme  string
 	Title  string
-	Listed bool   // search engines may index the page
-	Many   bool   // several people
-	State  string // of the first of them
+	Listed bool          // search engines may index the page
+	Many   bool          // several people
+	State  string        // of the first of them
+	Head   template.HTML // the icon, and tags for link previews
 	People []person
 	Glyphs template.HTML // an SVG symbol for each state
 	Style  template.CSS
@@ -93,6 +95,8 @@ type person struct {
 	AsOf    moment
 	Clients []viewResource
 	JID     string
+	Card    bool         // a microformat h-card, since there is a name or an address to put into it
+	URL     string       // of the person's page, in a card; empty if it must not be named
 	Write   template.URL // xmpp: link to the JID
 }
 
@@ -117,7 +121,7 @@ func clock(t time.Time) string {
 	return t.UTC().Format("2 Jan 15:04 UTC")
 }
 
-func newPerson(v view, lang *catalog) person {
+func (r *renderer) newPerson(v view, lang *catalog) person {
 	active := v.LastSeen
 	if !v.Idle.IsZero() {
 		active = v.Idle
@@ -125,6 +129,9 @@ func newPerson(v view, lang *catalog) person {
 	p := person{State: string(v.State), Label: v.Label, Nick: v.Nick, Message: v.Message, Avatar: template.URL(v.Avatar.URI()),
 		Since: newMoment(lang, "page.since", v.Since, clock(v.Since)), Active: newMoment(lang, "page.active", active, v.Ago),
 		AsOf: newMoment(lang, "page.as_of", v.AsOf, clock(v.AsOf)), Clients: v.Resources, JID: v.JID}
+	if p.Card = v.Nick != "" || v.JID != ""; p.Card && v.Address != "" {
+		p.URL = r.baseURL + statusPath + v.Address
+	}
 	if v.JID != "" {
 		p.Write = template.URL("xmpp:" + url.PathEscape(v.JID) + "?message")
 	}
@@ -135,10 +142,10 @@ func (r *renderer) statusPage(spec *renderSpec, views []view) statusPage {
 	page := statusPage{Lang: spec.lang, Theme: string(spec.options.theme), Many: spec.many, Listed: true, Glyphs: r.glyphs,
 		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"]), WriteLabel: spec.lang.texts["page.message"]}
 	for _, v := range views {
-		page.People = append(page.People, newPerson(v, spec.lang))
+		page.People = append(page.People, r.newPerson(v, spec.lang))
 		page.Listed = page.Listed && v.Indexed
 	}
-	page.State = page.People[0].State
+	page.State, page.Head = page.People[0].State, r.head(spec, views)
 	page.Title = views[0].Label
 	switch {
 	case spec.many:

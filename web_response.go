@@ -23,6 +23,7 @@ type renderSpec struct {
 	compress bool            // the client accepts gzip and the format is compressible
 	many     bool            // several people
 	ctx      context.Context // of the request, set while it is rendered
+	byJID    bool            // at a JID-based address; only of formats that name themselves
 }
 
 // specOf returns what a request asks for in a format.
@@ -55,7 +56,7 @@ func (spec *renderSpec) slot() slotClass {
 
 // key returns the key of a rendering of subjects.
 func (spec *renderSpec) key(subjects []subject) renderingKey {
-	key := renderingKey{format: spec.format, lang: spec.lang, options: spec.options.key(), compress: spec.compress, many: spec.many}
+	key := renderingKey{format: spec.format, lang: spec.lang, options: spec.options.key(), compress: spec.compress, many: spec.many, byJID: spec.byJID}
 	if !spec.many {
 		key.person = subjects[0].key
 		if shared := spec.format.stateOnly; shared != nil && shared(&spec.options) {
@@ -86,11 +87,16 @@ func (s *subject) state() State {
 	return s.snapshot.status.State
 }
 
-func (s *subject) view(lang *catalog) view {
+// view returns the view to render. Only a representation that names itself gets the address.
+func (s *subject) view(spec *renderSpec) view {
 	if s.snapshot == nil {
-		return unknownView(lang)
+		return unknownView(spec.lang)
 	}
-	return s.snapshot.view(s.freshness, lang, s.key.message)
+	v := s.snapshot.view(s.freshness, spec.lang, s.key.message)
+	if spec.format.namesItself {
+		v.Address = s.snapshot.address(spec.byJID)
+	}
+	return v
 }
 
 // subjectsOf appends what is now known of people to room, and reports whether search engines may index all of it.
@@ -121,25 +127,26 @@ func (w *website) subjectsOf(people []*entry, accepted string, room []subject) (
 	return room, indexed
 }
 
-// representation sends a representation of people in a format: of those that an address belongs to, none if it belongs to nobody.
-func (w *website) representation(rw http.ResponseWriter, r *http.Request, f *format, people []*entry, many bool) {
-	if len(people) == 0 && f.unknown == 0 {
+// representation sends a representation of a target in a format.
+func (w *website) representation(rw http.ResponseWriter, r *http.Request, f *format, t target) {
+	if len(t.people) == 0 && f.unknown == 0 {
 		w.notFound(rw, r)
 		return
 	}
 	renderer := w.renderer.Load()
-	spec, err := specOf(renderer, r, f, many && len(people) > 0)
+	spec, err := specOf(renderer, r, f, t.many && len(t.people) > 0)
 	if err != nil {
 		w.fail(rw, r, f, err)
 		return
 	}
+	spec.byJID = f.namesItself && t.byJID
 	var room [1]subject
-	subjects, indexed := w.subjectsOf(people, spec.accepted, room[:0])
+	subjects, indexed := w.subjectsOf(t.people, spec.accepted, room[:0])
 	status := http.StatusOK
 	switch {
 	case len(subjects) == 0:
 		subjects, status = append(subjects, subject{}), f.unknown
-	case !many && subjects[0].snapshot == nil: // was removed just now
+	case !t.many && subjects[0].snapshot == nil: // was removed just now
 		w.notFound(rw, r)
 		return
 	}
@@ -196,7 +203,7 @@ func (w *website) renderNow(ctx context.Context, renderer *renderer, spec *rende
 	}
 	views := make([]view, len(people))
 	for i := range people {
-		views[i] = people[i].view(spec.lang)
+		views[i] = people[i].view(spec)
 	}
 	return renderer.render(ctx, spec, views)
 }
@@ -262,6 +269,8 @@ func (w *website) fail(rw http.ResponseWriter, r *http.Request, f *format, err e
 	note(rw, f.metric)
 	switch {
 	case r.Context().Err() != nil: // nobody reads the response
+	case errors.Is(err, errNoAddress):
+		w.notFound(rw, r)
 	case errors.Is(err, errCallback):
 		sendError(rw, f, http.StatusBadRequest, err.Error())
 	case errors.Is(err, errBudget), errors.Is(err, errOpen):

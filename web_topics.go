@@ -153,20 +153,20 @@ func (t *eventTopic) run(ts *eventTopics) {
 			continue
 		}
 		began := limits.now()
-		people, many := t.w.lookUpAll(t.key.address, nil)
+		found := t.w.lookUpAll(t.key.address, nil)
 		// The successor is waited for before the state is read, so that no change is missed.
-		changes := append(successors(people), t.w.board.link.Load().replaced)
-		if again, _ := t.w.lookUpAll(t.key.address, nil); !slices.Equal(people, again) {
+		changes := append(successors(found.people), t.w.board.link.Load().replaced)
+		if !slices.Equal(found.people, t.w.lookUpAll(t.key.address, nil).people) {
 			continue
 		}
-		if people == nil {
+		if found.people == nil {
 			ts.mu.Lock()
 			ts.remove(t)
 			ts.mu.Unlock()
 			t.publish(&event{ended: true}) // a client that comes again gets 404
 			return
 		}
-		n, err := t.render(people, many, client, began)
+		n, err := t.render(found.people, found.many, client, began)
 		switch {
 		case err != nil:
 			// The topic goes on with whatever the state is when a client's budget or a slot allows it.

@@ -52,6 +52,13 @@
 		else part.removeAttribute(attribute);
 	}
 
+	// The icon's color and glyph are those of the page.
+	function showIcon(person, state) {
+		const icon = document.querySelector("link[rel=icon]"), color = getComputedStyle(person).getPropertyValue("--state").match(/#(\w+)/);
+		const glyph = document.getElementById(state).querySelector("path").getAttribute("d");
+		if (icon && color) set(icon, "href", icon.getAttribute("href").replace(/%23\w+/, "%23" + color[1]).replace(/ d='[^']*/, " d='" + glyph));
+	}
+
 	function show(person, status) {
 		const get = name => person.querySelector("." + name);
 		set(person.dataset, "state", status.state);
@@ -70,6 +77,7 @@
 		link(get("jid").lastElementChild, "href", status.jid && "xmpp:" + encodeURIComponent(status.jid).replace("%40", "@") + "?message");
 		if (people.length > 1) return;
 		set(document.documentElement.dataset, "state", status.state);
+		showIcon(person, status.state);
 		set(document, "title", (status.nick ? status.nick + ": " : "") + status.label + (status.message ? " – " + status.message : ""));
 	}
 
