@@ -40,7 +40,7 @@ packages: build/linux_$(ARCH)/webstatus manual
 	sed -e 's/@ARCH@/$(ARCH)/g' -e 's/@VERSION@/$(VERSION)/g' -e "s/@MTIME@/$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)/g" dist/nfpm.yaml > build/nfpm.yaml
 	for format in deb rpm; do SOURCE_DATE_EPOCH=$(EPOCH) go run $(NFPM) package -f build/nfpm.yaml -p $$format -t build/ || exit 1; done
 
-build/%/webstatus: $(wildcard *.go templates/* templates/lang/*) schema.sql go.mod
+build/%/webstatus: $(wildcard *.go templates/* templates/lang/*) dist/npm/webstatus.js schema.sql go.mod
 	target=$*; GOOS=$${target%_*} GOARCH=$$(echo $${target#*_} | sed 's/arm7/arm/') GOARM=7 $(STATIC) -o $@ .
 
 manual: build/$(shell go env GOOS)_$(shell go env GOARCH)/webstatus

@@ -226,13 +226,13 @@ func TestE2EReaders(t *testing.T) {
 	// The snippets are updated from the form and can be copied.
 	tab.goTo(t, page+"/embed")
 	tab.run(t, `navigator.clipboard.writeText = async text => { window.copied = text }`)
-	tab.wants(t, `document.querySelectorAll("pre")[3].textContent`, "[![XMPP]("+page+".svg)]("+page+")")
+	tab.wants(t, `document.querySelectorAll("pre")[4].textContent`, "[![XMPP]("+page+".svg)]("+page+")")
 	tab.run(t, `document.querySelector("#style").value = "card"; document.querySelector("#label").value = "A & B"; document.querySelector("#label").dispatchEvent(new Event("input", {bubbles: true}))`)
 	const card = ".svg?style=card&label=A+%26+B"
-	tab.wants(t, `document.querySelectorAll("pre")[3].textContent`, "[![XMPP]("+page+card+")]("+page+")")
+	tab.wants(t, `document.querySelectorAll("pre")[4].textContent`, "[![XMPP]("+page+card+")]("+page+")")
 	tab.wants(t, `document.querySelector(".preview img").src + document.querySelector(".preview img").complete`, page+card+"true")
-	tab.run(t, `document.querySelectorAll(".snippet button")[3].click()`)
-	tab.wants(t, `window.copied + document.querySelectorAll(".snippet button")[3].textContent`, "[![XMPP]("+page+card+")]("+page+")Copied")
+	tab.run(t, `document.querySelectorAll(".snippet button")[4].click()`)
+	tab.wants(t, `window.copied + document.querySelectorAll(".snippet button")[4].textContent`, "[![XMPP]("+page+card+")]("+page+")Copied")
 	tab.picture(t, "embed.png")
 }
 

@@ -28,6 +28,7 @@ type websiteConfig struct {
 type website struct {
 	websiteConfig
 	renderer atomic.Pointer[renderer]
+	element  *plainPage // the script with the custom element
 	cache    *renderingCache
 	limits   *limits
 	answers  *answerCounts
@@ -36,7 +37,7 @@ type website struct {
 
 // newWebsite returns a website that uses a renderer until the templates are reloaded.
 func newWebsite(conf websiteConfig, r *renderer) *website {
-	w := &website{websiteConfig: conf, cache: newRenderingCache(maxCacheWeight), limits: newLimits(), answers: new(answerCounts)}
+	w := &website{websiteConfig: conf, element: newPlainPage(formatElement, []byte(elementSource)), cache: newRenderingCache(maxCacheWeight), limits: newLimits(), answers: new(answerCounts)}
 	w.limits.connections = newConnectionLimit(w.isExempt, w.log)
 	w.limits.streams.max = streamCapacity(w.limits.connections.open.max)
 	w.topics = newEventTopics(w)
@@ -57,6 +58,9 @@ func (w *website) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", w.index)
 	mux.HandleFunc("GET "+oEmbedPath, w.oEmbed)
+	mux.HandleFunc("GET "+elementPath, func(rw http.ResponseWriter, r *http.Request) {
+		w.send(rw, r, w.element.rendering(acceptsGzip(r)), http.StatusOK, true)
+	})
 	mux.HandleFunc("GET "+statusPath+"{address...}", w.status) // with its extension, /events, /embed, or a route of Prosody's module
 	mux.HandleFunc("GET /presence/jid/{user}/{host}/{out...}", w.ejabberdPresence)
 	mux.HandleFunc("GET /presence/{user}/{host}/{out...}", w.ejabberdPresence)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	_ "embed"
 	"fmt"
 	"html"
 	"html/template"
@@ -9,6 +10,14 @@ import (
 	"net/url"
 	"strings"
 )
+
+// elementPath is the path of the script that defines the custom element xmpp-status. Unlike /status/ID.js, it is the same for everyone.
+const elementPath = "/webstatus.js"
+
+// elementSource is that script, which is also the content of the npm package.
+//
+//go:embed dist/npm/webstatus.js
+var elementSource string
 
 // embedPage is the data of templates/embed.html.
 type embedPage struct {
@@ -23,6 +32,8 @@ type embedPage struct {
 	Snippets  []snippet
 	Style     template.CSS
 	Script    template.JS
+	Element   template.JS // defines xmpp-status
+	Look      string      // of the element
 }
 
 // An embedQuery holds the values of the page's form.
@@ -69,7 +80,7 @@ func (w *website) embedPage(renderer *renderer, r *http.Request, address string,
 	query := r.URL.Query()
 	page := embedPage{Lang: renderer.languages.match(acceptedLanguages(r, query)), Languages: renderer.languages.all, Styles: append([]badgeStyle{"flat"}, badgeStyles...),
 		Asked: embedQuery{query.Get("style"), singleLine(query.Get("label"), maxLabel), query.Get("size"), query.Get("theme"), query.Get("lang")},
-		Style: template.CSS(renderer.sources["index.css"]), Script: template.JS(renderer.sources["embed.js"])}
+		Style: template.CSS(renderer.sources["index.css"]), Script: template.JS(renderer.sources["embed.js"]), Element: template.JS(elementSource)}
 	chosen := parseFields(strings.Join(query["parts"], ","))
 	for i, f := range fields {
 		if f.query != "" && f.option != "" {
@@ -108,16 +119,36 @@ func (page *embedPage) addSnippets(baseURL, address string, chosen fieldSet, man
 	if many {
 		height = 180
 	}
+	page.Look = elementLook(badgeStyle(asked.Style))
+	element := fmt.Sprintf("<script src=\"%s\" async></script>\n<xmpp-status src=\"%s\" look=\"%s\"", html.EscapeString(baseURL+elementPath),
+		html.EscapeString(base+encodeQuery("parts", parts)), page.Look)
+	for _, attribute := range [][2]string{{"label", asked.Label}, {"theme", asked.Theme}, {"lang", asked.Lang}} {
+		if attribute[1] != "" {
+			element += " " + attribute[0] + `="` + html.EscapeString(attribute[1]) + `"`
+		}
+	}
 	page.Snippets = []snippet{
 		{"HTML <iframe>", fmt.Sprintf(`<iframe src="%s" width="200" height="%d" style="border:0" title="XMPP"></iframe>`, html.EscapeString(target), height)},
 		{"HTML <img>", fmt.Sprintf(`<a href="%s"><img src="%s" alt="XMPP"></a>`, html.EscapeString(target), html.EscapeString(svg))},
 		{"HTML <script>", fmt.Sprintf("<span data-webstatus=\"label\"></span>\n<script src=\"%s\" async></script>", html.EscapeString(base+".js"+encodeQuery("lang", asked.Lang)))},
+		{"HTML <xmpp-status>", element + "></xmpp-status>"},
 		{"Markdown", fmt.Sprintf("[![XMPP](%s)](%s)", svg, target)},
 		{"BBCode", fmt.Sprintf("[url=%s][img]%s[/img][/url]", target, png)},
 		{"reStructuredText", fmt.Sprintf(".. image:: %s\n   :target: %s\n   :alt: XMPP", svg, target)},
 		{"MediaWiki", fmt.Sprintf("[%s %s]", target, png)},
 		{"DokuWiki", fmt.Sprintf("[[%s|{{%s}}]]", target, png)},
 	}
+}
+
+// elementLook returns the look of the custom element that is most like a style of badges.
+func elementLook(style badgeStyle) string {
+	switch style {
+	case styleCard:
+		return "card"
+	case styleDot:
+		return "line"
+	}
+	return "badge"
 }
 
 // partsQuery returns a set as the value of ?parts=; empty for all fields.

@@ -125,6 +125,7 @@ var (
 	formatEmbed = &format{metric: "embed", contentType: headerHTML, cacheControl: headerNoStore, policy: policyEmbed, compressible: true, noReferrer: true,
 		slot: slotList}
 	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true}
+	formatElement  = &format{metric: "element", contentType: headerScript, cacheControl: cachePlain, compressible: true, anyOrigin: true, english: true}
 	formatNotFound = &format{metric: "none", contentType: headerHTML, cacheControl: headerNoStore, policy: policyPlain, compressible: true, noReferrer: true}
 )
 

@@ -56,6 +56,7 @@ func withoutSources(t *testing.T, page string) string {
 		}
 		page = strings.ReplaceAll(page, string(source), "")
 	}
+	page = strings.ReplaceAll(page, elementSource, "")
 	if strings.Contains(page, "{ color-scheme") || strings.Contains(page, "use strict") {
 		t.Error("a style or a script in the page differs from its file")
 	}

@@ -241,7 +241,7 @@ func (r *renderer) setPolicies(frameAncestors string) {
 		policyNothing: headerNothing,
 		policyImage:   {"default-src 'none'; style-src 'unsafe-inline'; img-src data:"},
 		policyStatus:  page("style-src " + r.hash("status.css") + "; script-src " + r.hash("status.js") + "; connect-src 'self'"),
-		policyEmbed:   page("style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + "; connect-src 'self'; frame-src 'self'"),
+		policyEmbed:   page("style-src " + r.hash("index.css") + "; script-src " + r.hash("embed.js") + " " + sourceHash(elementSource) + "; connect-src 'self'; frame-src 'self'"),
 		policyPlain:   page("style-src " + r.hash("index.css")),
 	}
 }
@@ -304,7 +304,9 @@ func (w pageWriter) Write(p []byte) (int, error) {
 }
 
 // hash returns the source that allows an inline style or script (CSP Level 3 §2.3.1).
-func (r *renderer) hash(name string) string {
-	sum := sha256.Sum256([]byte(r.sources[name]))
+func (r *renderer) hash(name string) string { return sourceHash(r.sources[name]) }
+
+func sourceHash(source string) string {
+	sum := sha256.Sum256([]byte(source))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }

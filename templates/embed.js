@@ -7,7 +7,7 @@
 	function fillIn() {
 		const result = document.getElementById("result");
 		if ("hidden" in result.dataset) {
-			for (const part of result.querySelectorAll("[data-src]")) part.src = part.dataset.src.replace("ID", address.replace(/^.*\//, ""));
+			for (const part of result.querySelectorAll("[data-src]")) part.setAttribute("src", part.dataset.src.replace("ID", address.replace(/^.*\//, "")));
 			for (const text of result.querySelectorAll("pre")) text.textContent = text.textContent.replaceAll("/status/ID", "/status/" + address);
 		}
 		for (const button of result.querySelectorAll("button")) {
