@@ -16,6 +16,7 @@
 	const style = new CSSStyleSheet();
 	style.replaceSync(`
 		:host { display: inline-block; max-width: 100%; vertical-align: middle; --none: light-dark(#667182, #97a3b3) }
+		:host([look=line]) { display: inline; vertical-align: baseline }
 		:host([hidden]) { display: none }
 		:host([theme=light]) { color-scheme: light }
 		:host([theme=dark]) { color-scheme: dark }
