@@ -35,6 +35,7 @@ type config struct {
 	maxUsers    int
 	admins      []string
 	contacts    []string
+	rooms       []string
 	name        string
 	hideOS      bool
 	expire      string
@@ -76,6 +77,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.maxUsers, "max-users", 0, "`number` of users above which nobody may register; 0 for no limit")
 	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
 	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org; repeatable")
+	f.StringSliceVar(&c.rooms, "room", nil, "`JID` of a room with badges at /room/JID.svg, with * for any part of the name, such as *@rooms.example.org; repeatable")
 	f.StringVar(&c.name, "name", "Web presence", "`name` under which clients list the component (XEP-0172)")
 	f.BoolVar(&c.hideOS, "hide-os", false, "omit the operating system from replies to version queries (XEP-0092)")
 	f.StringVar(&c.expire, "expire", "30d", "`duration`, in days (30d) or hours (720h), after which a user is removed whose account no longer exists; 0 for never")
@@ -281,6 +283,13 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 		}
 	}
 	conf.contacts = c.contacts
+	for _, s := range c.rooms {
+		pattern, ok := parseRoomPattern(s)
+		if !ok {
+			problems.add("room", "%q is not the JID of a room such as lobby@rooms.example.org or *@rooms.example.org", s)
+		}
+		conf.rooms = append(conf.rooms, pattern)
+	}
 	var err error
 	if conf.expire, err = parseDays(c.expire); err != nil {
 		problems.add("expire", "%v", err)

@@ -126,7 +126,7 @@ func serveOn(ctx context.Context, listeners listeners, db *database, webConf web
 	// The component stops after the web server, so that the last responses still show live presence.
 	componentCtx, stopComponent := context.WithCancel(context.WithoutCancel(ctx))
 	g, ctx := errgroup.WithContext(ctx)
-	webConf.domain, webConf.baseURL, webConf.jidLinks, webConf.board = conf.domain, conf.baseURL, conf.jidLinks, c.board
+	webConf.domain, webConf.baseURL, webConf.jidLinks, webConf.board, webConf.rooms = conf.domain, conf.baseURL, conf.jidLinks, c.board, c.rooms.board
 	webConf.now, webConf.log, webConf.closing = conf.now, conf.log, ctx
 	site := newWebsite(webConf, r)
 	g.Go(func() error { site.reload(ctx); return nil })

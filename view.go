@@ -26,6 +26,7 @@ type view struct {
 	Resources  []viewResource // nil if not shown
 	AsOf       time.Time      // the state is known to be right up to this time; zero for now
 	Indexed    bool           // search engines may index the page
+	Room       *Room          // the view is that of a room; nil for a person
 	Address    string         // by which the representation may name itself: a token, or the JID in base64; empty for none
 }
 
@@ -199,6 +200,14 @@ func parseFields(names string) (s fieldSet) {
 		}
 	}
 	return s
+}
+
+// labelIn returns the label in another language.
+func (v *view) labelIn(lang *catalog) string {
+	if v.Room != nil {
+		return v.Room.label(lang)
+	}
+	return lang.text("state." + string(v.State))
 }
 
 // unknownView is shown at an address that belongs to nobody.

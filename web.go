@@ -19,6 +19,7 @@ type websiteConfig struct {
 	proxies        []netip.Prefix // reverse proxies whose X-Forwarded-For is trusted; nil for none
 	templates      string         // directory whose files replace embedded templates; empty for none
 	board          *board
+	rooms          *roomBoard
 	now            func() time.Time
 	log            *slog.Logger
 	closing        context.Context // its end ends the event streams
@@ -58,6 +59,7 @@ func (w *website) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", w.index)
 	mux.HandleFunc("GET "+oEmbedPath, w.oEmbed)
+	mux.HandleFunc("GET /room/{address}", w.room)
 	mux.HandleFunc("GET "+elementPath, func(rw http.ResponseWriter, r *http.Request) {
 		w.send(rw, r, w.element.rendering(acceptsGzip(r)), http.StatusOK, true)
 	})

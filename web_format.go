@@ -36,6 +36,7 @@ const (
 	routesStatus   routes = 1 + iota // /status/ID.NAME
 	routesProsody                    // /status/JID/NAME
 	routesEjabberd                   // /presence/jid/USER/HOST/NAME
+	routesRoom                       // /room/ROOM@SERVICE.NAME
 )
 
 // Values of headers. All responses share them, so they must not be changed.
@@ -73,6 +74,7 @@ var (
 	cacheImage   = []string{"max-age=20, stale-while-revalidate=30"}
 	cacheUnknown = []string{"max-age=5"}  // for the image at an address that belongs to nobody, perhaps not yet
 	cacheOEmbed  = []string{"max-age=60"} // the page in the iframe updates itself
+	cacheRoom    = []string{"max-age=60"} // rooms are asked no more often
 	cachePlain   = []string{"max-age=300"}
 )
 
@@ -94,6 +96,13 @@ var (
 		unknown: http.StatusNotFound, slot: slotPNG, options: badgeOptions, stateOnly: isBadge, write: writePNG}
 	formatOEmbed = &format{metric: "oembed", contentType: headerJSON, cacheControl: cacheOEmbed, compressible: true, anyOrigin: true,
 		namesItself: true, options: oEmbedOptions, write: writeOEmbed}
+
+	formatRoomSVG = &format{routes: routesRoom, name: "svg", metric: "room", contentType: headerSVG, cacheControl: cacheRoom, policy: policyImage, compressible: true,
+		unknown: http.StatusNotFound, options: badgeOptions, write: writeSVG}
+	formatRoomPNG = &format{routes: routesRoom, name: "png", metric: "room", contentType: headerPNG, cacheControl: cacheRoom, anyOrigin: true,
+		unknown: http.StatusNotFound, slot: slotPNG, options: badgeOptions, write: writePNG}
+	formatRoomJSON = &format{routes: routesRoom, name: "json", metric: "room", contentType: headerJSON, cacheControl: cacheRoom, compressible: true, anyOrigin: true,
+		options: dataOptions, write: writeRoomJSON}
 
 	// Prosody's mod_webpresence reports unknown users as offline.
 	formatProsodyImage = &format{routes: routesProsody, name: "image", metric: "legacy", contentType: headerPNG, cacheControl: cacheImage, policy: policyImage,
@@ -131,6 +140,7 @@ var (
 
 // formats are the rows that addresses name.
 var formats = []*format{formatPage, formatJSON, formatText, formatXML, formatScript, formatSVG, formatPNG,
+	formatRoomSVG, formatRoomPNG, formatRoomJSON,
 	formatProsodyImage, formatProsodyHTML, formatProsodyText, formatProsodyMessage, formatProsodyJSON, formatProsodyXML,
 	formatEjabberdImage, formatEjabberdAvatar, formatEjabberdXML, formatEjabberdScript, formatEjabberdText}
 

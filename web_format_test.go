@@ -204,6 +204,9 @@ func allPaths() (paths []string) {
 	for _, page := range []string{julietPage, "/status/" + Token{}.String(), "/status/" + Token{}.String() + "?parts=jid,nick"} {
 		paths = append(paths, "/oembed?url="+url.QueryEscape("https://status.example.org"+page))
 	}
+	for _, name := range []string{"juliet@example.org.svg", "juliet@example.org.png?style=card", "juliet@example.org.json"} {
+		paths = append(paths, "/room/"+name)
+	}
 	for _, rest := range []string{"", "/image", "/html", "/text", "/message", "/json", "/xml", "/other"} {
 		paths = append(paths, "/status/juliet@example.org"+rest)
 	}
@@ -679,7 +682,7 @@ func TestLegacyCaching(t *testing.T) {
 	for _, format := range formats {
 		path := statusPath + juliet + "/" + format.name
 		switch format.routes {
-		case routesStatus:
+		case routesStatus, routesRoom:
 			continue
 		case routesEjabberd:
 			path = "/presence/jid/juliet/example.org/" + format.name

@@ -14,7 +14,7 @@ func writePNG(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	for i := range views {
 		v := &views[i]
 		if !canDraw(v.Label) {
-			v.Label = english.text("state." + string(v.State))
+			v.Label = v.labelIn(english)
 		}
 		for _, s := range []*string{&v.Message, &v.Nick, &v.LastActive, &v.JID} {
 			if !canDraw(*s) {

@@ -10,7 +10,7 @@ import (
 type answerCounts [len(representations)][6]atomic.Uint64
 
 // representations are the values of the label "representation": those of the formats, and events.
-var representations = [...]string{"page", "json", "txt", "xml", "js", "svg", "png", "events", "embed", "oembed", "element", "index", "legacy", "none"}
+var representations = [...]string{"page", "json", "txt", "xml", "js", "svg", "png", "events", "embed", "oembed", "element", "room", "index", "legacy", "none"}
 
 // representationIndex returns the index of a value, that of "none" for others.
 func representationIndex(name string) int {

@@ -73,9 +73,10 @@ func (spec *renderSpec) key(subjects []subject) renderingKey {
 	return key
 }
 
-// A subject is a user as a request finds it, or the unknown view.
+// A subject is a user as a request finds it, a room, or the unknown view.
 type subject struct {
-	snapshot  *snapshot // nil for the unknown view
+	room      *Room     // nil for a person
+	snapshot  *snapshot // nil for a room and for the unknown view
 	freshness freshness
 	key       personKey
 }
@@ -89,7 +90,10 @@ func (s *subject) state() State {
 
 // view returns the view to render. Only a representation that names itself gets the address.
 func (s *subject) view(spec *renderSpec) view {
-	if s.snapshot == nil {
+	switch {
+	case s.room != nil:
+		return s.room.view(spec.lang)
+	case s.snapshot == nil:
 		return unknownView(spec.lang)
 	}
 	v := s.snapshot.view(s.freshness, spec.lang, s.key.message)
@@ -122,7 +126,7 @@ func (w *website) subjectsOf(people []*entry, accepted string, room []subject) (
 			now = w.now()
 		}
 		f := s.freshness(link, now)
-		room = append(room, subject{s, f, newPersonKey(s, f, message)})
+		room = append(room, subject{snapshot: s, freshness: f, key: newPersonKey(s, f, message)})
 	}
 	return room, indexed
 }

@@ -29,6 +29,7 @@ type componentConfig struct {
 	jidLinks    bool          // JID-based URLs are answered
 	admins      []string      // bare JIDs that may run the administration commands; may be empty
 	contacts    []string      // URIs of the operator; may be empty
+	rooms       []string      // patterns of the rooms that the web shows; may be empty
 	avatar      []byte        // our own, PNG
 	name        string        // under which clients list us
 	expire      time.Duration // time after which a user is removed whose account is gone; 0 for never
@@ -53,6 +54,7 @@ type service struct {
 type component struct {
 	*service
 	contacts *contacts
+	rooms    *rooms
 	senders  *senders
 	prober   *prober
 	iqs      map[string]iqHandler // by type, namespace and name
@@ -72,6 +74,7 @@ func newComponent(conf componentConfig, r *registry) *component {
 	pep := newPEP(s)
 	ourselves := newIdentity(conf)
 	c.contacts = &contacts{service: s, prober: c.prober, pep: pep, identity: ourselves, logOns: newLogOns()}
+	c.rooms = &rooms{service: s, board: newRoomBoard(conf.rooms, conf.now)}
 	accounts := newAccounts(s, c.contacts)
 	c.chat = &chat{service: s, accounts: accounts}
 	commands := &commands{service: s, accounts: accounts, removed: c.removed}
@@ -107,6 +110,7 @@ func (c *component) run(ctx context.Context) error {
 	g.Go(func() error { c.contacts.pep.avatars.run(work); return nil })
 	g.Go(func() error { c.resyncLoop(work); return nil })
 	g.Go(func() error { c.prober.run(work); return nil })
+	g.Go(func() error { c.rooms.run(work); return nil })
 	g.Go(func() error { c.maintain(work); return nil })
 	<-ctx.Done()
 	c.shutdown(work)
@@ -280,6 +284,8 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	case s.typ == "result" || s.typ == "error":
 		if e := c.pepSender(s); e != nil {
 			c.contacts.pep.handleAnswer(ctx, e, s)
+		} else if s.id == idRoom && s.from.resource == "" && s.to.String() == c.domain {
+			c.rooms.handleAnswer(s)
 		}
 		return
 	case s.typ != "get" && s.typ != "set", len(s.children) != 1:

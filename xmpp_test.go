@@ -112,7 +112,7 @@ func (f *fixture) start() {
 	}
 	f.comp = newComponent(f.conf, users)
 	ctx, cancel := context.WithCancel(context.Background())
-	f.site = newWebsite(websiteConfig{domain: f.conf.domain, baseURL: f.conf.baseURL, jidLinks: f.conf.jidLinks, frameAncestors: "*", board: f.comp.board,
+	f.site = newWebsite(websiteConfig{domain: f.conf.domain, baseURL: f.conf.baseURL, jidLinks: f.conf.jidLinks, frameAncestors: "*", board: f.comp.board, rooms: f.comp.rooms.board,
 		now: f.conf.now, log: f.conf.log, closing: ctx}, r)
 	f.web = httptest.NewServer(f.site.handler())
 	done := make(chan error, 1)
