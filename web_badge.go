@@ -257,11 +257,16 @@ func avatarPlaceholder() *drawing {
 	}}
 }
 
-// serviceAvatar returns the avatar of the service itself, a tick on a green disc, as a PNG of 96 × 96 pixels.
-func serviceAvatar() ([]byte, error) {
-	d := &drawing{width: 96, height: 96, shapes: []shape{
+// logo draws the logo of the service, a tick on a green disc. docs/logo.svg is a copy.
+func logo() *drawing {
+	return &drawing{width: 96, height: 96, title: "webstatus", shapes: []shape{
 		disc{center: point{48, 48}, radius: 46, fill: solid(0x1a7f4b)},
 		lines{paths: [][]point{{{28, 50}, {42, 64}, {69, 35}}}, stroke: 10, fill: solid(0xffffff)},
 	}}
+}
+
+// serviceAvatar returns the avatar of the service itself, the logo, as a PNG of 96 × 96 pixels.
+func serviceAvatar() ([]byte, error) {
+	d := logo()
 	return d.writePNG(context.Background(), themeLight, d.height)
 }

@@ -26,7 +26,7 @@ const (
 var features = []string{nsCommands, nsDiscoInfo, nsDiscoItem, nsNick + "+notify", nsLast, nsRegister, nsVersion, nsAvatarMetadata + "+notify",
 	nsPing, nsReceipts, nsVCard}
 
-// A discoInfo is the description of an entity (XEP-0030 §3.1). The library's type has no form.
+// A discoInfo is the description of an entity (XEP-0030 §3.1), with forms for more (XEP-0128). The library's type has no form.
 type discoInfo struct {
 	XMLName  xml.Name          `xml:"http://jabber.org/protocol/disco#info query"`
 	Node     string            `xml:"node,attr,omitempty"`
