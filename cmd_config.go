@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,7 +77,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: the parent domain of --domain)")
 	f.IntVar(&c.maxUsers, "max-users", 0, "`number` of users above which nobody may register; 0 for no limit")
 	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
-	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org; repeatable")
+	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org, or of a kind: abuse=mailto:abuse@example.org; the kinds are "+strings.Join(contactKinds, ", ")+" (XEP-0157); repeatable")
 	f.StringSliceVar(&c.rooms, "room", nil, "`JID` of a room with badges at /room/JID.svg, with * for any part of the name, such as *@rooms.example.org; repeatable")
 	f.StringVar(&c.name, "name", "Web presence", "`name` under which clients list the component (XEP-0172)")
 	f.BoolVar(&c.hideOS, "hide-os", false, "omit the operating system from replies to version queries (XEP-0092)")
@@ -277,12 +278,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 		}
 		conf.admins = append(conf.admins, bare)
 	}
-	for _, s := range c.contacts {
-		if u, err := url.Parse(s); err != nil || u.Scheme == "" {
-			problems.add("contact", "%q is not a URI such as mailto:admin@example.org or xmpp:admin@example.org", s)
-		}
-	}
-	conf.contacts = c.contacts
+	conf.contacts = c.resolveContacts(problems)
 	for _, s := range c.rooms {
 		pattern, ok := parseRoomPattern(s)
 		if !ok {
@@ -303,6 +299,22 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	conf.log = c.logger(problems, logTo)
 	conf.syncTimes = defaultSyncTimes
 	return conf, problems.orNil()
+}
+
+// resolveContacts returns the URIs of --contact by kind. A URI without a kind is that of the administrators.
+func (c *config) resolveContacts(problems *usageError) map[string][]string {
+	contacts := make(map[string][]string)
+	for _, s := range c.contacts {
+		kind, uri, ok := strings.Cut(s, "=")
+		if !ok || !slices.Contains(contactKinds, kind) {
+			kind, uri = "admin", s
+		}
+		if u, err := url.Parse(uri); err != nil || u.Scheme == "" {
+			problems.add("contact", "%q is not a URI such as mailto:admin@example.org or xmpp:admin@example.org, or one of %s with = and a URI", s, strings.Join(contactKinds, ", "))
+		}
+		contacts[kind] = append(contacts[kind], uri)
+	}
+	return contacts
 }
 
 // resolveWebsite validates the configuration of the web server.

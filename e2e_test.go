@@ -287,7 +287,8 @@ func testSlixmpp(t *testing.T, s *server) {
 	if err := exec.Command(python, "-c", "import slixmpp").Run(); err != nil {
 		missing(t, "python3-slixmpp is missing")
 	}
-	newAppliance(t, s.componentAddress(), "WEBSTATUS_ADMIN=user4@localhost")
+	newAppliance(t, s.componentAddress(), "WEBSTATUS_ADMIN=user4@localhost",
+		"WEBSTATUS_CONTACT=mailto:admin@example.org,abuse=mailto:abuse@example.org,abuse=https://example.org/?abuse=1,security=mailto:security@example.org")
 	s.login(t, "user4", "cleanup").dropContact(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()

@@ -19,21 +19,21 @@ import (
 type componentConfig struct {
 	domain      string // our JID
 	secret      string
-	servers     []string      // host:port of the component listeners
-	connections int           // to each server
-	tls         *tls.Config   // nil for plain TCP
-	languages   *languages    // of our messages
-	allow       allowList     // of people who may register
-	maxUsers    int           // number of users above which nobody may register; 0 for no limit
-	baseURL     string        // of the web server, without a trailing slash
-	jidLinks    bool          // JID-based URLs are answered
-	admins      []string      // bare JIDs that may run the administration commands; may be empty
-	contacts    []string      // URIs of the operator; may be empty
-	rooms       []string      // patterns of the rooms that the web shows; may be empty
-	avatar      []byte        // our own, PNG
-	name        string        // under which clients list us
-	expire      time.Duration // time after which a user is removed whose account is gone; 0 for never
-	hideOS      bool          // do not tell the operating system
+	servers     []string            // host:port of the component listeners
+	connections int                 // to each server
+	tls         *tls.Config         // nil for plain TCP
+	languages   *languages          // of our messages
+	allow       allowList           // of people who may register
+	maxUsers    int                 // number of users above which nobody may register; 0 for no limit
+	baseURL     string              // of the web server, without a trailing slash
+	jidLinks    bool                // JID-based URLs are answered
+	admins      []string            // bare JIDs that may run the administration commands; may be empty
+	contacts    map[string][]string // URIs of the operator, by one of contactKinds; may be empty
+	rooms       []string            // patterns of the rooms that the web shows; may be empty
+	avatar      []byte              // our own, PNG
+	name        string              // under which clients list us
+	expire      time.Duration       // time after which a user is removed whose account is gone; 0 for never
+	hideOS      bool                // do not tell the operating system
 	linkTimes   linkTimes
 	syncTimes   syncTimes
 	now         func() time.Time

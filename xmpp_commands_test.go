@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gosrc.io/xmpp/stanza"
 )
 
 // ask sends an iq and returns the response.
@@ -166,7 +168,9 @@ func TestStopCommand(t *testing.T) {
 }
 
 func TestIdentity(t *testing.T) {
-	f := newFixture(t, func(c *componentConfig) { c.contacts = []string{"xmpp:admin@example.org", "mailto:admin@example.org"} })
+	f := newFixture(t, func(c *componentConfig) {
+		c.contacts = map[string][]string{"admin": {"xmpp:admin@example.org", "mailto:admin@example.org"}, "abuse": {"mailto:abuse@example.org"}}
+	})
 	const romeo = "romeo@elsewhere.example"
 	f.asks(romeo, "get", `<query xmlns='jabber:iq:version'/>`, `<name>webstatus</name><version>`+version+`</version><os>`)
 	f.asks(romeo, "get", `<query xmlns='jabber:iq:last'/>`, `<query xmlns='jabber:iq:last' seconds='2'>`)
@@ -181,6 +185,7 @@ func TestIdentity(t *testing.T) {
 		t.Error(err)
 	}
 	info := f.asks(romeo, "get", `<query xmlns='http://jabber.org/protocol/disco#info'/>`, `<value>http://jabber.org/network/serverinfo</value>`,
+		`var='abuse-addresses' type='list-multi'><value>mailto:abuse@example.org</value>`, `<value>urn:xmpp:data-policy:0</value>`, `var='data_retention' type='text-single'><value>infinite</value>`,
 		`var='admin-addresses' type='list-multi'><value>xmpp:admin@example.org</value><value>mailto:admin@example.org</value>`)
 
 	// The entity capabilities in the presence match the disco#info response.
@@ -213,10 +218,12 @@ func verify(t *testing.T, info string) string {
 		Features []struct {
 			Var string `xml:"var,attr"`
 		} `xml:"query>feature"`
-		Fields []struct {
-			Var    string   `xml:"var,attr"`
-			Values []string `xml:"value"`
-		} `xml:"query>x>field"`
+		Forms []struct {
+			Fields []struct {
+				Var    string   `xml:"var,attr"`
+				Values []string `xml:"value"`
+			} `xml:"field"`
+		} `xml:"query>x"`
 	}
 	if err := xml.Unmarshal([]byte(info), &q); err != nil {
 		t.Fatal(err)
@@ -228,15 +235,44 @@ func verify(t *testing.T, info string) string {
 	}
 	slices.Sort(vars)
 	s += strings.Join(vars, "<") + "<"
-	for i, f := range q.Fields {
-		slices.Sort(f.Values)
-		if i > 0 { // the first is FORM_TYPE
-			s += f.Var + "<"
+	var forms []string
+	for _, form := range q.Forms {
+		var fields []string
+		formType := ""
+		for _, f := range form.Fields {
+			if f.Var == "FORM_TYPE" {
+				formType = f.Values[0] + "<"
+				continue
+			}
+			slices.Sort(f.Values)
+			fields = append(fields, f.Var+"<"+strings.Join(f.Values, "<")+"<")
 		}
-		s += strings.Join(f.Values, "<") + "<"
+		slices.Sort(fields)
+		forms = append(forms, formType+strings.Join(fields, ""))
 	}
+	slices.Sort(forms)
+	s += strings.Join(forms, "")
 	sum := sha1.Sum([]byte(s))
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// TestCapsVersion computes the hash of an example (XEP-0115 §5.2), and of the same with the form of the next one and another form (§5.3).
+func TestCapsVersion(t *testing.T) {
+	info := discoInfo{Identity: []stanza.Identity{{Category: "client", Type: "pc", Name: "Exodus 0.9.1"}}, Features: []stanza.Feature{{Var: "http://jabber.org/protocol/muc"},
+		{Var: "http://jabber.org/protocol/disco#info"}, {Var: "http://jabber.org/protocol/disco#items"}, {Var: "http://jabber.org/protocol/caps"}}}
+	if got := capsVersion(info); got != "QgayPKawpkPSDYmwT/WM94uAlu0=" {
+		t.Errorf("simple: %s", got)
+	}
+	field := func(name string, values ...string) *stanza.Field { return &stanza.Field{Var: name, ValuesList: values} }
+	software := infoForm("urn:xmpp:dataforms:softwareinfo", field("software_version", "0.11"), field("ip_version", "ipv6", "ipv4"), field("os", "Mac"), field("os_version", "10.5.1"), field("software", "Psi"))
+	other := infoForm("a", field("z", "2"), field("b", "1", "10", "0"))
+	info.Forms = []*stanza.Form{software, other}
+	want := "client/pc//Exodus 0.9.1<http://jabber.org/protocol/caps<http://jabber.org/protocol/disco#info<http://jabber.org/protocol/disco#items<http://jabber.org/protocol/muc<" +
+		"a<b<0<1<10<z<2<urn:xmpp:dataforms:softwareinfo<ip_version<ipv4<ipv6<os<Mac<os_version<10.5.1<software<Psi<software_version<0.11<"
+	sum := sha1.Sum([]byte(want))
+	if got := capsVersion(info); got != base64.StdEncoding.EncodeToString(sum[:]) {
+		t.Errorf("with two forms, whose fields and values are not sorted: %s", got)
+	}
 }
 
 func TestHideOS(t *testing.T) {

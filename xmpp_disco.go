@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,6 +21,7 @@ const (
 	nsLast       = "jabber:iq:last"                       // XEP-0012
 	nsVCard      = "vcard-temp"                           // XEP-0054
 	nsServerInfo = "http://jabber.org/network/serverinfo" // XEP-0157
+	nsDataPolicy = "urn:xmpp:data-policy:0"               // XEP-0504
 )
 
 // features lists what disco#info names (XEP-0030 §3.1): all requests that we answer, receipts, and the PEP nodes that we follow
@@ -32,7 +35,7 @@ type discoInfo struct {
 	Node     string            `xml:"node,attr,omitempty"`
 	Identity []stanza.Identity `xml:"identity"`
 	Features []stanza.Feature  `xml:"feature"`
-	Form     *stanza.Form
+	Forms    []*stanza.Form
 }
 
 // An identity is our description of ourselves. It is immutable.
@@ -62,15 +65,40 @@ func newIdentity(conf componentConfig) *identity {
 		i.info.Features = append(i.info.Features, stanza.Feature{Var: f})
 	}
 	if len(conf.contacts) > 0 {
-		i.info.Form = stanza.NewForm([]*stanza.Field{
-			{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{nsServerInfo}},
-			{Type: "list-multi", Var: "admin-addresses", ValuesList: conf.contacts},
-		}, stanza.FormTypeResult)
+		var fields []*stanza.Field
+		for _, kind := range slices.Sorted(maps.Keys(conf.contacts)) {
+			fields = append(fields, &stanza.Field{Type: stanza.FieldTypeListMulti, Var: kind + "-addresses", ValuesList: conf.contacts[kind]})
+		}
+		i.info.Forms = append(i.info.Forms, infoForm(nsServerInfo, fields...))
 	}
+	i.info.Forms = append(i.info.Forms, dataPolicy())
 	i.caps = capsElement{Hash: "sha-1", Node: conf.baseURL, Version: capsVersion(i.info)}
 	sum := sha1.Sum(conf.avatar)
 	i.photo.Photo = hex.EncodeToString(sum[:])
 	return i
+}
+
+// contactKinds are the kinds of contact addresses (XEP-0157 §6.2).
+var contactKinds = []string{"abuse", "admin", "feedback", "sales", "security", "status", "support"}
+
+// infoForm returns a form with more about us, of a type (XEP-0128).
+func infoForm(formType string, fields ...*stanza.Field) *stanza.Form {
+	hidden := &stanza.Field{Type: stanza.FieldTypeHidden, Var: "FORM_TYPE", ValuesList: []string{formType}}
+	return stanza.NewForm(append([]*stanza.Field{hidden}, fields...), stanza.FormTypeResult)
+}
+
+// dataPolicy returns what this program does with data (XEP-0504 §3). It leaves out the fields that depend on the operator, such as those
+// about backups.
+func dataPolicy() *stanza.Form {
+	field := func(name, typ, value string) *stanza.Field {
+		return &stanza.Field{Type: typ, Var: name, ValuesList: []string{value}}
+	}
+	return infoForm(nsDataPolicy,
+		field("access_policy", stanza.FieldTypeListMulti, "admins"),
+		field("auth_data", stanza.FieldTypeListSingle, "no_auth"),
+		field("data_deletion", stanza.FieldTypeBool, "true"),
+		field("data_retention", "text-single", "infinite"), // until the user unregisters
+		field("full_erasure", stanza.FieldTypeBool, "true"))
 }
 
 // capsVersion returns the hash of the verification string (XEP-0115 §5.1).
@@ -86,16 +114,20 @@ func capsVersion(info discoInfo) string {
 	}
 	slices.Sort(vars)
 	parts = append(parts, vars...)
-	if info.Form != nil {
-		parts = append(parts, info.Form.Fields[0].ValuesList[0])
-		for _, f := range info.Form.Fields[1:] { // there is one, so it is sorted
-			parts = append(parts, f.Var)
-			parts = append(parts, slices.Sorted(slices.Values(f.ValuesList))...)
+	for _, form := range slices.SortedFunc(slices.Values(info.Forms), func(a, b *stanza.Form) int { return cmp.Compare(formType(a), formType(b)) }) {
+		parts = append(parts, formType(form))
+		for _, f := range slices.SortedFunc(slices.Values(form.Fields), func(a, b *stanza.Field) int { return cmp.Compare(a.Var, b.Var) }) {
+			if f.Var != "FORM_TYPE" {
+				parts = append(append(parts, f.Var), slices.Sorted(slices.Values(f.ValuesList))...)
+			}
 		}
 	}
 	sum := sha1.Sum([]byte(strings.Join(parts, "<") + "<"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
+
+// formType returns the type of a form that infoForm has made.
+func formType(form *stanza.Form) string { return form.Fields[0].ValuesList[0] }
 
 // disco answers questions about us: service discovery, version, uptime, vCard and pings.
 type disco struct {

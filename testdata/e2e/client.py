@@ -155,6 +155,14 @@ class Client(slixmpp.ClientXMPP):
         for feature in ("jabber:iq:register", "http://jabber.org/protocol/commands", "vcard-temp", "urn:xmpp:ping"):
             assert feature in features, feature
 
+        forms = {f["values"]["FORM_TYPE"][0]: f["values"] for f in info["disco_info"]["substanzas"] if f.name == "x"}
+        contacts = forms["http://jabber.org/network/serverinfo"]
+        assert contacts["admin-addresses"] == ["mailto:admin@example.org"], contacts
+        assert contacts["abuse-addresses"] == ["mailto:abuse@example.org", "https://example.org/?abuse=1"], contacts
+        assert contacts["security-addresses"] == ["mailto:security@example.org"], contacts
+        policy = forms["urn:xmpp:data-policy:0"]
+        assert policy["data_deletion"] is True and policy["data_retention"] == "infinite", policy
+
         assert {"register"} == await self.commands(), await self.commands()
         assert "Write “register”" in await self.write("hello")
         assert "register" in await self.write("help")
