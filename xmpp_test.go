@@ -331,7 +331,11 @@ func TestRequests(t *testing.T) {
 				`<feature var='http://jabber.org/protocol/disco#info'></feature><feature var='http://jabber.org/protocol/disco#items'></feature>` +
 				`<feature var='http://jabber.org/protocol/nick+notify'></feature>` +
 				`<feature var='jabber:iq:last'></feature><feature var='jabber:iq:register'></feature><feature var='jabber:iq:version'></feature>` +
-				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='urn:xmpp:receipts'></feature><feature var='vcard-temp'></feature></query>`},
+				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='urn:xmpp:receipts'></feature><feature var='vcard-temp'></feature>` +
+				`<x xmlns='jabber:x:data' type='result'><field var='FORM_TYPE' type='hidden'><value>urn:xmpp:data-policy:0</value></field>` +
+				`<field var='access_policy' type='list-multi'><value>admins</value></field><field var='auth_data' type='list-single'><value>no_auth</value></field>` +
+				`<field var='data_deletion' type='boolean'><value>true</value></field><field var='data_retention' type='text-single'><value>infinite</value></field>` +
+				`<field var='full_erasure' type='boolean'><value>true</value></field></x></query>`},
 		{"disco#info of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>`, notFound},
 		{"disco#items", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items'/>`, `<query xmlns='http://jabber.org/protocol/disco#items'></query>`},
 		{"disco#items of a node", "romeo@example.org/x", "get", `<query xmlns='http://jabber.org/protocol/disco#items' node='n'/>`, notFound},
