@@ -89,7 +89,7 @@ func (p *Presence) strip() {
 
 // addMessage adds a status message, trimmed and truncated, unless there is already one in its language.
 func (p *Presence) addMessage(lang, body string) {
-	body = truncate(strings.TrimSpace(body), maxMessageSize)
+	body = truncate(strings.TrimSpace(withoutDirection(body)), maxMessageSize)
 	if body == "" || len(p.Messages) == maxLanguages || len(lang) > 64 || p.messageSize()+len(body) > maxMessages {
 		return
 	}

@@ -45,7 +45,7 @@ func newRegistry(ctx context.Context, conf registryConfig, db *database) (*regis
 		return nil, fmt.Errorf("the database %w", err)
 	}
 	now := conf.now()
-	if seen.IsZero() {
+	if seen.IsZero() || seen.After(now) { // the clock has been set back
 		seen = now
 	}
 	r := &registry{registryConfig: conf, db: db, board: newBoard(seen, now), unsaved: make(map[*entry]bool),
@@ -53,6 +53,9 @@ func newRegistry(ctx context.Context, conf registryConfig, db *database) (*regis
 	for u, err := range db.Users(ctx, userFilter{}) {
 		if err != nil {
 			return nil, fmt.Errorf("the database %w", err)
+		}
+		if u.Status.Since.After(now) {
+			u.Status.Since = now
 		}
 		r.board.add(u.User, u.Status, u.Profile)
 	}

@@ -157,6 +157,44 @@ func TestPresenceBudget(t *testing.T) {
 	wantSize(0, 0)
 }
 
+// TestClockSetBack starts with times in the database that are in the future now.
+func TestClockSetBack(t *testing.T) {
+	db, _ := openTestDatabase(t)
+	u := User{JID: juliet, Token: Token{1}, Subscription: SubscriptionBoth, Created: noon}
+	if err := errors.Join(db.InsertUser(t.Context(), u), db.StoreLinkSeen(t.Context(), noon),
+		db.StorePresence(t.Context(), map[string]Status{juliet: {State: Away, Since: noon}}, nil)); err != nil {
+		t.Fatal(err)
+	}
+	now := noon.Add(-24 * time.Hour)
+	r, err := newRegistry(t.Context(), registryConfig{now: func() time.Time { return now }, log: slog.New(slog.DiscardHandler)}, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if since := r.board.byJID(juliet).snapshot.Load().status.Since; since.After(now) {
+		t.Errorf("away since %v, in the future", since)
+	}
+	if down := r.board.link.Load().downSince; down.After(now) {
+		t.Errorf("the link is down since %v, in the future: the status would not expire", down)
+	}
+}
+
+// TestFutureStamps sends times that are in the future.
+func TestFutureStamps(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.options("<show_last_seen>1</show_last_seen>")
+	const stamp = `<delay xmlns='urn:xmpp:delay' stamp='9999-12-31T23:59:59Z'/>`
+	f.says("b", "", stamp+`<idle xmlns='urn:xmpp:idle:1' since='9999-12-31T23:59:59Z'/>`)
+	if s := f.status(); s.Since == "" || s.Since > formatTime(f.now()) || s.Idle != "" {
+		t.Errorf("%+v", s)
+	}
+	f.says("b", "type='unavailable'", stamp)
+	if s := f.status(); s.Seen != formatTime(f.now().Truncate(time.Minute)) {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestFailureLog checks the log of a failure that repeats for two minutes.
 func TestFailureLog(t *testing.T) {
 	var lines strings.Builder

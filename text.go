@@ -20,6 +20,23 @@ func truncate(s string, size int) string {
 	return s[:cut] + ellipsis
 }
 
+// directionControls are the characters that change the direction of what follows, beyond the text that they are in if nothing ends them
+// (UAX #9): embeddings, overrides and isolates. Text written from right to left does not need them.
+const directionControls = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+// withoutDirection removes directionControls.
+func withoutDirection(text string) string {
+	if !strings.ContainsAny(text, directionControls) {
+		return text
+	}
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(directionControls, r) {
+			return -1
+		}
+		return r
+	}, text)
+}
+
 // singleLine turns a text into one line of at most size bytes.
 func singleLine(text string, size int) string {
 	text = strings.Map(func(r rune) rune {
@@ -27,7 +44,7 @@ func singleLine(text string, size int) string {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(text, "\uFFFD"))
+	}, withoutDirection(strings.ToValidUTF8(text, "\uFFFD")))
 	return truncate(strings.Join(strings.Fields(text), " "), size)
 }
 

@@ -138,7 +138,7 @@ func (s *snapshot) address(byJID bool) string {
 // viewResources returns the connected resources, each with its first message.
 func viewResources(resources []Presence, lang *catalog) (shown []viewResource) {
 	for _, p := range resources {
-		r := viewResource{Name: p.Resource, State: p.State, Label: lang.Text("state." + string(p.State)), Priority: p.Priority}
+		r := viewResource{Name: withoutDirection(p.Resource), State: p.State, Label: lang.Text("state." + string(p.State)), Priority: p.Priority}
 		if len(p.Messages) > 0 {
 			r.Message = p.Messages[0].Body
 		}

@@ -304,6 +304,25 @@ func testNothingLeaks(t *testing.T, f *fixture) {
 	}
 }
 
+// TestDirectionControls checks that no text changes the direction of what follows it, in any representation.
+func TestDirectionControls(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.says("b", "", "")
+	f.openAll()
+	const text = "\u202etxt\u202cexe\u2066\u2067\u2068\u2069\u202a\u202b\u202d"
+	f.says("b", "", `<status>`+text+`</status>`+nick+text+`</nick>`)
+	f.says("\u202ec", "", `<status>`+text+`</status>`)
+	if s := f.status(); s.Message != "txtexe" || s.Nick != "txtexe" {
+		t.Errorf("%+v", s)
+	}
+	for _, path := range append(allPaths(), julietPage+".svg?label="+url.QueryEscape(text)) {
+		if got := f.whole(path); strings.ContainsAny(got, directionControls) || strings.Contains(strings.ToLower(got), "202e") {
+			t.Errorf("%s contains a control character for the direction of text", path)
+		}
+	}
+}
+
 // hostile lists texts that break pages without proper escaping.
 var hostile = []string{
 	`<script>window.hurt = 1</script>`, `"><img src=x onerror="window.hurt=1">`, `'><svg onload='window.hurt=1'>`, `</title></style></script><script>window.hurt=1</script>`,

@@ -194,7 +194,7 @@ func (c *contacts) stored(e *entry, err error) error {
 func (c *contacts) accountGone(ctx context.Context, e *entry) {
 	now := c.now()
 	switch {
-	case e.user.Gone.IsZero():
+	case e.user.Gone.IsZero(), e.user.Gone.After(now): // or the clock has been set back
 		c.setGone(ctx, e, now.UTC().Truncate(time.Second))
 	case c.expire > 0 && now.Sub(e.user.Gone) >= c.expire:
 		c.log.Info("account gone for too long", "user", e.jid, "since", e.user.Gone)
