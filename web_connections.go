@@ -93,13 +93,13 @@ func (l *connectionLimit) admit(conn net.Conn) *clientConn {
 			client = netip.Addr{}
 		}
 	}
-	leave, err := l.open.enter(client)
+	leave, err := l.open.enter(client, 1)
 	for errors.Is(err, errBusy) {
 		l.warn("too many connections")
 		if !l.closeWaiting() {
 			break
 		}
-		leave, err = l.open.enter(client)
+		leave, err = l.open.enter(client, 1)
 	}
 	if err != nil {
 		return nil

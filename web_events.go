@@ -58,7 +58,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 	spec, err := specOf(w.renderer.Load(), r, formatJSON, t.many)
 	s := &eventStream{client: w.client(r), last: strings.Clone(r.Header.Get("Last-Event-ID"))}
 	if err == nil {
-		s.leave, err = w.limits.streams.enter(s.client)
+		s.leave, err = w.limits.streams.enter(s.client, 1)
 	}
 	if err != nil {
 		w.fail(rw, r, formatEvents, err)

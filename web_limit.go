@@ -32,13 +32,14 @@ type limits struct {
 	budgets     *renderBudgets
 	slots       *renderSlots
 	streams     *openLimit
+	sending     *sendLimit
 	connections *connectionLimit                     // nil if the website has no server
 	now         func() time.Time                     // measures rendering
 	after       func(time.Duration) <-chan time.Time // delays events
 }
 
 func newLimits() *limits {
-	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newOpenLimit(maxStreams, maxClientStreams), now: time.Now, after: time.After}
+	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newOpenLimit(maxStreams, maxClientStreams), sending: newSendLimit(), now: time.Now, after: time.After}
 }
 
 // render renders something in memory for a client: when it is the client's turn, its budget is not used up, and a slot is free.
@@ -328,38 +329,90 @@ func (o *openLimit) open() int {
 	return o.total
 }
 
-// enter counts one more, and returns a function that ends it. The error is errBusy or errOpen. The zero address only counts toward
+// enter counts n more, and returns a function that ends them. The error is errBusy or errOpen. The zero address only counts toward
 // the total.
-func (o *openLimit) enter(client netip.Addr) (leave func(), err error) {
+func (o *openLimit) enter(client netip.Addr, n int) (leave func(), err error) {
 	var prefixes []netip.Prefix
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.total >= o.max {
+	if o.total+n > o.max {
 		return nil, errBusy
 	}
 	if client.IsValid() {
 		prefixes = append(prefixes, clientPrefix(client))
-		if o.byPrefix[prefixes[0]] >= o.maxPerClient {
+		if o.byPrefix[prefixes[0]]+n > o.maxPerClient {
 			return nil, errOpen
 		}
 		if site := sitePrefix(client); site.IsValid() {
-			if prefixes = append(prefixes, site); o.byPrefix[site] >= siteShare*o.maxPerClient {
+			if prefixes = append(prefixes, site); o.byPrefix[site]+n > siteShare*o.maxPerClient {
 				return nil, errOpen
 			}
 		}
 	}
-	o.total++
+	o.total += n
 	for _, p := range prefixes {
-		o.byPrefix[p]++
+		o.byPrefix[p] += n
 	}
 	return func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.total--
+		o.total -= n
 		for _, p := range prefixes {
-			if o.byPrefix[p]--; o.byPrefix[p] == 0 {
+			if o.byPrefix[p] -= n; o.byPrefix[p] == 0 {
 				delete(o.byPrefix, p)
 			}
+		}
+	}, nil
+}
+
+const (
+	largeBody        = 64 << 10 // bytes of a body that is counted while a client takes it; smaller ones fit into the buffers of a socket
+	maxSending       = 32 << 20 // bytes of all such bodies
+	maxClientSending = 4 << 20  // of one client prefix
+)
+
+// A sendLimit bounds the memory of large bodies that clients have not taken yet. A body that several clients take counts once, for
+// the first of them.
+type sendLimit struct {
+	large int        // bytes from which on a body counts
+	bytes *openLimit // of bodies
+
+	mu     sync.Mutex
+	bodies map[*rendering]*sentBody
+}
+
+// A sentBody is a body that clients take.
+type sentBody struct {
+	clients int
+	leave   func() // ends its count
+}
+
+func newSendLimit() *sendLimit {
+	return &sendLimit{large: largeBody, bytes: newOpenLimit(maxSending, maxClientSending), bodies: make(map[*rendering]*sentBody)}
+}
+
+// enter counts a client that takes a rendering, and returns a function to call when it has been sent. The error is errBusy or errOpen.
+func (l *sendLimit) enter(n *rendering, client netip.Addr) (leave func(), err error) {
+	if len(n.body) < l.large {
+		return func() {}, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	body := l.bodies[n]
+	if body == nil {
+		body = &sentBody{}
+		if body.leave, err = l.bytes.enter(client, len(n.body)); err != nil {
+			return nil, err
+		}
+		l.bodies[n] = body
+	}
+	body.clients++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if body.clients--; body.clients == 0 {
+			body.leave()
+			delete(l.bodies, n)
 		}
 	}, nil
 }

@@ -90,6 +90,58 @@ func TestStalledClient(t *testing.T) {
 	}
 }
 
+// TestUnreadBodies checks that the memory of bodies that clients do not read is bounded, in total and for each client, and that a body
+// that many clients read counts once.
+func TestUnreadBodies(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = loopbackProxies
+	f.register("")
+	f.says("b", "", "")
+	sending := f.site.limits.sending
+	_, body := f.get(julietPage)
+	sending.large, sending.bytes.max, sending.bytes.maxPerClient = 1000, 5*len(body)/2, 3*len(body)/2
+	handler := f.site.handler()
+	ask := func(rw http.ResponseWriter, query, client string) {
+		r := httptest.NewRequest("GET", julietPage+query, nil)
+		r.RemoteAddr = "127.0.0.1:1"
+		r.Header.Set("X-Forwarded-For", client)
+		handler.ServeHTTP(rw, r)
+	}
+	status := func(query, client string) int {
+		resp := httptest.NewRecorder()
+		ask(resp, query, client)
+		return resp.Code
+	}
+	var running sync.WaitGroup
+	end, cancel := context.WithCancel(t.Context())
+	stall := func(query, client string) {
+		stalled := &stalledWriter{header: make(http.Header), writing: make(chan struct{}), end: end}
+		running.Go(func() { ask(stalled, query, client) })
+		<-stalled.writing
+	}
+	stall("", "192.0.2.1")
+	for _, tt := range []struct {
+		query, client string
+		want          int
+	}{{"", "192.0.2.2", 200}, {"", "192.0.2.1", 200}, {"?theme=dark", "192.0.2.1", 429}, {"?theme=dark", "192.0.2.2", 200}, {".json", "192.0.2.1", 200}} {
+		if got := status(tt.query, tt.client); got != tt.want {
+			t.Errorf("%s for %s: %d, want %d", tt.query, tt.client, got, tt.want)
+		}
+	}
+	stall("?theme=dark", "192.0.2.2")
+	if got := status("?theme=light", "192.0.2.3"); got != http.StatusServiceUnavailable {
+		t.Errorf("above the total: %d", got)
+	}
+	cancel()
+	running.Wait()
+	if got := status("?theme=light", "192.0.2.3"); got != http.StatusOK {
+		t.Errorf("after the others have ended: %d", got)
+	}
+	if sending.bytes.open() != 0 || len(sending.bodies) != 0 {
+		t.Errorf("%d bytes still count", sending.bytes.open())
+	}
+}
+
 // A stepClock advances by a step each time it is read.
 type stepClock struct {
 	mu   sync.Mutex

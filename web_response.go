@@ -216,6 +216,14 @@ func (w *website) renderNow(ctx context.Context, renderer *renderer, spec *rende
 func (w *website) send(rw http.ResponseWriter, r *http.Request, n *rendering, status int, indexed bool) {
 	f := n.format
 	note(rw, f.metric)
+	if len(n.body) >= w.limits.sending.large && r.Method != http.MethodHead {
+		leave, err := w.limits.sending.enter(n, w.client(r))
+		if err != nil {
+			w.fail(rw, r, f, err)
+			return
+		}
+		defer leave()
+	}
 	// Each header costs as much as looking up a rendering does, and a ninth header more than all others, since the map grows.
 	h := rw.Header()
 	h["Content-Type"], h["Cache-Control"] = n.contentType, f.cacheControl

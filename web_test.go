@@ -206,7 +206,7 @@ func TestSecurityHeaders(t *testing.T) {
 		}
 	}
 	for range maxClientStreams {
-		f.site.limits.streams.enter(netip.MustParseAddr(exhausted))
+		f.site.limits.streams.enter(netip.MustParseAddr(exhausted), 1)
 	}
 	if resp := ask("GET", julietPage+"/events", exhausted); resp.Code != http.StatusTooManyRequests || resp.Header().Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("events: %d %v", resp.Code, resp.Header())
@@ -548,22 +548,22 @@ func TestStreamLimit(t *testing.T) {
 	s := newOpenLimit(maxStreams, maxClientStreams)
 	var leave []func()
 	for range maxClientStreams {
-		l, err := s.enter(netip.MustParseAddr("2001:db8::1"))
+		l, err := s.enter(netip.MustParseAddr("2001:db8::1"), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		leave = append(leave, l)
 	}
-	if _, err := s.enter(netip.MustParseAddr("2001:db8::2")); !errors.Is(err, errOpen) {
+	if _, err := s.enter(netip.MustParseAddr("2001:db8::2"), 1); !errors.Is(err, errOpen) {
 		t.Errorf("the same prefix: %v", err)
 	}
 	leave[0]()
-	if _, err := s.enter(netip.MustParseAddr("2001:db8::2")); err != nil {
+	if _, err := s.enter(netip.MustParseAddr("2001:db8::2"), 1); err != nil {
 		t.Errorf("after one stream was closed: %v", err)
 	}
 	open := maxClientStreams
 	for i := 1; ; i++ {
-		if _, err := s.enter(netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::1", i))); errors.Is(err, errOpen) {
+		if _, err := s.enter(netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::1", i)), 1); errors.Is(err, errOpen) {
 			break
 		}
 		open++
@@ -572,9 +572,9 @@ func TestStreamLimit(t *testing.T) {
 		t.Errorf("a site has %d streams", open)
 	}
 	for s.total < maxStreams {
-		s.enter(netip.Addr{})
+		s.enter(netip.Addr{}, 1)
 	}
-	if _, err := s.enter(netip.Addr{}); !errors.Is(err, errBusy) {
+	if _, err := s.enter(netip.Addr{}, 1); !errors.Is(err, errBusy) {
 		t.Errorf("above the global limit: %v", err)
 	}
 }
