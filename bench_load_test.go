@@ -291,3 +291,51 @@ func (s *loadedServer) watchChanges(b *testing.B, length time.Duration) (took []
 	}
 	return took
 }
+
+// BenchmarkStreams opens live streams of a hundred people, and measures the memory of each and the time until a change reaches all
+// viewers of one person.
+func BenchmarkStreams(b *testing.B) {
+	const streams = 8000 // the clients need as many open files as the program
+	s := newLoadedServer(b, 2*maxPeople)
+	before := memory(b, s.process, "VmRSS")
+	var viewers []*webClient
+	for i := range streams {
+		c, err := s.client(fmt.Sprintf("198.18.%d.%d", i>>8, i&255))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET %s/events HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\n\r\n", s.path(i%len(s.people)), c.from)
+		viewers = append(viewers, c)
+	}
+	event := func(c *webClient) {
+		for {
+			line, err := c.answers.ReadSlice('\n')
+			if err != nil {
+				b.Fatal(err)
+			}
+			if bytes.HasPrefix(line, []byte("data: ")) {
+				return
+			}
+		}
+	}
+	for _, c := range viewers {
+		event(c)
+	}
+	each := (memory(b, s.process, "VmRSS") - before) * 1024 / streams
+	var slowest []time.Duration
+	for i := 0; b.Loop(); i++ {
+		began := time.Now()
+		s.says(b, 0, []string{"dnd", "xa"}[i%2], i)
+		for v := 0; v < streams; v += len(s.people) {
+			event(viewers[v])
+		}
+		slowest = append(slowest, time.Since(began))
+		time.Sleep(eventPause)
+	}
+	median, _ := latencies(slowest)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(each, "KiB-each(<=12)")
+	b.ReportMetric(median, "all-viewers-ms(<=1000)")
+	s.end(b, syscall.SIGTERM)
+}
