@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"image/png"
@@ -38,12 +39,13 @@ func buildProgram(b *testing.B) string {
 type loadedServer struct {
 	*process
 	address string
+	secure  *tls.Config // of clients; nil for plain HTTP
 	stream  *loopbackStream
 	people  []User
 }
 
-// newLoadedServer starts the program with a number of people who are online.
-func newLoadedServer(b *testing.B, people int) *loadedServer {
+// newLoadedServer starts the program, with flags, and a number of people who are online.
+func newLoadedServer(b *testing.B, people int, flags ...string) *loadedServer {
 	s := &loadedServer{address: "127.0.0.1:" + strconv.Itoa(freePort(b))}
 	path := filepath.Join(b.TempDir(), "webstatus.db")
 	db, err := openDatabase(b.Context(), path, true)
@@ -77,7 +79,7 @@ func newLoadedServer(b *testing.B, people int) *loadedServer {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { server.listener.Close() })
-	cmd := exec.Command(buildProgram(b), "serve", "--trusted-proxy", "127.0.0.1")
+	cmd := exec.Command(buildProgram(b), append([]string{"serve", "--trusted-proxy", "127.0.0.1"}, flags...)...)
 	cmd.Env = append(os.Environ(), "WEBSTATUS_DOMAIN="+server.domain, "WEBSTATUS_SECRET="+server.secret, "WEBSTATUS_SERVER="+server.address(),
 		"WEBSTATUS_DB="+path, "WEBSTATUS_LISTEN="+s.address)
 	s.process = start(b, cmd)
@@ -127,6 +129,9 @@ func (s *loadedServer) client(from string) (*webClient, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.secure != nil {
+		conn = tls.Client(conn, s.secure)
+	}
 	return &webClient{conn, bufio.NewReader(conn), from}, nil
 }
 
@@ -146,6 +151,9 @@ func (c *webClient) get(path string) (*http.Response, []byte, error) {
 
 // latencies sorts durations and returns the median and the 99th percentile in milliseconds.
 func latencies(took []time.Duration) (median, p99 float64) {
+	if len(took) == 0 {
+		return 0, 0
+	}
 	slices.Sort(took)
 	return took[len(took)/2].Seconds() * 1000, took[len(took)*99/100].Seconds() * 1000
 }
@@ -173,76 +181,148 @@ var expensivePaths = []func(s *loadedServer, n int) string{
 	},
 }
 
-// attack requests expensive renderings from many addresses until ctx is done, each as fast as the server answers, but waits if it
-// says so. It returns the numbers of responses by status once all clients have stopped.
-func (s *loadedServer) attack(ctx context.Context, b *testing.B, addresses int) *[6]atomic.Int64 {
-	var answered [6]atomic.Int64
-	var number atomic.Int64
-	var clients sync.WaitGroup
-	for i := range addresses {
-		clients.Go(func() {
-			c, err := s.client(fmt.Sprintf("198.18.%d.%d", i>>8, i&255))
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			defer c.Close()
-			for ctx.Err() == nil {
-				n := int(number.Add(1))
-				resp, _, err := c.get(expensivePaths[n%len(expensivePaths)](s, n))
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				answered[resp.StatusCode/100].Add(1)
-				if wait, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
-					select {
-					case <-ctx.Done():
-					case <-time.After(time.Duration(wait) * time.Second):
-					}
-				}
-			}
-		})
-	}
-	clients.Wait()
-	return &answered
+// An attack is something that many clients do at once.
+type attack struct {
+	clients int
+	flags   []string // of the program
+	run     func(ctx context.Context, s *loadedServer, client string, next func() int) error
 }
 
-// BenchmarkAttack lets 2,000 clients ask for the most expensive renderings within their limits, and measures an ordinary page, the
-// time until a presence change is visible, and the memory of the program.
-func BenchmarkAttack(b *testing.B) {
-	s := newLoadedServer(b, 2*maxPeople)
-	const rest, length = 2 * time.Second, 15 * time.Second
-	var quiet, pages, changes []time.Duration
-	var answered [6]int64
-	for b.Loop() {
-		quiet = append(quiet, s.watchPage(b, rest)...)
-		ctx, cancel := context.WithTimeout(b.Context(), length)
-		var attack sync.WaitGroup
-		attack.Go(func() {
-			counts := s.attack(ctx, b, 2000)
-			for i := range counts {
-				answered[i] += counts[i].Load()
+var attacks = map[string]attack{
+	// As fast as the server answers, but the client waits if it says so.
+	"expensive": {clients: 2000, run: func(ctx context.Context, s *loadedServer, client string, next func() int) error {
+		c, err := s.client(client)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for ctx.Err() == nil {
+			n := next()
+			resp, _, err := c.get(expensivePaths[n%len(expensivePaths)](s, n))
+			if err != nil {
+				return err
 			}
-		})
-		attack.Go(func() { changes = append(changes, s.watchChanges(b, length)...) })
-		pages = append(pages, s.watchPage(b, length)...)
-		attack.Wait()
-		cancel()
-	}
-	_, before := latencies(quiet)
-	median, p99 := latencies(pages)
-	_, visible := latencies(changes)
-	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(before, "page-p99-ms-without")
-	b.ReportMetric(median, "page-median-ms")
-	b.ReportMetric(p99, "page-p99-ms(<=50)")
-	b.ReportMetric(visible, "change-p99-ms(<=1000)")
-	b.ReportMetric(memory(b, s.process, "VmHWM"), "peak-MiB(<=200)")
-	b.ReportMetric(float64(answered[2])/length.Seconds()/float64(b.N), "answered/s")
-	b.ReportMetric(float64(answered[4]+answered[5])/length.Seconds()/float64(b.N), "refused/s")
-	s.end(b, syscall.SIGTERM)
+			if wait, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+				pause(ctx, time.Duration(wait)*time.Second)
+			}
+		}
+		return nil
+	}},
+	"hang-up": {clients: 300, run: func(ctx context.Context, s *loadedServer, client string, next func() int) error {
+		for ctx.Err() == nil {
+			c, err := s.client(client)
+			if err != nil {
+				return err
+			}
+			n := next()
+			fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\n\r\n", expensivePaths[n%2](s, n), client)
+			pause(ctx, 10*time.Millisecond)
+			c.Close()
+		}
+		return nil
+	}},
+	"unread": {clients: 2000, run: func(ctx context.Context, s *loadedServer, client string, next func() int) error {
+		for ctx.Err() == nil {
+			c, err := s.client(client)
+			if err != nil {
+				return err
+			}
+			c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			n := next()
+			fmt.Fprintf(c, "GET %s&label=%d HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\n\r\n", expensivePaths[2](s, n), n, client)
+			pause(ctx, 5*time.Second)
+			c.Close()
+		}
+		return nil
+	}},
+	// Requests of HTTP/2 that are reset at once.
+	"reset": {clients: 4, flags: []string{"--tls-cert", "CERT", "--tls-key", "KEY"}, run: func(ctx context.Context, s *loadedServer, client string, next func() int) error {
+		transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: s.secure.Clone()}
+		defer transport.CloseIdleConnections()
+		var streams sync.WaitGroup
+		for range 50 {
+			streams.Go(func() {
+				for ctx.Err() == nil {
+					n := next()
+					request, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+					req, err := http.NewRequestWithContext(request, "GET", "https://"+s.address+expensivePaths[n%2](s, n), nil)
+					if err == nil {
+						req.Header.Set("X-Forwarded-For", client)
+						if resp, err := transport.RoundTrip(req); err == nil {
+							resp.Body.Close()
+						}
+					}
+					cancel()
+				}
+			})
+		}
+		streams.Wait()
+		return nil
+	}},
 }
+
+// pause waits for a time, or until ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// BenchmarkAttack measures an ordinary page, the time until a presence change is visible, and the memory of the program while many
+// clients attack it. The clients run on the same cores.
+func BenchmarkAttack(b *testing.B) {
+	for name, a := range attacks {
+		b.Run(name, func(b *testing.B) {
+			cert, key := writeCertificate(b, b.TempDir(), "x")
+			flags := slices.Clone(a.flags)
+			for i, f := range flags {
+				flags[i] = strings.NewReplacer("CERT", cert, "KEY", key).Replace(f)
+			}
+			s := newLoadedServer(b, 2*maxPeople, flags...)
+			if len(flags) > 0 {
+				s.secure = &tls.Config{InsecureSkipVerify: true}
+			}
+			var quiet, pages, changes []time.Duration
+			var number atomic.Int64
+			for b.Loop() {
+				quiet = append(quiet, s.watchPage(b, attackRest)...)
+				ctx, cancel := context.WithTimeout(b.Context(), attackLength)
+				var running sync.WaitGroup
+				for i := range a.clients {
+					running.Go(func() {
+						err := a.run(ctx, s, fmt.Sprintf("198.18.%d.%d", i>>8, i&255), func() int { return int(number.Add(1)) })
+						if err != nil && ctx.Err() == nil {
+							b.Error(err)
+						}
+					})
+				}
+				running.Go(func() { changes = append(changes, s.watchChanges(b, attackLength)...) })
+				pages = append(pages, s.watchPage(b, attackLength)...)
+				running.Wait()
+				cancel()
+			}
+			_, before := latencies(quiet)
+			median, p99 := latencies(pages)
+			_, visible := latencies(changes)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(before, "page-p99-ms-without")
+			b.ReportMetric(median, "page-median-ms")
+			b.ReportMetric(p99, "page-p99-ms(<=50)")
+			b.ReportMetric(visible, "change-p99-ms(<=1000)")
+			b.ReportMetric(memory(b, s.process, "VmHWM"), "peak-MiB(<=200)")
+			b.ReportMetric(float64(number.Load())/attackLength.Seconds()/float64(b.N), "requests/s")
+			s.end(b, syscall.SIGTERM)
+			used := s.cmd.ProcessState.UserTime() + s.cmd.ProcessState.SystemTime()
+			b.ReportMetric(100*used.Seconds()/attackLength.Seconds()/float64(b.N), "server-CPU-%")
+		})
+	}
+}
+
+const (
+	attackRest   = 2 * time.Second // before an attack, for comparison
+	attackLength = 15 * time.Second
+)
 
 // watchPage requests a cached page again and again, and returns how long each response took.
 func (s *loadedServer) watchPage(b *testing.B, length time.Duration) (took []time.Duration) {

@@ -27,7 +27,7 @@ import (
 )
 
 // writeCertificate creates a certificate for this machine and writes it and its key to two files.
-func writeCertificate(t *testing.T, dir, name string) (cert, key string) {
+func writeCertificate(t testing.TB, dir, name string) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
