@@ -83,7 +83,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.hideOS, "hide-os", false, "omit the operating system from replies to version queries (XEP-0092)")
 	f.StringVar(&c.expire, "expire", "30d", "`duration`, in days (30d) or hours (720h), after which a user is removed whose account no longer exists; 0 for never")
 	f.BoolVar(&c.jidLinks, "jid-links", true, "serve the JID-based URLs of users who have them enabled")
-	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For is trusted; repeatable")
+	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For or Forwarded is trusted; repeatable")
 	f.StringVar(&c.tls.cert, "tls-cert", "", "PEM `file` with the certificate chain for HTTPS; reloaded when it changes")
 	f.StringVar(&c.tls.key, "tls-key", "", "PEM `file` with the private key; reloaded when it changes")
 	f.StringSliceVar(&c.tls.acmeDomains, "acme-domain", nil, "`name` to obtain a certificate for with ACME, such as status.example.org; repeatable")
