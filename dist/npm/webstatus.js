@@ -31,6 +31,8 @@
 		[part=message] { overflow-wrap: anywhere }
 
 		.line { display: inline-flex; align-items: baseline; gap: .4em; margin-inline-end: .4em }
+		.line [part=name]::after { content: ":" }
+		.line [part=message]::before { content: "– " }
 		.line:hover [part=label] { text-decoration: underline }
 
 		.badge { display: inline-flex; margin: 1px; border-radius: 3px; overflow: hidden; color: #fff; font: 11px/20px Verdana, "DejaVu Sans", sans-serif; white-space: nowrap; color-scheme: light }
