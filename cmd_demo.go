@@ -154,7 +154,7 @@ func demo(ctx context.Context, conf config, anyPort bool, out io.Writer, log *sl
 // printDemoURLs prints the URLs of the demo.
 func printDemoURLs(out io.Writer, baseURL string, cast []*actor) {
 	fmt.Fprintf(out, "Five simulated users come and go on a built-in XMPP server.\n\n")
-	fmt.Fprintf(out, "  all users     %s/demo\n", baseURL)
+	fmt.Fprintf(out, "  everything    %s/demo\n", baseURL)
 	fmt.Fprintf(out, "  how to join   %s/\n", baseURL)
 	for _, a := range cast {
 		name, _, _ := strings.Cut(a.jid, "@")
@@ -163,20 +163,27 @@ func printDemoURLs(out io.Writer, baseURL string, cast []*actor) {
 	fmt.Fprintf(out, "\nAppend .json to a user's URL for the status as JSON. Press Ctrl-C to stop.\n")
 }
 
-// demoPage returns middleware that adds /demo, a page that embeds the status pages of all actors.
+// demoPage returns middleware that adds /demo, a page that shows all actors in every form.
 func demoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
 	t, err := template.ParseFS(embeddedTemplates, "demo.html")
 	if err != nil {
 		return nil, err
 	}
 	type person struct{ Name, Page string }
-	var people []person
+	var data struct {
+		People []person
+		All    string // address of all of them
+		Styles []badgeStyle
+	}
+	var ids []string
 	for _, a := range cast {
 		name, _, _ := strings.Cut(a.jid, "@")
-		people = append(people, person{strings.ToUpper(name[:1]) + name[1:], "/status/" + encodeJID(a.jid)})
+		ids = append(ids, encodeJID(a.jid))
+		data.People = append(data.People, person{strings.ToUpper(name[:1]) + name[1:], statusPath + encodeJID(a.jid)})
 	}
+	data.All, data.Styles = statusPath+strings.Join(ids, ","), []badgeStyle{"flat", styleFlatSquare, stylePlastic, styleDot}
 	var page strings.Builder
-	if err := t.Execute(&page, people); err != nil {
+	if err := t.Execute(&page, data); err != nil {
 		return nil, err
 	}
 	return func(website http.Handler) http.Handler {
