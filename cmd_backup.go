@@ -39,6 +39,9 @@ func backup(ctx context.Context, conf config, target string, out io.Writer, prog
 	if target == "-" {
 		return db.backupToStream(ctx, out, progress)
 	}
+	if _, err := os.Lstat(target); err == nil {
+		return fmt.Errorf("%s already exists: choose another file, or remove it first", target)
+	}
 	return db.backup(ctx, target, progress)
 }
 

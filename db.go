@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
@@ -22,6 +21,7 @@ const queryTimeout = 30 * time.Second
 // A database is the SQLite file. It has one connection, so that all changes are serialized.
 type database struct {
 	sql        *sql.DB
+	file       *databaseFile
 	statements statements
 	failure    atomic.Pointer[dbFailure] // nil while transactions succeed
 	durations  prometheus.Histogram      // of transactions, in seconds
@@ -47,44 +47,61 @@ func (db *database) Close() error { return db.sql.Close() }
 // write runs f in a transaction, which is on the disk when write returns nil. Errors are explained.
 func (db *database) write(ctx context.Context, f func(*sql.Tx) error) error {
 	began := time.Now()
-	err := explain(db.transact(ctx, f))
+	err := explain(explainDisk(db.transact(ctx, f), db.file.path))
 	db.durations.Observe(time.Since(began).Seconds())
-	switch before := db.failure.Load(); {
-	case err == nil || errors.Is(err, ErrNotFound):
+	if err == nil || errors.Is(err, ErrNotFound) {
 		db.failure.Store(nil)
-	case before == nil:
-		db.failure.Store(&dbFailure{err, began})
+	} else {
+		db.fails(err, began)
 	}
 	return err
+}
+
+// fails records a failure, unless one lasts.
+func (db *database) fails(err error, since time.Time) {
+	db.failure.CompareAndSwap(nil, &dbFailure{err, since})
 }
 
 func (db *database) transact(ctx context.Context, f func(*sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	tx, err := db.sql.BeginTx(ctx, nil)
-	if err != nil {
+	if err := db.file.check(); err != nil {
+		return err
+	}
+	var tx *sql.Tx
+	if err := db.file.begin(ctx, func() (err error) { tx, err = db.sql.BeginTx(ctx, nil); return err }); err != nil {
 		return err
 	}
 	defer tx.Rollback() // a no-op after Commit
 	if err := f(tx); err != nil {
 		return err
 	}
-	return tx.Commit()
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	return db.file.check() // or the transaction is lost when the process ends
 }
 
 // read runs f with a deadline. Errors are explained.
 func (db *database) read(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	return explain(f(ctx))
+	if err := db.file.check(); err != nil {
+		db.fails(err, time.Now())
+		return err
+	}
+	return explain(whileLocked(ctx, func() error { return f(ctx) }))
 }
 
 // An explainedError is an error of SQLite in an operator's words.
 type explainedError struct {
 	advice string
-	kind   error // ErrFull or errReadOnly; nil for other errors
+	kind   error // ErrFull, errReadOnly or errLocked; nil for other errors
 	cause  error
 }
+
+// errFullDisk is the text of errors that say that the disk is full.
+const errFullDisk = "cannot grow: free space on its disk"
 
 func (e *explainedError) Error() string { return fmt.Sprintf("%s (%v)", e.advice, e.cause) }
 
@@ -92,20 +109,20 @@ func (e *explainedError) Unwrap() []error { return []error{e.kind, e.cause} }
 
 // explain adds to an error of SQLite what the operator can do about it. The text follows the name of the file.
 func explain(err error) error {
-	var e *sqlite.Error
 	var explained *explainedError
-	if !errors.As(err, &e) || errors.As(err, &explained) {
+	code := sqliteCode(err)
+	if code < 0 || errors.As(err, &explained) {
 		return err
 	}
-	switch e.Code() & 0xff {
+	switch code {
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 		return &explainedError{errReadOnly.Error(), errReadOnly, err}
 	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 		return &explainedError{"is damaged: restore a backup", nil, err}
 	case sqlite3.SQLITE_BUSY:
-		return &explainedError{"is locked by another process: stop that one first", nil, err}
+		return &explainedError{errLocked.Error(), errLocked, err}
 	case sqlite3.SQLITE_FULL:
-		return &explainedError{"cannot grow: free space on its disk", ErrFull, err}
+		return &explainedError{errFullDisk, ErrFull, err}
 	}
 	return &explainedError{"failed", nil, err}
 }

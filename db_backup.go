@@ -19,12 +19,9 @@ type backuper interface {
 	NewBackup(target string) (*sqlite.Backup, error)
 }
 
-// backup writes a consistent copy of the database to a new file, while others may write to the database. It calls progress, unless
-// nil, with the numbers of pages. On error no file is left behind.
+// backup writes a consistent copy of the database to a file, which it replaces, while others may write to the database. It calls progress,
+// unless nil, with the numbers of pages. On error the file is unchanged. If the process is killed, the next call removes what is left.
 func (db *database) backup(ctx context.Context, target string, progress func(done, total int)) error {
-	if _, err := os.Lstat(target); err == nil {
-		return fmt.Errorf("%s already exists: choose another file, or remove it first", target)
-	}
 	partial := target + ".partial"
 	if err := os.RemoveAll(partial); err != nil {
 		return err

@@ -85,7 +85,7 @@ func inspectDatabase(ctx context.Context, path string, create bool) (db *databas
 		return nil, 0, err
 	}
 	dsn := url.URL{Scheme: "file", Path: absolute, RawQuery: url.Values{
-		"_pragma": {"busy_timeout(10000)", "foreign_keys(1)", "synchronous(FULL)"},
+		"_pragma": {"busy_timeout(100)", "foreign_keys(1)", "synchronous(FULL)", "journal_size_limit(4194304)"},
 		"_txlock": {"immediate"},
 	}.Encode()}
 	pool, err := sql.Open("sqlite", dsn.String())
@@ -94,13 +94,21 @@ func inspectDatabase(ctx context.Context, path string, create bool) (db *databas
 	}
 	pool.SetMaxOpenConns(1)
 	db = newDatabase(pool)
-	if version, err = db.version(ctx); err == nil && create {
-		// Rewriting user_version makes a read-only file fail now rather than at the first change.
-		_, err = pool.ExecContext(ctx, "PRAGMA journal_mode = WAL; PRAGMA user_version = "+fmt.Sprint(version))
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	err = whileLocked(ctx, func() error {
+		if version, err = db.version(ctx); err == nil && create {
+			// Rewriting user_version makes a read-only file fail now rather than at the first change.
+			_, err = pool.ExecContext(ctx, "PRAGMA journal_mode = WAL; PRAGMA user_version = "+fmt.Sprint(version))
+		}
+		return err
+	})
+	if err == nil {
+		db.file, err = watchFile(absolute)
 	}
 	if err != nil {
 		db.Close()
-		return nil, 0, fmt.Errorf("%s %w", path, explain(err))
+		return nil, 0, fmt.Errorf("%s %w", path, explain(explainDisk(err, absolute)))
 	}
 	return db, version, nil
 }

@@ -180,6 +180,11 @@ func TestMigration(t *testing.T) {
 	if _, err := openDatabase(t.Context(), path, true); !errors.Is(err, errOlderSchema) {
 		t.Errorf("before registration: %v", err)
 	}
+	for _, left := range []string{".schema1", ".schema1.partial", ".schema1.partial-journal"} { // by one that was killed
+		if err := os.WriteFile(path+left, []byte("part of a backup"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if from, to, err := migrateDatabase(t.Context(), path, t.Logf, nil); err != nil || from != 1 || to != len(migrations) {
 		t.Fatalf("from %d to %d: %v", from, to, err)
 	}

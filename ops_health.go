@@ -52,8 +52,11 @@ func (m collector) databaseHealth(ctx context.Context) checkResult {
 	}
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	if _, err := m.db.DataVersion(ctx); err != nil {
+	switch _, err := m.db.DataVersion(ctx); {
+	case ctx.Err() != nil:
 		return checkResult{Problem: "the database does not respond"}
+	case err != nil:
+		return checkResult{Problem: "the database " + err.Error()}
 	}
 	return checkResult{OK: true}
 }

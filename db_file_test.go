@@ -1,0 +1,186 @@
+package main
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestReplacedFile deletes the database file, replaces it, and deletes its write-ahead log, while it is in use.
+func TestReplacedFile(t *testing.T) {
+	register := func(f *fixture, who string) string {
+		f.send(`<iq type='set' id='r' from='` + who + `/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+		return f.next()
+	}
+	tests := []struct {
+		name, suffix string
+		replace      bool
+	}{{"deleted", "", false}, {"replaced", "", true}, {"log deleted", "-wal", false}}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.register("")
+			monitoring := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
+			defer monitoring.Close()
+			wantHealth := func(ok bool) (h health) {
+				t.Helper()
+				_, body := fetch(t, monitoring.URL+"/healthz")
+				if err := json.Unmarshal([]byte(body), &h); err != nil || h.Database.OK != ok {
+					t.Errorf("%s %v", body, err)
+				}
+				return h
+			}
+			wantHealth(true)
+			file, away := f.dbPath+tt.suffix, filepath.Join(t.TempDir(), "away")
+			if err := os.Rename(file, away); err != nil {
+				t.Fatal(err)
+			}
+			if tt.replace {
+				content, err := os.ReadFile(away)
+				if err := errors.Join(err, os.WriteFile(file, content, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "the fault is logged without any change of a user", func() bool {
+				return strings.Contains(f.log.String(), "level=ERROR msg=\"the database file was deleted or replaced")
+			})
+			if h := wantHealth(false); !strings.Contains(h.Database.Problem, "the database file was deleted or replaced") {
+				t.Errorf("%+v", h)
+			}
+			if got := register(f, "romeo@example.org"); !strings.Contains(got, "<internal-server-error") {
+				t.Errorf("confirmed: %s", got)
+			}
+			if resp, _ := f.get(julietPage); resp.StatusCode != 200 {
+				t.Errorf("the page: %s", resp.Status)
+			}
+			if err := os.Rename(away, file); err != nil {
+				t.Fatal(err)
+			}
+			if got := register(f, "romeo@example.org"); !strings.HasPrefix(got, "<iq type='result'") {
+				t.Errorf("refused after the file is back: %s", got)
+			}
+			wantHealth(true)
+		})
+	}
+}
+
+// lock locks a database file as another process does, until release is called.
+func lock(t *testing.T, path string) (release func()) {
+	t.Helper()
+	pool, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(60000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.SetMaxOpenConns(1)
+	if _, err := pool.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLockedFile checks that only changes wait while another process has locked the database file, and that the shutdown does not.
+func TestLockedFile(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.syncTimes.shutdown = 10 * time.Millisecond })
+	f.register("")
+	f.settled(juliet)
+	release := lock(t, f.dbPath)
+	const waiting = 5 * workerCount
+	for i := range waiting {
+		f.send(fmt.Sprintf(`<iq type='set' id='r%d' from='u%d@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`, i, i))
+	}
+	f.settled("romeo@example.org")
+	f.says("b", "", "<show>away</show>")
+	f.wantState(Away)
+	if !f.comp.isAlive(t.Context()) {
+		t.Error("the watchdog is not fed")
+	}
+	if jids, err := f.comp.registry.Withdrawals(t.Context()); err != nil || len(jids) > 0 {
+		t.Errorf("reading: %v %v", jids, err)
+	}
+	release()
+	for range 3 * waiting { // result, contact request and welcome
+		if got := f.next(); strings.HasPrefix(got, "<iq type='error'") {
+			t.Fatal(got)
+		}
+	}
+	defer lock(t, f.dbPath)()
+	f.says("b", "", "<show>dnd</show>")
+	f.stop()
+}
+
+// TestFailingDisk injects errors into the writes of a command and checks that it names them.
+func TestFailingDisk(t *testing.T) {
+	strace := need(t, "strace")
+	if err := exec.Command(strace, "-qq", "-o", os.DevNull, "true").Run(); err != nil {
+		t.Skipf("strace does not work here: %v", err)
+	}
+	const line = `{"jid":"juliet@example.org","token":"aaaaaaaaaaaaaaaaaaaaaaaaaa","options":{},"subscription":"none","asked":true,"registered":"2026-11-22T12:00:00Z"}`
+	for errno, want := range map[string]string{"EDQUOT": "cannot grow: the disk quota", "ENOSPC": "cannot grow: free space", "EROFS": "is on a read-only file system",
+		"EIO": "disk I/O error"} {
+		t.Run(errno, func(t *testing.T) {
+			db, path := openTestDatabase(t)
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=pwrite64", "-e", "inject=pwrite64:error="+errno, need(t, "webstatus"), "users", "import", "--db", path)
+			cmd.Stdin = strings.NewReader(line)
+			out, _ := cmd.CombinedOutput() // the exit status is checked below
+			if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), want) {
+				t.Errorf("%v\n%s", cmd.ProcessState, out)
+			}
+		})
+	}
+}
+
+// TestLogShrinks checks that the write-ahead log shrinks after a reader has kept it from being reset during many changes.
+func TestLogShrinks(t *testing.T) {
+	db, path := openTestDatabase(t)
+	for i := range 200 {
+		if err := db.InsertUser(t.Context(), User{JID: fmt.Sprintf("u%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionNone, Created: noon}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader, err := openDatabase(t.Context(), path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	round := 0
+	change := func() (size int64) {
+		round++
+		statuses := make(map[string]Status)
+		for i := range 200 {
+			statuses[fmt.Sprintf("u%d@example.org", i)] = Status{State: Away, Messages: []Text{{"", strings.Repeat("x", 1000)}, {"de", fmt.Sprint(round)}}}
+		}
+		if err := db.StorePresence(t.Context(), statuses, nil); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	const large, small = 16 << 20, 5 << 20
+	for range reader.Users(t.Context(), userFilter{}) { // a paused export
+		for change() < large {
+		}
+		break
+	}
+	change()
+	if size := change(); size > small {
+		t.Errorf("the log has %d bytes", size)
+	}
+}
