@@ -342,7 +342,8 @@ func (c *component) handleMessage(ctx context.Context, s *received, sender *send
 // pepSender returns the user whose server sends us an event or an answer, nil if nobody's server does.
 func (c *component) pepSender(s *received) *entry {
 	e := c.board.byJID(s.from.bare)
-	if e == nil || s.from.resource != "" || s.to.String() != e.user.Granted.jid(c.domain) {
+	contact, exists := c.contactAt(s.to)
+	if e == nil || s.from.resource != "" || !exists || contact != e.user.Granted {
 		return nil
 	}
 	return e

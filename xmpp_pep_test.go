@@ -37,10 +37,10 @@ func (f *fixture) mayAnswer(q question) {
 	f.asked[q.String()] = f.comp.contacts.pep.ids.next(juliet, q, f.now())
 }
 
-// publishes sends a PEP notification from Juliet's account.
+// publishes sends a PEP notification from Juliet's account, to the full JID of our presence as servers do.
 func (f *fixture) publishes(node, item string) {
 	f.t.Helper()
-	f.send(`<message type='headline' from='juliet@example.org' to='webstatus.example.org'><event xmlns='http://jabber.org/protocol/pubsub#event'>` +
+	f.send(`<message type='headline' from='juliet@example.org' to='webstatus.example.org/web'><event xmlns='http://jabber.org/protocol/pubsub#event'>` +
 		`<items node='` + node + `'>` + item + `</items></event></message>`)
 }
 
@@ -516,6 +516,9 @@ func TestExpiry(t *testing.T) {
 		f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	}
 	bounce("item-not-found")
+	f.settled(juliet)
+	f.wantState(Unknown)
+	f.comp.probeTimeout(t.Context(), f.comp.board.byJID(juliet), f.comp.board.link.Load().number) // the error was the answer to the probe
 	f.settled(juliet)
 	f.wantState(Unknown)
 	f.advance(29 * 24 * time.Hour)
