@@ -60,6 +60,10 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 	if err == nil {
 		s.leave, err = w.limits.streams.enter(s.client, 1)
 	}
+	if err == nil && !w.topics.begin() {
+		s.leave()
+		err = errBusy // the next process takes over soon
+	}
 	if err != nil {
 		w.fail(rw, r, formatEvents, err)
 		return
@@ -70,14 +74,14 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 	if conn, _, err := http.NewResponseController(rw).Hijack(); err == nil {
 		s.eventConn = &hijackedStream{Conn: conn}
 		head := eventHead(h)
-		w.topics.running.Go(func() {
+		go func() {
+			defer w.topics.running.Done()
 			defer conn.Close()
 			s.serve(w.topics, topic, head)
-		})
+		}()
 		return
 	}
 	s.eventConn = &responseStream{rw: rw, gone: r.Context().Done(), woken: make(chan struct{}, 1)}
-	w.topics.running.Add(1)
 	defer w.topics.running.Done()
 	s.serve(w.topics, topic, nil)
 }

@@ -36,7 +36,7 @@ func newTopicKey(address string, spec *renderSpec) topicKey {
 type eventTopics struct {
 	w       *website
 	closing context.Context // its end ends all streams
-	running sync.WaitGroup  // streams
+	running sync.WaitGroup  // streams; mu is held when one is added
 
 	mu    sync.Mutex
 	byKey map[topicKey]*eventTopic
@@ -54,10 +54,23 @@ func newEventTopics(w *website) *eventTopics {
 	return ts
 }
 
-// drain waits until all streams have ended, but not longer than a time.
+// begin counts a stream, whose end is to be reported to running. It returns false if no stream may begin anymore.
+func (ts *eventTopics) begin() bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.closing.Err() != nil {
+		return false
+	}
+	ts.running.Add(1)
+	return true
+}
+
+// drain waits until all streams have ended, but not longer than a time. It is called when no stream may begin anymore.
 func (ts *eventTopics) drain(most time.Duration) {
 	done := make(chan struct{})
+	ts.mu.Lock() // so that the last stream has been counted
 	go func() { ts.running.Wait(); close(done) }()
+	ts.mu.Unlock()
 	select {
 	case <-done:
 	case <-time.After(most):
