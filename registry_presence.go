@@ -44,8 +44,11 @@ func (r *registry) RemoveResource(e *entry, resource string, at time.Time) (firs
 }
 
 // RemoveSilent removes the resources that a probe over the link of that number has not brought back. It reports whether this is the
-// first news of the user over that link.
+// first news of the user over that link. Where an error has answered the probe, it does nothing.
 func (r *registry) RemoveSilent(e *entry, link uint32) (first bool) {
+	if e.failed && e.link == link {
+		return false
+	}
 	r.changeResources(e, func(all Resources) Resources { return all.OverLink(link) })
 	if len(e.resources) == 0 && e.extras != nil {
 		e.extras.lastSeen = time.Time{} // the user left at an unknown time
