@@ -90,6 +90,14 @@ func (s *limitedServer) isClosed(conn net.Conn) bool {
 	return err != nil
 }
 
+// waiting returns how many connections wait for a request.
+func (s *limitedServer) waiting() int {
+	connections := s.site.limits.connections
+	connections.mu.Lock()
+	defer connections.mu.Unlock()
+	return connections.waiting.Len()
+}
+
 // warnings counts the warnings about connections.
 func (s *limitedServer) warnings() int {
 	return strings.Count(s.log.String(), "raise the limit on open files")
@@ -152,9 +160,14 @@ func TestIdleConnections(t *testing.T) {
 			var conns []net.Conn
 			for i := range 10 {
 				conns = append(conns, s.connect("127.0.0.1"))
-				if tt.request && !s.isServed(conns[i], julietPage) {
+				if !tt.request {
+					continue
+				}
+				if !s.isServed(conns[i], julietPage) {
 					t.Fatalf("connection %d is not served", i)
 				}
+				// The order in which connections become idle counts, which is after their responses.
+				eventually(t, "the connection is idle", func() bool { return s.waiting() == min(i+1, 4) })
 			}
 			if !s.isServed(s.connect("127.0.0.1"), julietPage) {
 				t.Error("no page with all connections idle")
