@@ -58,15 +58,15 @@ func (r *renderer) selfLinks(spec *renderSpec, views []view) (l selfLinks, ok bo
 	if spec.lang == r.languages.english() {
 		lang = "" // the default
 	}
-	l.page = self + encodeQuery("theme", theme, "lang", lang, "parts", parts)
-	l.thumbnail = self + ".png" + encodeQuery("style", string(styleCard), "theme", theme, "lang", lang, "parts", parts)
+	query := encodeQuery("theme", theme, "lang", lang, "parts", parts)
+	l.page, l.thumbnail = self+query, self+".png?style="+string(styleCard)+strings.Replace(query, "?", "&", 1)
 	l.card = l.thumbnail + "&size=" + previewHeight
 	l.oEmbed = r.baseURL + oEmbedPath + "?url=" + url.QueryEscape(l.page)
 	return l, true
 }
 
 // head returns the part of a page's head that depends on the status: the icon, and the tags for previews. It is no template, because
-// that would take as long as the rest of the page.
+// that would take several times as long.
 func (r *renderer) head(spec *renderSpec, views []view) template.HTML {
 	v := summary(spec, views)
 	b := make([]byte, 0, 2<<10)
