@@ -79,6 +79,9 @@ func newLoadedServer(b *testing.B, people int, flags ...string) *loadedServer {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { server.listener.Close() })
+	if slices.Contains(flags, "--tls-cert") {
+		s.secure = &tls.Config{InsecureSkipVerify: true}
+	}
 	cmd := exec.Command(buildProgram(b), append([]string{"serve", "--trusted-proxy", "127.0.0.1"}, flags...)...)
 	cmd.Env = append(os.Environ(), "WEBSTATUS_DOMAIN="+server.domain, "WEBSTATUS_SECRET="+server.secret, "WEBSTATUS_SERVER="+server.address(),
 		"WEBSTATUS_DB="+path, "WEBSTATUS_LISTEN="+s.address)
@@ -90,6 +93,15 @@ func newLoadedServer(b *testing.B, people int, flags ...string) *loadedServer {
 	for i := range s.people {
 		s.says(b, i, "away", 0)
 	}
+	last, err := s.client("203.0.113.3")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer last.Close()
+	eventually(b, "everybody is away", func() bool {
+		_, body, err := last.get(s.path(people-1) + ".json")
+		return err == nil && bytes.Contains(body, []byte(`"state":"away"`))
+	})
 	return s
 }
 
@@ -280,9 +292,6 @@ func BenchmarkAttack(b *testing.B) {
 				flags[i] = strings.NewReplacer("CERT", cert, "KEY", key).Replace(f)
 			}
 			s := newLoadedServer(b, 2*maxPeople, flags...)
-			if len(flags) > 0 {
-				s.secure = &tls.Config{InsecureSkipVerify: true}
-			}
 			var quiet, pages, changes []time.Duration
 			var number atomic.Int64
 			for b.Loop() {
@@ -372,11 +381,17 @@ func (s *loadedServer) watchChanges(b *testing.B, length time.Duration) (took []
 	return took
 }
 
-// BenchmarkStreams opens live streams of a hundred people, and measures the memory of each and the time until a change reaches all
-// viewers of one person.
+// BenchmarkStreams opens live streams, of a hundred people and of one person each, and measures the memory of each and the time until a
+// change reaches all viewers of one person.
 func BenchmarkStreams(b *testing.B) {
 	const streams = 8000 // the clients need as many open files as the program
-	s := newLoadedServer(b, 2*maxPeople)
+	for _, people := range []int{2 * maxPeople, streams} {
+		b.Run(fmt.Sprintf("people=%d", people), func(b *testing.B) { benchmarkStreams(b, streams, people) })
+	}
+}
+
+func benchmarkStreams(b *testing.B, streams, people int) {
+	s := newLoadedServer(b, people)
 	before := memory(b, s.process, "VmRSS")
 	var viewers []*webClient
 	for i := range streams {
@@ -390,7 +405,7 @@ func BenchmarkStreams(b *testing.B) {
 	}
 	event := func(c *webClient) {
 		for {
-			line, err := c.answers.ReadSlice('\n')
+			line, err := c.answers.ReadBytes('\n')
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -402,7 +417,7 @@ func BenchmarkStreams(b *testing.B) {
 	for _, c := range viewers {
 		event(c)
 	}
-	each := (memory(b, s.process, "VmRSS") - before) * 1024 / streams
+	each := (memory(b, s.process, "VmRSS") - before) * 1024 / float64(streams)
 	var slowest []time.Duration
 	for i := 0; b.Loop(); i++ {
 		began := time.Now()
