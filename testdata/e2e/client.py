@@ -203,6 +203,8 @@ class Client(slixmpp.ClientXMPP):
 
         result = await self.command("register", show_status_msg=True)
         self.url = result["command"]["form"]["values"]["url"]
+        # ejabberd sends what was last said when the request was accepted, even after a newer presence.
+        await self.shown("accepted", lambda s: s["state"] == "available")
         self.send_presence(pstatus="registered by command")
         await self.shown("message", lambda s: s.get("message") == "registered by command")
         await self.command("stop")
