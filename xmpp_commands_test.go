@@ -175,7 +175,7 @@ func TestIdentity(t *testing.T) {
 	f.asks(romeo, "get", `<query xmlns='jabber:iq:version'/>`, `<name>webstatus</name><version>`+version+`</version><os>`)
 	f.asks(romeo, "get", `<query xmlns='jabber:iq:last'/>`, `<query xmlns='jabber:iq:last' seconds='2'>`)
 	f.asks(romeo, "set", `<vCard xmlns='vcard-temp'/>`, `<forbidden`)
-	card := f.asks(romeo, "get", `<vCard xmlns='vcard-temp'/>`, `<FN>web presence</FN>`, `<URL>https://status.example.org/</URL>`, `<TYPE>image/png</TYPE>`)
+	card := f.asks(romeo, "get", `<vCard xmlns='vcard-temp'/>`, `<FN>Web presence</FN>`, `<URL>https://status.example.org/</URL>`, `<TYPE>image/png</TYPE>`)
 	encoded := regexp.MustCompile(`<BINVAL>([^<]+)</BINVAL>`).FindStringSubmatch(card)
 	picture, err := base64.StdEncoding.DecodeString(encoded[1])
 	if err != nil {

@@ -42,6 +42,7 @@ func testName(t *testing.T, f *fixture) {
 	if got := f.next(); !strings.Contains(got, nick) {
 		t.Error(got)
 	}
+	f.asks("juliet@example.org/b", "get", `<vCard xmlns='vcard-temp'/>`, `<FN>Web presence</FN>`)
 }
 
 // TestRegisterRepairsTheContact has a user withdraw the authorization and write "register" later: the contact request is repeated.

@@ -217,7 +217,7 @@ type vCardPayload struct {
 }
 
 func (d *disco) vCard(_ context.Context, r request) (any, func(), error) {
-	return &vCardPayload{Name: "web presence", Description: r.lang.text("vcard.description"), URL: d.baseURL + "/",
+	return &vCardPayload{Name: d.name, Description: r.lang.text("vcard.description"), URL: d.baseURL + "/",
 		JID: r.to.bare, PhotoType: "image/png", PhotoBytes: base64.StdEncoding.EncodeToString(d.avatar)}, nil, nil
 }
 
