@@ -165,8 +165,9 @@ type plainData struct {
 	Domain      string       // the component's JID
 	Bot         string       // its second JID
 	RegisterURI template.URL // xmpp: link that opens a chat with the word that registers
+	BotURI      template.URL // the same at the second JID
 	QRSize      int
-	QRPath      string   // the same link as a QR code, as SVG path data
+	QRPath      string   // RegisterURI as a QR code, as SVG path data
 	Commands    []string // titles of the commands that the component has for users
 	Style       template.CSS
 }
@@ -175,10 +176,10 @@ type plainData struct {
 // follows xmpp: links to commands (XEP-0147 §8.1).
 var commandTitles = []string{"command.page", "command.options", "command.newlink", "command.stop"}
 
-// registerURI returns an xmpp: link that opens a chat with the component, with the word "register" filled in (XEP-0147). Links with
-// ?register or ?command open an empty window, or nothing, in most clients.
-func registerURI(domain string) template.URL {
-	return template.URL("xmpp:" + url.PathEscape(domain) + "?message;body=register")
+// registerURI returns an xmpp: link that opens a chat with a JID, with the word "register" filled in (XEP-0147). Links with ?register
+// or ?command open an empty window, or nothing, in most clients.
+func registerURI(jid string) template.URL {
+	return template.URL("xmpp:" + url.PathEscape(jid) + "?message;body=register")
 }
 
 // newRenderer returns a renderer with the files of a directory like templates.
@@ -214,8 +215,9 @@ func (r *renderer) renderPlainPages(domain string) error {
 		return err
 	}
 	for _, lang := range r.languages.all {
-		data := plainData{Lang: lang, Domain: domain, Bot: ContactBot.jid(domain), RegisterURI: register, QRSize: code.Size, QRPath: qrPath(code),
-			Style: template.CSS(r.sources["index.css"])}
+		bot := ContactBot.jid(domain)
+		data := plainData{Lang: lang, Domain: domain, Bot: bot, RegisterURI: register, BotURI: registerURI(bot), QRSize: code.Size,
+			QRPath: qrPath(code), Style: template.CSS(r.sources["index.css"])}
 		for _, name := range commandTitles {
 			data.Commands = append(data.Commands, lang.text(name))
 		}

@@ -262,8 +262,10 @@ func TestNoJIDLinks(t *testing.T) {
 func TestIndex(t *testing.T) {
 	f := newFixture(t, nil)
 	resp, body := f.get("/")
-	if resp.StatusCode != 200 || !strings.Contains(body, `href="xmpp:webstatus.example.org?message;body=register"`) {
-		t.Errorf("%s %s", resp.Status, body)
+	for _, want := range []string{`href="xmpp:webstatus.example.org?message;body=register"`, `href="xmpp:bot@webstatus.example.org?message;body=register"`} {
+		if resp.StatusCode != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s %s\nwant %s", resp.Status, body, want)
+		}
 	}
 }
 
