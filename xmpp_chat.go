@@ -91,6 +91,9 @@ func (c *chat) handle(ctx context.Context, s *received, sender *sender) {
 	if s.id != "" && s.child(nsReceipts, "request") != nil {
 		c.sendMessage(s.reply(s.typ, receivedElement{ID: s.id}))
 	}
+	if sender.isRepeated(s, c.now()) {
+		return
+	}
 	answer, kept, afterReply := c.answer(ctx, chatMessage{received: s, contact: contact, sender: sender, lang: c.languages.match(s.lang("")), entry: c.board.byJID(s.from.bare),
 		words: strings.Fields(strings.ToLower(truncate(text.text, maxMessageSize)))})
 	if answer == "" {

@@ -243,6 +243,36 @@ func TestReceipts(t *testing.T) {
 	f.settled("romeo@example.org")
 }
 
+// TestRepeatedMessages sends old messages again, as Kaidan does after a reconnect: they get receipts, and are not carried out again.
+func TestRepeatedMessages(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	start := f.now()
+	send := func(id, text string, age time.Duration) {
+		f.send(`<message type='chat' id='` + id + `' from='juliet@example.org/b' to='webstatus.example.org'><body>` + text + `</body>` +
+			`<request xmlns='urn:xmpp:receipts'/><delay xmlns='urn:xmpp:delay' stamp='` + start.Add(-age).Format(time.RFC3339Nano) + `'/></message>`)
+		f.want(`<message type='chat' from='webstatus.example.org' to='juliet@example.org/b'><received xmlns='urn:xmpp:receipts' id='` + id + `'></received></message>`)
+	}
+	const answer = `<message type='chat' from='webstatus.example.org' to='juliet@example.org/b'><body>…`
+	send("a", "newlink", time.Hour) // written an hour ago, when the client was offline
+	f.want(answer)
+	send("b", "status", 59*time.Minute)
+	f.want(answer)
+	for range 2 {
+		send("a", "newlink", time.Hour)
+		send("b", "status", 59*time.Minute)
+		f.settled(juliet)
+	}
+	send("c", "status", -time.Hour) // a clock that is fast
+	f.want(answer)
+	f.advance(time.Second)
+	send("d", "status", -time.Second) // the same clock, after it has been set
+	f.want(answer)
+	if answer := f.write("status"); answer == "" { // no time stamp
+		t.Error("no answer")
+	}
+}
+
 // TestNoStore checks that an answer that is useless later stays out of archives (XEP-0334), and that one with an address does not.
 func TestNoStore(t *testing.T) {
 	f := newFixture(t, nil)

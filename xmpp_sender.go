@@ -15,6 +15,7 @@ type sender struct {
 	unknownTexts  int                 // that we did not understand, within unknownWindow
 	introduced    bool                // we have said unasked what we are
 	confirmBefore time.Time           // a second "unregister" counts until then
+	lastStamp     time.Time           // newest time stamp of a message, by the client's clock; not in the future
 	sessions      map[string]*session // of commands, by id
 }
 
@@ -35,6 +36,22 @@ func (s *sender) mayAnswerUnknown(now time.Time) bool {
 	}
 	s.unknownTexts++
 	return s.unknownTexts <= unknownAnswers
+}
+
+// isRepeated reports whether a message is one that we have read before, going by its time stamp. Kaidan 0.8 sends all messages again
+// after every reconnect; a repeated "newlink" would end the address that the user has handed out.
+func (s *sender) isRepeated(message *received, now time.Time) bool {
+	stamp, stamped := delayStamp(message)
+	if !stamped {
+		return false
+	}
+	if !stamp.After(s.lastStamp) {
+		return true
+	}
+	if s.lastStamp = stamp; stamp.After(now) {
+		s.lastStamp = now
+	}
+	return false
 }
 
 // senders holds the senders by bare JID.
