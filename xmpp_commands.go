@@ -153,7 +153,7 @@ func (c *commands) execute(ctx context.Context, r request) (any, func(), error) 
 	switch {
 	case !slices.Contains([]string{"", "execute", "complete", "cancel", "next", "prev"}, action):
 		return nil, nil, badCommand("malformed-action")
-	case action == "next" || action == "prev", id == "" && (action == "complete" || action == "cancel"):
+	case action == "prev", id == "" && (action == "next" || action == "complete" || action == "cancel"):
 		return nil, nil, badCommand("bad-action")
 	case id == "":
 		return c.begin(ctx, cmd, cr)
@@ -169,6 +169,7 @@ func (c *commands) execute(ctx context.Context, r request) (any, func(), error) 
 		delete(r.sender.sessions, id)
 		return &commandPayload{Node: cmd.node, Session: id, Status: "canceled"}, nil, nil
 	}
+	// There is one step, so "next" completes the command as well. Some clients send it instead of "complete", such as poezio.
 	form := r.query.child(nsForm, "x")
 	if form == nil || form.attr("type") != stanza.FormTypeSubmit {
 		return nil, nil, badCommand("bad-payload")

@@ -79,6 +79,9 @@ func TestCommands(t *testing.T) {
 	f.asks(juliet, "set", commandXML("options", session("options")+" action='prev'", ""), `<bad-action`)
 	f.asks(juliet, "set", commandXML("options", "action='cancel'", ""), `<bad-action`)
 	f.asks(juliet, "set", commandXML("options", session("options")+" action='cancel'", ""), `status='canceled'`)
+	f.asks(juliet, "set", commandXML("options", "action='next'", ""), `<bad-action`)
+	f.asks(juliet, "set", commandXML("options", session("options")+" action='next'", submit+`</x>`), `status='completed'`) // as poezio does
+	f.want(`<presence type='subscribe' …`)
 	old := session("options")
 	f.advance(sessionTime)
 	f.asks(juliet, "set", commandXML("options", old, submit+`</x>`), `code='405'`, `<not-allowed`, `<session-expired xmlns='http://jabber.org/protocol/commands'`)
