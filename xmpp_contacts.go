@@ -125,11 +125,12 @@ func (c *contacts) moveTo(ctx context.Context, e *entry, contact Contact) error 
 	return nil
 }
 
-// leave takes one of our addresses out of a contact list (XEP-0100 §4.3).
+// leave takes one of our addresses out of a contact list (XEP-0100 §4.3). The unavailable presence from the bare JID is for clients
+// that take "unsubscribe" for available presence, such as Profanity.
 func (c *contacts) leave(bare string, contact Contact) error {
 	address := contact.jid(c.domain)
 	return cmp.Or(c.links.sendPresence(address, bare, "unsubscribe"), c.links.sendPresence(address, bare, "unsubscribed"),
-		c.links.sendPresence(address+"/"+resourceWeb, bare, "unavailable"))
+		c.links.sendPresence(address+"/"+resourceWeb, bare, "unavailable"), c.links.sendPresence(address, bare, "unavailable"))
 }
 
 // onSubscribed probes, because not every server sends the presence of itself. If the subscription cannot be stored, the contact

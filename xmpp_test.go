@@ -227,7 +227,8 @@ func (f *fixture) wantLeave(address string) {
 	f.t.Helper()
 	f.want(`<presence type='unsubscribe' from='`+address+`' to='juliet@example.org'></presence>`,
 		`<presence type='unsubscribed' from='`+address+`' to='juliet@example.org'></presence>`,
-		`<presence type='unavailable' from='`+address+`/web' to='juliet@example.org'></presence>`)
+		`<presence type='unavailable' from='`+address+`/web' to='juliet@example.org'></presence>`,
+		`<presence type='unavailable' from='`+address+`' to='juliet@example.org'></presence>`)
 }
 
 // settled waits until all stanzas from one JID are handled, and checks that none of them was answered.
