@@ -44,7 +44,7 @@ func needModules(t testing.TB) string {
 }
 
 // testXMPPJS uses the service with an xmpp.js client, from discovery to unregistering.
-func testXMPPJS(t *testing.T, s *server) {
+func testXMPPJS(t *testing.T, s *server, service string) {
 	modules, node := needModules(t), need(t, "node")
 	newAppliance(t, s.componentAddress())
 	s.login(t, "user3", "cleanup").dropContact(t)
@@ -61,7 +61,7 @@ func testXMPPJS(t *testing.T, s *server) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, node, filepath.Join(dir, "client.mjs"), "127.0.0.1", strconv.Itoa(s.c2s), "localhost", "user3", "pass-user3")
+	cmd := exec.CommandContext(ctx, node, filepath.Join(dir, "client.mjs"), "127.0.0.1", strconv.Itoa(s.c2s), "localhost", "user3", "pass-user3", service)
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "done\n") {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -60,8 +60,8 @@ func (term *terminal) enter(t testing.TB, line string) {
 	}
 }
 
-// testProfanity registers, changes options and unregisters with Profanity.
-func testProfanity(t *testing.T, s *server) {
+// testProfanity finds the service, registers, changes options and unregisters with Profanity.
+func testProfanity(t *testing.T, s *server, service string) {
 	profanity := need(t, "profanity")
 	a := newAppliance(t, s.componentAddress())
 	s.login(t, "user2", "cleanup").dropContact(t)
@@ -76,12 +76,19 @@ func testProfanity(t *testing.T, s *server) {
 	}
 	term := newTerminal(t, home, profanity, "-a", "me")
 	term.shows(t, "logged in successfully")
-	term.enter(t, "/msg "+testDomain+" register")
+	term.enter(t, "/disco items")
+	term.shows(t, "  "+testDomain)
+	term.enter(t, "/disco info "+service)
+	term.shows(t, "web presence")
+	term.enter(t, "/msg "+service+" register")
 	term.shows(t, "You are registered.")
 	term.shows(t, "Authorization request")
-	term.enter(t, "/sub allow "+testDomain)
+	term.enter(t, "/sub allow "+service)
 	a.want(t, "user2@localhost", shown{state: "available"})
-	term.enter(t, "/cmd exec options "+testDomain)
+	term.enter(t, "/sub request "+service)
+	term.enter(t, "/win 1")
+	term.shows(t, "++ "+service+" (web) is online")
+	term.enter(t, "/cmd exec options "+service)
 	term.shows(t, "Form title: Options")
 	term.enter(t, "/field1 on")
 	term.shows(t, "[field1] Show status msg: TRUE")
@@ -101,5 +108,9 @@ func testProfanity(t *testing.T, s *server) {
 	if code, _ := a.get(t, jidPath("user2@localhost")); code != http.StatusNotFound {
 		t.Errorf("%d after unregistering", code)
 	}
+	term.enter(t, "/win 1")
+	term.shows(t, service+" deleted subscription")
+	term.enter(t, "/who online")
+	term.shows(t, "No contacts are online.")
 	term.enter(t, "/quit")
 }

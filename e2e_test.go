@@ -28,10 +28,10 @@ func TestE2E(t *testing.T) {
 			for _, service := range []string{testDomain, "bot@" + testDomain} {
 				t.Run("article at "+service, func(t *testing.T) { testArticle(t, s, service) })
 				t.Run("presence at "+service, func(t *testing.T) { testPresence(t, s, service) })
+				t.Run("xmpp.js at "+service, func(t *testing.T) { testXMPPJS(t, s, service) })
+				t.Run("profanity at "+service, func(t *testing.T) { testProfanity(t, s, service) })
 			}
 			t.Run("slixmpp", func(t *testing.T) { testSlixmpp(t, s) })
-			t.Run("xmpp.js", func(t *testing.T) { testXMPPJS(t, s) })
-			t.Run("profanity", func(t *testing.T) { testProfanity(t, s) })
 			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
 			t.Run("abuse", func(t *testing.T) { testAbuse(t, s) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, s) })
