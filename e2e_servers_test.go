@@ -190,7 +190,7 @@ c2s_stanza_size_limit = 2097152
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 storage = "internal"
-modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons","vcard_legacy","lastactivity","websocket" }
+modules_enabled = { "roster","saslauth","disco","presence","message","iq","c2s","ping","offline","pep","private","carbons","vcard_legacy","lastactivity","blocklist","websocket" }
 modules_disabled = { "s2s","tls","admin_shell","admin_socket" }
 VirtualHost "localhost"
 Component "webstatus.localhost"
