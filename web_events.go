@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -115,7 +116,7 @@ func (s *eventStream) serve(topics *eventTopics, key topicKey, head []byte) {
 			return
 		case event.id != s.last:
 			s.last = event.id
-			alive = s.send(event.text)
+			alive = s.send(fmt.Appendf(nil, "id: %s\ndata: %s\n\n", event.id, event.data))
 		case !time.Now().Before(comment):
 			comment = time.Now().Add(eventComment)
 			alive = s.send(eventNothing)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -15,6 +14,8 @@ import (
 const (
 	eventPause = time.Second // after a change, before the next one is sent
 	eventBusy  = time.Second // until a rendering is tried again that found no slot
+
+	maxTopicSteps = 32 // topics of a kind that are rendered at once
 )
 
 // A topicKey identifies what a live stream shows. Streams with the same key share its renderings.
@@ -37,13 +38,16 @@ type eventTopics struct {
 	w       *website
 	closing context.Context // its end ends all streams
 	running sync.WaitGroup  // streams; mu is held when one is added
+	single  chan struct{}   // holds one value for each topic of one person that is being rendered
+	several chan struct{}   // the same for topics of several people
 
 	mu    sync.Mutex
 	byKey map[topicKey]*eventTopic
 }
 
 func newEventTopics(w *website) *eventTopics {
-	ts := &eventTopics{w: w, closing: w.closing, byKey: make(map[topicKey]*eventTopic)}
+	ts := &eventTopics{w: w, closing: w.closing, single: make(chan struct{}, maxTopicSteps), several: make(chan struct{}, maxTopicSteps),
+		byKey: make(map[topicKey]*eventTopic)}
 	context.AfterFunc(w.closing, func() {
 		ts.mu.Lock()
 		defer ts.mu.Unlock()
@@ -126,7 +130,7 @@ type eventTopic struct {
 // An event is the newest one of a topic.
 type event struct {
 	id    string
-	text  []byte // as it is sent
+	data  []byte // JSON
 	ended bool   // the address shows nothing anymore
 }
 
@@ -156,16 +160,67 @@ func (t *eventTopic) payer() netip.Addr {
 
 // run renders the topic after each change, until all streams have left or the address ends.
 func (t *eventTopic) run(ts *eventTopics) {
-	limits := t.w.limits
 	for {
-		client := t.payer()
-		if delay := limits.delay(client); delay > 0 {
-			if !t.wait(limits.after(min(delay, eventBusy))) {
+		step := ts.run(t)
+		before := t.current.Load()
+		switch {
+		case step.ended:
+			ts.mu.Lock()
+			ts.remove(t)
+			ts.mu.Unlock()
+			t.publish(&event{ended: true}) // a client that comes again gets 404
+			return
+		case step.rendered == nil:
+			if !t.wait(t.w.limits.after(step.delay)) {
 				return
 			}
 			continue
 		}
-		began := limits.now()
+		id := strings.Trim(step.rendered.etag[0], `"`)
+		if before == nil || before.id != id {
+			t.publish(&event{id: id, data: step.rendered.body})
+			// The first change is sent at once, later ones are merged.
+			if before != nil && !t.wait(t.w.limits.after(eventPause)) {
+				return
+			}
+		}
+		if !t.wait(step.changes...) {
+			return
+		}
+	}
+}
+
+// A topicStep is the result of rendering a topic.
+type topicStep struct {
+	ended    bool          // the address shows nothing anymore
+	rendered *rendering    // nil if nothing was rendered
+	delay    time.Duration // then, until it can be tried again
+	changes  []any         // channels, one of which is closed at the next change
+}
+
+// run makes a step of a topic in a goroutine of its own, with few others at once: rendering needs a large stack, which a topic would
+// keep while it waits. Topics of several people do not hold up the others.
+func (ts *eventTopics) run(t *eventTopic) topicStep {
+	slots := ts.single
+	if strings.Contains(t.key.address, ",") {
+		slots = ts.several
+	}
+	slots <- struct{}{}
+	defer func() { <-slots }()
+	result := make(chan topicStep)
+	go func() { result <- t.step() }()
+	return <-result
+}
+
+// step renders the topic if the budget of a client allows it.
+func (t *eventTopic) step() topicStep {
+	limits := t.w.limits
+	client := t.payer()
+	if delay := limits.delay(client); delay > 0 {
+		return topicStep{delay: min(delay, eventBusy)}
+	}
+	began := limits.now()
+	for {
 		found := t.w.lookUpAll(t.key.address, nil)
 		// The successor is waited for before the state is read, so that no change is missed.
 		changes := append(successors(found.people), t.w.board.link.Load().replaced)
@@ -173,34 +228,17 @@ func (t *eventTopic) run(ts *eventTopics) {
 			continue
 		}
 		if found.people == nil {
-			ts.mu.Lock()
-			ts.remove(t)
-			ts.mu.Unlock()
-			t.publish(&event{ended: true}) // a client that comes again gets 404
-			return
+			return topicStep{ended: true}
 		}
 		n, err := t.render(found.people, found.many, client, began)
 		switch {
 		case err != nil:
 			// The topic goes on with whatever the state is when a client's budget or a slot allows it.
-			if !t.wait(limits.after(eventBusy)) {
-				return
-			}
-			continue
+			return topicStep{delay: eventBusy}
 		case n == nil: // the user was removed just now
 			continue
 		}
-		id, before := strings.Trim(n.etag[0], `"`), t.current.Load()
-		if before == nil || before.id != id {
-			t.publish(&event{id: id, text: fmt.Appendf(nil, "id: %s\ndata: %s\n\n", id, n.body)})
-			// The first change is sent at once, later ones are merged.
-			if before != nil && !t.wait(limits.after(eventPause)) {
-				return
-			}
-		}
-		if !t.wait(changes...) {
-			return
-		}
+		return topicStep{rendered: n, changes: changes}
 	}
 }
 
