@@ -15,10 +15,10 @@ type snapshot struct {
 	jid       string // bare
 	token     Token
 	options   fieldSet
-	status    Status
+	link      uint32     // link over which the status was received
+	status    *Status    // immutable
 	resources []Presence // connected ones; nil if they are not shown
 	profile   *Profile   // nil for none
-	link      uint32     // link over which the status was received
 	visible   bool       // the user lets us see the presence
 }
 
@@ -140,6 +140,9 @@ type board struct {
 	users  [64]shard[string]
 	tokens [64]shard[Token]
 	lastID atomic.Uint64 // of a snapshot
+
+	offline, unknown Status // shared; immutable
+
 	link   atomic.Pointer[linkState]
 	linkMu sync.Mutex // held while link is replaced
 	expiry *time.Timer
@@ -174,7 +177,7 @@ const outageGrace = 5 * time.Minute
 
 // newBoard returns an empty board whose link has been down since the given time.
 func newBoard(downSince, now time.Time) *board {
-	b := &board{seed: maphash.MakeSeed()}
+	b := &board{seed: maphash.MakeSeed(), offline: Status{State: Unavailable}, unknown: Status{State: Unknown}}
 	for i := range b.users {
 		b.users[i].m = make(map[string]*entry)
 		b.tokens[i].m = make(map[Token]*entry)
@@ -206,7 +209,7 @@ func (b *board) add(u User, last Status, p *Profile) *entry {
 	if p != nil {
 		e.writableExtras().profile = p
 	}
-	e.publish(&snapshot{id: b.lastID.Add(1), jid: u.JID, token: u.Token, options: u.Options, status: last, profile: p, visible: u.Subscription.To()})
+	e.publish(&snapshot{id: b.lastID.Add(1), jid: u.JID, token: u.Token, options: u.Options, status: b.share(last), profile: p, visible: u.Subscription.To()})
 	b.userShard(u.JID).set(u.JID, e)
 	b.tokenShard(u.Token).set(u.Token, e)
 	return e
@@ -228,26 +231,39 @@ func (b *board) replaceToken(e *entry, t Token) {
 	b.update(e)
 }
 
+// share returns a status to be kept. Users who are offline or unknown, without a time, share one: most do.
+func (b *board) share(s Status) *Status {
+	for _, shared := range []*Status{&b.offline, &b.unknown} {
+		if s.Equal(*shared) {
+			return shared
+		}
+	}
+	kept := s // only now on the heap
+	return &kept
+}
+
 // update publishes a new snapshot if the entry has changed, and reports whether it has.
 func (b *board) update(e *entry) bool {
 	old := e.snapshot.Load()
-	s := &snapshot{id: b.lastID.Add(1), jid: e.jid, token: e.user.Token, options: e.user.Options, status: old.status, profile: e.extras.orEmpty().profile, link: e.link,
+	status := *old.status
+	s := &snapshot{id: b.lastID.Add(1), jid: e.jid, token: e.user.Token, options: e.user.Options, profile: e.extras.orEmpty().profile, link: e.link,
 		visible: e.user.Subscription.To()}
 	switch {
 	case !s.visible || e.failed:
-		s.status = Status{State: Unknown}
+		status = Status{State: Unknown}
 	case e.link > 0: // otherwise the stored status stands
-		if s.status = e.resources.Status(); s.status.State == Unavailable {
-			s.status.Since = e.extras.orEmpty().lastSeen
+		if status = e.resources.Status(); status.State == Unavailable {
+			status.Since = e.extras.orEmpty().lastSeen
 		}
-		s.status = s.status.After(old.status)
+		status = status.After(*old.status)
 		if s.options.has(fieldResources) {
 			s.resources = e.resources.Sorted()
 		}
 	}
 	if !s.options.has(fieldMessage) {
-		s.status.Messages = nil // those that were stored before
+		status.Messages = nil // those that were stored before
 	}
+	s.status = b.share(status)
 	if s.equal(old) && old.link >= b.link.Load().oldestValid {
 		return false
 	}
@@ -257,7 +273,7 @@ func (b *board) update(e *entry) bool {
 
 // equal reports whether nobody could tell two snapshots apart.
 func (s *snapshot) equal(o *snapshot) bool {
-	return s.token == o.token && s.options == o.options && s.visible == o.visible && s.status.Equal(o.status) && s.profile == o.profile &&
+	return s.token == o.token && s.options == o.options && s.visible == o.visible && s.status.Equal(*o.status) && s.profile == o.profile &&
 		slices.EqualFunc(s.resources, o.resources, Presence.Equal)
 }
 

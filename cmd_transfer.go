@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,9 +58,7 @@ func (l userLine) user() (u User, err error) {
 		}
 		u.Options = u.Options.with(i, value)
 	}
-	switch l.Subscription {
-	case SubscriptionNone, SubscriptionTo, SubscriptionFrom, SubscriptionBoth:
-	default:
+	if !slices.Contains(subscriptions, l.Subscription) {
 		return u, fmt.Errorf("%s: %q is not a subscription", l.JID, l.Subscription)
 	}
 	u.Subscription, u.Asked, u.Contact, u.Granted, u.Created, u.Lang = l.Subscription, l.Asked, l.Contact, l.Granted, l.Created, l.Lang

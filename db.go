@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -179,6 +180,7 @@ func scanUser(scan func(...any) error) (u StoredUser, err error) {
 	if err := scan(columns...); err != nil {
 		return u, err
 	}
+	u.Subscription, u.Status.State = constant(u.Subscription, subscriptions), constant(u.Status.State, states)
 	copy(u.Token[:], token)
 	for i, on := range options {
 		u.Options = u.Options.with(i, on)
@@ -200,6 +202,14 @@ func scanUser(scan func(...any) error) (u StoredUser, err error) {
 		err = json.Unmarshal([]byte(messages.String), &u.Status.Messages)
 	}
 	return u, err
+}
+
+// constant returns the equal one of some constants, so that not every user has a copy of its own.
+func constant[T comparable](v T, constants []T) T {
+	if i := slices.Index(constants, v); i >= 0 {
+		return constants[i]
+	}
+	return v
 }
 
 // GetUser returns the user with a bare JID, or ErrNotFound.

@@ -88,7 +88,7 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 	u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
 	profile := storedProfile(e.profile(), options)
 	if u != e.user {
-		status := storedStatus(e.snapshot.Load().status, options)
+		status := storedStatus(*e.snapshot.Load().status, options)
 		if err := r.evictRemoved(e, r.db.UpdateOptions(ctx, StoredUser{u, status, profile})); err != nil {
 			return err
 		}

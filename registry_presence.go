@@ -176,7 +176,7 @@ func (r *registry) SavePresence(ctx context.Context) {
 		if s == nil {
 			continue
 		}
-		statuses[s.jid] = storedStatus(s.status, s.options)
+		statuses[s.jid] = storedStatus(*s.status, s.options)
 		if withProfile {
 			profiles[s.jid] = s.profile
 		}

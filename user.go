@@ -83,6 +83,8 @@ const (
 	SubscriptionBoth Subscription = "both"
 )
 
+var subscriptions = []Subscription{SubscriptionNone, SubscriptionTo, SubscriptionFrom, SubscriptionBoth}
+
 // To reports whether we may see the user's presence.
 func (s Subscription) To() bool { return s == SubscriptionTo || s == SubscriptionBoth }
 

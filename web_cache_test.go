@@ -82,8 +82,8 @@ func TestRenderedOnce(t *testing.T) {
 
 // TestSharedRenderings checks which images people share whose state is the same.
 func TestSharedRenderings(t *testing.T) {
-	one := &subject{snapshot: &snapshot{id: 1, status: Status{State: Away}}, key: personKey{snapshot: 1}}
-	two := &subject{snapshot: &snapshot{id: 2, status: Status{State: Away}}, key: personKey{snapshot: 2}}
+	one := &subject{snapshot: &snapshot{id: 1, status: &Status{State: Away}}, key: personKey{snapshot: 1}}
+	two := &subject{snapshot: &snapshot{id: 2, status: &Status{State: Away}}, key: personKey{snapshot: 2}}
 	for _, tt := range []struct {
 		format *format
 		query  string
@@ -107,7 +107,7 @@ func TestSharedRenderings(t *testing.T) {
 			t.Errorf("%s?%s: shared is %t", tt.format.metric, tt.query, got)
 		}
 		other := *two
-		other.snapshot = &snapshot{id: 2, status: Status{State: DoNotDisturb}}
+		other.snapshot = &snapshot{id: 2, status: &Status{State: DoNotDisturb}}
 		gone := *two
 		gone.freshness.expired = true
 		key := spec.key([]subject{*one})
