@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -408,6 +409,81 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "median-ms(<=300)")
 	b.ReportMetric(mib, "idle-MiB(<=25)")
 	b.ReportMetric(100*used.Seconds()/idle.Seconds(), "idle-%(<=1)")
+}
+
+// BenchmarkManyUsers measures the time until the program, with a million users, answers requests, and the memory that each user takes up 40
+// seconds later, while all of them are being probed and a fifth are online.
+func BenchmarkManyUsers(b *testing.B) {
+	const users, online, wait = 1_000_000, 5, 40 * time.Second
+	path := filepath.Join(b.TempDir(), "webstatus.db")
+	db, err := openDatabase(b.Context(), path, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := 0; i < users; {
+		var batch []User
+		for ; len(batch) < users/20; i++ {
+			batch = append(batch, User{JID: fmt.Sprintf("user%06d@example.org", i), Token: Token{byte(i), byte(i >> 8), byte(i >> 16)}, Options: defaultOptions(),
+				Subscription: SubscriptionBoth, Created: noon})
+		}
+		if _, _, err := db.InsertUsers(b.Context(), batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	db.Close()
+	server, err := newLoopback("webstatus.example.org", "s3cret")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.listener.Close()
+	address := "127.0.0.1:" + strconv.Itoa(freePort(b))
+	program := buildProgram(b)
+	for b.Loop() {
+		go server.answerProbes(func(bare string) bool { return (bare[len("user00000")]-'0')%online == 0 })
+		cmd := exec.Command(program, "serve")
+		cmd.Env = append(os.Environ(), "WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret", "WEBSTATUS_SERVER="+server.address(),
+			"WEBSTATUS_DB="+path, "WEBSTATUS_LISTEN="+address)
+		began := time.Now()
+		p := start(b, cmd)
+		for {
+			if resp, err := http.Get("http://" + address + "/"); err == nil {
+				resp.Body.Close()
+				break
+			}
+		}
+		serving := time.Since(began)
+		time.Sleep(wait - serving)
+		b.ReportMetric(serving.Seconds(), "serving-s(<=5)")
+		b.ReportMetric(memory(b, p, "VmRSS")*(1<<20)/users, "bytes/user(<=600)")
+		b.ReportMetric(memory(b, p, "VmHWM"), "peak-MiB")
+		p.end(b, syscall.SIGTERM)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// answerProbes accepts a component, and answers the probes of those who are online.
+func (l *loopback) answerProbes(online func(bare string) bool) {
+	s, err := l.accept()
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	out := bufio.NewWriter(s)
+	for {
+		f, err := s.framer.next()
+		if err != nil {
+			return
+		}
+		if string(attribute(f.data, "type")) != "probe" {
+			continue
+		}
+		if bare := string(attribute(f.data, "to")); online(bare) {
+			fmt.Fprintf(out, "<presence from='%s/desktop-4f7a' to='%s'><show>away</show><status>lunch</status><priority>5</priority></presence>", bare, attribute(f.data, "from"))
+			if out.Flush() != nil {
+				return
+			}
+		}
+	}
 }
 
 // memory returns a field of /proc/PID/status of a process, such as its resident memory, in MiB.

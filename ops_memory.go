@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -20,6 +21,18 @@ func limitMemory(limit int64) {
 	}
 	if limit > 0 {
 		debug.SetMemoryLimit(limit)
+	}
+}
+
+// garbage is the size that garbage may grow to before it is collected, in bytes, if that is less than the live heap.
+const garbage = 64 << 20
+
+// limitGarbage lets garbage take up less than as much as the live heap, if that is large and GOGC does not say otherwise: the users that are
+// held in memory stay, so a heap of twice their size would be wasted. Below a quarter, collecting would take too much time.
+func limitGarbage() {
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); os.Getenv("GOGC") == "" && m.HeapAlloc > garbage {
+		debug.SetGCPercent(max(25, int(100*garbage/m.HeapAlloc)))
 	}
 }
 
