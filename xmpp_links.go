@@ -15,15 +15,18 @@ import (
 
 // links holds the open streams to the XMPP server, and sends stanzas over them. It knows nothing about users.
 type links struct {
-	log  *slog.Logger
-	seed maphash.Seed
-	sent stanzaCounts
+	log      *slog.Logger
+	seed     maphash.Seed
+	sent     stanzaCounts
+	encoders sync.Pool
 
 	mu      sync.Mutex
 	streams []*stream
 }
 
-func newLinks(log *slog.Logger) *links { return &links{log: log, seed: maphash.MakeSeed()} }
+func newLinks(log *slog.Logger) *links {
+	return &links{log: log, seed: maphash.MakeSeed(), encoders: sync.Pool{New: func() any { return newEncoder() }}}
+}
 
 // add records an open stream.
 func (l *links) add(s *stream) {
@@ -69,14 +72,21 @@ func (l *links) send(e envelope) error {
 		return errNoLink
 	}
 	l.note(e)
-	return s.write(e.encode())
+	return s.write(l.encode(e))
 }
 
 // sendNow queues a stanza unless that would block, in which case the stanza is dropped.
 func (l *links) sendNow(e envelope) {
-	if s := l.streamFor(e.To); s != nil && s.tryWrite(e.encode()) {
+	if s := l.streamFor(e.To); s != nil && s.tryWrite(l.encode(e)) {
 		l.note(e)
 	}
+}
+
+// encode returns a stanza as XML.
+func (l *links) encode(e envelope) []byte {
+	c := l.encoders.Get().(*encoder)
+	defer l.encoders.Put(c)
+	return c.encode(e)
 }
 
 func (l *links) note(e envelope) {

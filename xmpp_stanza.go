@@ -220,12 +220,28 @@ type envelope struct {
 }
 
 // encode returns the stanza as XML. It panics if the payload cannot be marshaled, which is a programming error.
-func (e envelope) encode() []byte {
-	b, err := xml.Marshal(e)
-	if err != nil {
+func (e envelope) encode() []byte { return newEncoder().encode(e) }
+
+// An encoder encodes stanzas one after the other; it is not safe for concurrent use. It reuses an xml.Encoder, whose buffer is larger than
+// most stanzas.
+type encoder struct {
+	out bytes.Buffer
+	xml *xml.Encoder
+}
+
+func newEncoder() *encoder {
+	c := &encoder{}
+	c.xml = xml.NewEncoder(&c.out)
+	return c
+}
+
+// encode is like envelope.encode.
+func (c *encoder) encode(e envelope) []byte {
+	c.out.Reset()
+	if err := c.xml.Encode(e); err != nil {
 		panic(fmt.Sprintf("cannot encode a stanza of type %T: %v", e.Payload, err))
 	}
-	return b
+	return bytes.Clone(c.out.Bytes())
 }
 
 // reply returns a stanza of the same kind to the sender (RFC 6120 §8.1.2, §8.2.3), with the ID and the language of the request.
