@@ -334,9 +334,11 @@ func (c *client) revoke(t testing.TB) {
 	c.send(t, `<presence to='%s' type='unsubscribed'/>`, c.service)
 }
 
-// dropContact removes the component from the roster, where another test may have left it.
+// dropContact removes both addresses of the component from the roster, where another test may have left them.
 func (c *client) dropContact(t testing.TB) {
 	t.Helper()
-	c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+c.service+`' subscription='remove'/></query>`)) // an error if it is not in the roster
+	for _, contact := range []string{testDomain, "bot@" + testDomain} {
+		c.answer(t, c.ask(t, "set", "", `<query xmlns='jabber:iq:roster'><item jid='`+contact+`' subscription='remove'/></query>`)) // an error if it is not in the roster
+	}
 	c.forget()
 }
