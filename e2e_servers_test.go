@@ -159,7 +159,7 @@ type server struct {
 	root          root // where it runs
 	dir           string
 	c2s, compPort int
-	web           int    // port for WebSocket, or 0
+	web           int    // port for WebSocket, or of mod_webpresence, or 0
 	libraries     string // directory of its modules, if it must be configured
 	run           func() *process
 	process       *process
@@ -207,11 +207,12 @@ listen:
     module: ejabberd_service
     access: all
     hosts: {webstatus.localhost: {password: "s3cret"}}
+{{if .Web}}  - {port: {{.Web}}, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {/presence: mod_webpresence}}{{end}}
 auth_method: [internal]
 auth_password_format: plain
 disable_sasl_mechanisms: ["X-OAUTH2"]
 acl: {local: {user_regexp: ""}}
-access_rules: {local: {allow: local}, c2s: {allow: all}}
+access_rules: {local: {allow: local}, c2s: {allow: all}, webpresence_auto: {allow: local}}
 modules: {mod_disco: {}, mod_roster: {}, mod_last: {}, mod_ping: {}, mod_offline: {}, mod_private: {}, mod_caps: {},
   mod_vcard: {}, mod_vcard_xupdate: {}, mod_pubsub: {plugins: [flat, pep]}, mod_muc: {}} # without which mod_caps fails
 `
@@ -294,7 +295,11 @@ func newServer(t testing.TB, name string, more ...string) *server {
 		// The command ejabberdctl requires a node name, a cookie and its own user. Running erl directly does not.
 		erl := s.root.need(t, "erl")
 		s.libraries = filepath.Dir(s.path(t, "/usr/lib/*-linux-gnu/ejabberd-*"))
-		config := s.configure(t, ejabberdConfig+strings.Join(more, "\n"), "ejabberd.yml")
+		additions := strings.Join(more, "\n")
+		if strings.Contains(additions, "mod_webpresence") {
+			s.web = freePort(t)
+		}
+		config := s.configure(t, ejabberdConfig+additions, "ejabberd.yml")
 		for _, dir := range []string{"home", "logs", "spool"} {
 			if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
 				t.Fatal(err)

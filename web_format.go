@@ -25,7 +25,7 @@ type format struct {
 	unknown      int  // status of an unknown view at an address that belongs to nobody; 0 for the not-found page
 	slot         slotClass
 	options      func(url.Values) (renderOptions, error) // reads the query; nil if the format has no options
-	stateOnly    func(*renderOptions) bool               // whether nothing of a person is shown but the state, so that people share the rendering; nil for never
+	stateOnly    func(imageOptions) bool                 // whether nothing of a person is shown but the state, so that people share the rendering; nil for never
 	write        func(r *renderer, spec *renderSpec, views []view) ([]byte, error)
 }
 
@@ -189,10 +189,10 @@ type renderOptions struct {
 }
 
 // isBadge reports whether an image is a badge, which shows the state, and not a card.
-func isBadge(o *renderOptions) bool { return o.style != styleCard }
+func isBadge(o imageOptions) bool { return o.style != styleCard }
 
 // isNamelessBadge reports whether an image is a badge with a label, which takes the place of the nickname in its alternative text.
-func isNamelessBadge(o *renderOptions) bool {
+func isNamelessBadge(o imageOptions) bool {
 	return isBadge(o) && (o.label != "" || o.style != styleDot && !o.labelled)
 }
 

@@ -59,7 +59,7 @@ func (spec *renderSpec) key(subjects []subject) renderingKey {
 	key := renderingKey{format: spec.format, lang: spec.lang, options: spec.options.key(), compress: spec.compress, many: spec.many, byJID: spec.byJID}
 	if !spec.many {
 		key.person = subjects[0].key
-		if shared := spec.format.stateOnly; shared != nil && shared(&spec.options) {
+		if shared := spec.format.stateOnly; shared != nil && shared(spec.options.imageOptions) {
 			key.person = personKey{state: uint8(1 + slices.Index(states, subjects[0].state()))}
 		}
 		return key
