@@ -14,7 +14,7 @@ import (
 // webpresenceConfig enables each server's own mod_webpresence for all accounts.
 var webpresenceConfig = map[string]string{
 	"prosody":  "VirtualHost \"localhost\"\n\tmodules_enabled = { \"webpresence\" }\n",
-	"ejabberd": "append_host_config: {localhost: {modules: {mod_webpresence: {pixmaps_path: auto}}}}\n",
+	"ejabberd": "append_host_config: {localhost: {modules: {mod_webpresence: {pixmaps_path: /usr/share/ejabberd-mod-webpresence/pixmaps}}}}\n",
 }
 
 // BenchmarkLegacy compares the legacy routes with the modules that they replace, in requests per second and in CPU time per request. Both
@@ -33,8 +33,8 @@ func BenchmarkLegacy(b *testing.B) {
 			s := newServer(b, route.server, webpresenceConfig[route.server])
 			a := newAppliance(b, s.componentAddress())
 			c := s.login(b, "user1", "desk")
-			c.join(b, "show_status_msg=1", "show_full_jid=1", "show_resources=1")
 			c.send(b, `<presence><show>away</show><status>lunch</status></presence>`)
+			c.join(b, "show_status_msg=1", "show_full_jid=1", "show_resources=1")
 			a.want(b, c.bare, shown{"away", "lunch", c.bare})
 			var module, ours load
 			for b.Loop() {
