@@ -25,13 +25,13 @@ func TestE2E(t *testing.T) {
 			t.Parallel()
 			s := newServer(t, name)
 			t.Log(s.root.versions(s.name))
-			for _, service := range []string{testDomain, "bot@" + testDomain} {
+			for i, service := range []string{testDomain, "bot@" + testDomain} {
 				t.Run("article at "+service, func(t *testing.T) { testArticle(t, s, service) })
 				t.Run("presence at "+service, func(t *testing.T) { testPresence(t, s, service) })
 				t.Run("xmpp.js at "+service, func(t *testing.T) { testXMPPJS(t, s, service) })
 				t.Run("profanity at "+service, func(t *testing.T) { testProfanity(t, s, service) })
+				t.Run("slixmpp at "+service, func(t *testing.T) { testSlixmpp(t, s, []string{"user4", "user3"}[i], service) })
 			}
-			t.Run("slixmpp", func(t *testing.T) { testSlixmpp(t, s) })
 			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
 			t.Run("abuse", func(t *testing.T) { testAbuse(t, s) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, s) })
@@ -281,18 +281,19 @@ func testPresence(t *testing.T, s *server, service string) {
 	a.want(t, c.bare, shown{state: "unavailable"})
 }
 
-// testSlixmpp discovers the component, registers, chats, runs commands and unregisters with slixmpp.
-func testSlixmpp(t *testing.T, s *server) {
+// testSlixmpp discovers the component, registers, chats, runs commands and unregisters with slixmpp, as a user who has published nothing
+// yet.
+func testSlixmpp(t *testing.T, s *server, user, service string) {
 	const python = "/usr/bin/python3" // Debian's Python, which finds Debian's packages
 	if err := exec.Command(python, "-c", "import slixmpp").Run(); err != nil {
 		missing(t, "python3-slixmpp is missing")
 	}
-	newAppliance(t, s.componentAddress(), "WEBSTATUS_ADMIN=user4@localhost",
+	newAppliance(t, s.componentAddress(), "WEBSTATUS_ADMIN="+user+"@localhost",
 		"WEBSTATUS_CONTACT=mailto:admin@example.org,abuse=mailto:abuse@example.org,abuse=https://example.org/?abuse=1,security=mailto:security@example.org")
-	s.login(t, "user4", "cleanup").dropContact(t)
+	s.login(t, user, "cleanup").dropContact(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, python, "testdata/e2e/client.py", "127.0.0.1", strconv.Itoa(s.c2s), "user4@localhost/slixmpp", "pass-user4", testDomain)
+	cmd := exec.CommandContext(ctx, python, "testdata/e2e/client.py", "127.0.0.1", strconv.Itoa(s.c2s), user+"@localhost/slixmpp", "pass-"+user, service)
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "done\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
