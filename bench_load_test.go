@@ -25,7 +25,7 @@ import (
 )
 
 // buildProgram builds the program as make build does, and returns its path.
-func buildProgram(b *testing.B) string {
+func buildProgram(b testing.TB) string {
 	program := filepath.Join(b.TempDir(), "webstatus") // the one on PATH is the test binary
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -45,7 +45,7 @@ type loadedServer struct {
 }
 
 // newLoadedServer starts the program, with flags, and a number of people who are online.
-func newLoadedServer(b *testing.B, people int, flags ...string) *loadedServer {
+func newLoadedServer(b testing.TB, people int, flags ...string) *loadedServer {
 	s := &loadedServer{address: "127.0.0.1:" + strconv.Itoa(freePort(b))}
 	path := filepath.Join(b.TempDir(), "webstatus.db")
 	db, err := openDatabase(b.Context(), path, true)
@@ -119,7 +119,7 @@ func (s *loadedServer) discardStanzas() {
 }
 
 // says sends the presence of a person, with a message that has a number and is long.
-func (s *loadedServer) says(b *testing.B, person int, show string, number int) {
+func (s *loadedServer) says(b testing.TB, person int, show string, number int) {
 	message := fmt.Sprintf("%d %s", number, strings.Repeat("会議中です。", 100))
 	if err := s.stream.send(`<presence from='%s/x' to='webstatus.example.org'><show>%s</show><status>%s</status></presence>`, s.people[person].JID, show, message); err != nil {
 		b.Fatal(err)
@@ -334,7 +334,7 @@ const (
 )
 
 // watchPage requests a cached page again and again, and returns how long each response took.
-func (s *loadedServer) watchPage(b *testing.B, length time.Duration) (took []time.Duration) {
+func (s *loadedServer) watchPage(b testing.TB, length time.Duration) (took []time.Duration) {
 	c, err := s.client("203.0.113.1")
 	if err != nil {
 		b.Error(err)
@@ -353,7 +353,7 @@ func (s *loadedServer) watchPage(b *testing.B, length time.Duration) (took []tim
 }
 
 // watchChanges changes a person's presence again and again, and returns how long it took to be visible.
-func (s *loadedServer) watchChanges(b *testing.B, length time.Duration) (took []time.Duration) {
+func (s *loadedServer) watchChanges(b testing.TB, length time.Duration) (took []time.Duration) {
 	c, err := s.client("203.0.113.2")
 	if err != nil {
 		b.Error(err)

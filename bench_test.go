@@ -484,7 +484,7 @@ func (l *loopback) answerProbes(online func(bare string) bool) {
 }
 
 // memory returns a field of /proc/PID/status of a process, such as its resident memory, in MiB.
-func memory(b *testing.B, p *process, field string) float64 {
+func memory(b testing.TB, p *process, field string) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		b.Fatal(err)

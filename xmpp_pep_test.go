@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"unicode/utf8"
 )
 
 // options changes Juliet's options.
@@ -150,7 +151,7 @@ func plain(width, height int, c color.Color) image.Image {
 	return img
 }
 
-func encoded(t *testing.T, encode func(*bytes.Buffer) error) (data []byte, id, text string) {
+func encoded(t testing.TB, encode func(*bytes.Buffer) error) (data []byte, id, text string) {
 	t.Helper()
 	var b bytes.Buffer
 	if err := encode(&b); err != nil {
@@ -565,4 +566,34 @@ func TestUnaskedLanguage(t *testing.T) {
 	f.stop()
 	f.start()
 	f.want(`<presence from='webstatus.example.org/web' to='juliet@example.org' xml:lang='de'><status>…`)
+}
+
+// FuzzAnswer checks that what servers and rooms answer is reduced to names and ids that are short and valid.
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []string{
+		items(nsNick, `<item id='x'>`+nick+`Giulietta</nick></item>`), items(nsAvatarMetadata, metadata("abc", "100")), `<vCard xmlns='vcard-temp'><PHOTO><BINVAL>AA==</BINVAL></PHOTO></vCard>`,
+		`<query xmlns='http://jabber.org/protocol/disco#info'><identity category='conference' name='x'/><feature var='http://jabber.org/protocol/muc'/>` +
+			`<x xmlns='jabber:x:data'><field var='muc#roominfo_occupants'><value>3</value></field></x></query>`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, content string) {
+		s, err := decodeStanza([]byte(`<iq type='result' id='x' from='a@b' to='d'>` + content + `</iq>`))
+		if err != nil {
+			return
+		}
+		for _, node := range []string{nsNick, nsAvatarMetadata, nsAvatarData} {
+			if item, ok := s.item(nsPubSub, node); ok {
+				avatarID(item)
+				if got := singleLine(item.childText(nsNick, "nick"), maxNick); len(got) > maxNick || !utf8.ValidString(got) || strings.ContainsAny(got, "\r\n") {
+					t.Errorf("%q: nickname %q", content, got)
+				}
+			}
+		}
+		for i := range s.children {
+			if r := parseRoom(s.from, &s.children[i]); r != nil && (len(r.Name) > maxRoomName || !utf8.ValidString(r.Name) || r.Occupants < -1) {
+				t.Errorf("%q: room %+v", content, r)
+			}
+		}
+	})
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestDecodeStanza(t *testing.T) {
@@ -58,6 +60,58 @@ func FuzzStanza(f *testing.F) {
 		answer := s.reply("error", badRequest()).encode()
 		if err := xml.Unmarshal(answer, new(struct{})); err != nil {
 			t.Errorf("reply to %q is %q: %v", data, answer, err)
+		}
+	})
+}
+
+// FuzzStreamHeader checks that any header that the framer finds is parsed or refused, and that one with an ID is a stream.
+func FuzzStreamHeader(f *testing.F) {
+	for _, seed := range []string{
+		`<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' xmlns='jabber:component:accept' from='d' id='x&amp;y'>`,
+		`<stream:stream id='1' id='2'>`, `<stream>`, `<a:stream xml:id='1'>`, `</stream:stream>`, `<!DOCTYPE a><stream>`, `HTTP/1.1 400 Bad Request`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		header, err := newFramer(bytes.NewReader(data), maxStanza).header()
+		if err != nil {
+			return
+		}
+		if id, err := parseStreamHeader(header); id != "" && (err != nil || !bytes.Contains(header, []byte("stream"))) {
+			t.Errorf("%q has the ID %q: %v", header, id, err)
+		}
+	})
+}
+
+// FuzzPresence checks that the presence in a stanza stays within the bounds of RFC 6121 §4.7, of our memory and of the clock.
+func FuzzPresence(f *testing.F) {
+	for _, seed := range []string{
+		`<show>chat</show><status>hi</status><status xml:lang='de'>hallo</status><priority>-128</priority>`, `<show>x</show><priority>1e3</priority>`,
+		`<idle xmlns='urn:xmpp:idle:1' since='2999-01-01T00:00:00Z'/>`, `<delay xmlns='urn:xmpp:delay' stamp='2026-11-22T11:42:17.123+14:00'/>`,
+		`<x xmlns='jabber:x:delay' stamp='20261122T11:42:17'/>`, `<status>&#x202e;&#x2066;</status>`, `<c xmlns='http://jabber.org/protocol/caps' node='x'/>`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, content string) {
+		s, err := decodeStanza([]byte(`<presence from='a@b/c' to='d'>` + content + `</presence>`))
+		if err != nil {
+			return
+		}
+		p := parsePresence(s, noon)
+		if p.Since.After(noon) || p.Idle.After(noon) {
+			t.Errorf("%q: since %s, idle since %s", content, p.Since, p.Idle)
+		}
+		if !p.State.Online() {
+			t.Errorf("%q: %s", content, p.State)
+		}
+		all := Resources{}.Put(p).Fit(maxPresence)
+		if all.size() > maxPresence {
+			t.Errorf("%q takes %d bytes", content, all.size())
+		}
+		for _, m := range p.Messages {
+			if !utf8.ValidString(m.Body) || strings.ContainsAny(m.Body, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069") {
+				t.Errorf("%q: message %q", content, m.Body)
+			}
 		}
 	})
 }

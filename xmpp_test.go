@@ -18,7 +18,7 @@ import (
 
 // A fixture is a component with its web server. The test acts as the XMPP server that it is connected to.
 type fixture struct {
-	t      *testing.T
+	t      testing.TB
 	server *loopback
 	stream *loopbackStream
 	db     *database
@@ -69,7 +69,7 @@ func (f *fixture) advance(d time.Duration) {
 }
 
 // newFixture starts a component; change, if not nil, may alter its configuration first.
-func newFixture(t *testing.T, change func(*componentConfig)) *fixture {
+func newFixture(t testing.TB, change func(*componentConfig)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}, asked: make(map[string]string)}
 	var err error
