@@ -20,7 +20,10 @@ EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PLATFORMS = linux_amd64 linux_arm64 linux_arm7 freebsd_amd64 darwin_amd64 darwin_arm64
 STATIC    = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -buildid='
 
-.PHONY: run test check bench build programs dist packages manual clean
+TORTURE   = 15m
+SEED      = 0
+
+.PHONY: run test check bench torture build programs dist packages manual clean
 
 run:
 	go run . demo
@@ -67,6 +70,11 @@ check:
 # Runs the benchmarks. Results are ratios to a baseline.
 bench:
 	go test -run '^$$' -bench . -benchtime 2s .
+
+# Does to the service what crashes, disks, networks and strangers do, for the time in TORTURE, and prints the seed; SEED repeats a run. The
+# limits on time and memory hold if nothing else keeps the machine busy. See docs/reliability.md.
+torture: programs
+	go test -count 1 -timeout 2h -run 'TestTorture$$' -v . -torture $(TORTURE) -seed $(SEED)
 
 # Installs missing test dependencies on Debian and derivatives. Failure is not fatal. The policy keeps apt from starting the servers.
 programs:
