@@ -45,6 +45,7 @@ func powerLost(t *torture) {
 	strace := need(t, "strace")
 	r := newRig(t)
 	r.freeze() // so that the files do not change before strace is there
+	eventually(t, "the service is frozen", r.isFrozen)
 	files := map[string]*tracedFile{r.path: {}, r.path + "-wal": {}}
 	for path, f := range files {
 		var err error
@@ -78,6 +79,18 @@ func powerLost(t *torture) {
 		c.checkImage(files, events[:t.intN(len(events)+1)])
 	})
 	t.Logf("%d images from %d system calls during %d confirmed operations", images, len(events), c.confirmed)
+}
+
+// isFrozen reports whether all threads of the service are stopped.
+func (r *rig) isFrozen() bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", r.cmd.Process.Pid))
+	for _, thread := range threads {
+		status, _ := os.ReadFile(thread) // empty if the thread has ended
+		if !bytes.Contains(status, []byte("\nState:\tT")) {
+			return false
+		}
+	}
+	return err == nil && len(threads) > 0
 }
 
 // A tracedFile is a file on a disk that has a cache of its own.

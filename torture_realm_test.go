@@ -329,6 +329,9 @@ func (c *crowd) step(m *member) bool {
 		return false
 	}
 	m.pending = nil
+	if a.typ == "error" {
+		time.Sleep(20 * time.Millisecond) // people do not try again at once
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if a.typ == "error" {

@@ -30,6 +30,8 @@ type scenario struct {
 var scenarios = []scenario{
 	{"killed", 130 * time.Second, killed},
 	{"power lost", 60 * time.Second, powerLost},
+	{"disk fails", 130 * time.Second, diskFails},
+	{"migration killed", 20 * time.Second, migrationKilled},
 }
 
 const (
