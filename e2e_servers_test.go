@@ -456,10 +456,11 @@ func (a *appliance) get(t testing.TB, path string) (status int, body string) {
 	return resp.StatusCode, b.String()
 }
 
-// A cable is a TCP proxy between webstatus and its XMPP server that can be disconnected or stop forwarding.
+// A cable is a TCP proxy between webstatus and its XMPP server that can be disconnected, slow down, or stop forwarding.
 type cable struct {
 	listener net.Listener
 	to       string
+	trickle  atomic.Int64 // bytes that are forwarded in a millisecond, in each direction; 0 for no limit
 
 	mu    sync.Mutex
 	state cableState
@@ -517,17 +518,22 @@ func (c *cable) connect(here net.Conn) {
 			return
 		}
 		w.there = there
-		go w.carry(here, there)
-		go w.carry(there, here)
+		go w.carry(here, there, &c.trickle)
+		go w.carry(there, here, &c.trickle)
 	}
 	c.wires = append(c.wires, w)
 }
 
 // carry forwards the bytes and the end of one direction. A dead wire forwards nothing.
-func (w *wire) carry(from, to net.Conn) {
+func (w *wire) carry(from, to net.Conn, trickle *atomic.Int64) {
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := from.Read(buf)
+		size := len(buf)
+		if slow := trickle.Load(); slow > 0 {
+			size = int(slow)
+			time.Sleep(time.Millisecond)
+		}
+		n, err := from.Read(buf[:size])
 		switch {
 		case w.dead.Load() && err != nil:
 			return

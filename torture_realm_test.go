@@ -201,6 +201,13 @@ func (r *realm) sendRaw(data string) {
 	}
 }
 
+// isLinked reports whether the component is linked.
+func (r *realm) isLinked() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stream != nil
+}
+
 // cut closes the connection of the component.
 func (r *realm) cut() {
 	r.mu.Lock()
@@ -344,6 +351,20 @@ func (c *crowd) step(m *member) bool {
 	}
 	m.confirmed = s.after
 	return true
+}
+
+// wander changes the presence of all members.
+func (c *crowd) wander() {
+	for _, m := range c.members {
+		c.r.realm.says(m.bare, pick(c.r.t, states[:6]...), fmt.Sprintf("number %d.", c.r.t.intN(1e6)))
+	}
+}
+
+// settle waits until everything is handled that the members have sent.
+func (c *crowd) settle() {
+	for _, m := range c.members {
+		c.r.realm.request(m.bare, "get", `<ping xmlns='urn:xmpp:ping'/>`) // without a link, there is nothing
+	}
 }
 
 // verify compares a database with what was confirmed, and takes from it what has become of requests that were not answered.

@@ -32,6 +32,8 @@ var scenarios = []scenario{
 	{"power lost", 60 * time.Second, powerLost},
 	{"disk fails", 130 * time.Second, diskFails},
 	{"migration killed", 20 * time.Second, migrationKilled},
+	{"link fails", 60 * time.Second, linkFails},
+	{"server fails", 170 * time.Second, serverFails},
 }
 
 const (
@@ -132,9 +134,16 @@ type rig struct {
 // newRig starts a service, with more of its environment, and registers a bystander.
 func newRig(t *torture, more ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, realm: newRealm(t), path: filepath.Join(t.TempDir(), "webstatus.db"), metrics: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	realm := newRealm(t)
+	return newRigAt(t, realm, realm.address(), more...)
+}
+
+// newRigAt is like newRig with a realm at an address.
+func newRigAt(t *torture, realm *realm, address string, more ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, realm: realm, path: filepath.Join(t.TempDir(), "webstatus.db"), metrics: "127.0.0.1:" + strconv.Itoa(freePort(t))}
 	r.watchdog = newWatchdog(t)
-	r.appliance = newAppliance(t, r.realm.address(), append([]string{"WEBSTATUS_DB=" + r.path, "WEBSTATUS_METRICS_LISTEN=" + r.metrics,
+	r.appliance = newAppliance(t, address, append([]string{"WEBSTATUS_DB=" + r.path, "WEBSTATUS_METRICS_LISTEN=" + r.metrics,
 		"NOTIFY_SOCKET=" + r.watchdog.socket, fmt.Sprintf("WATCHDOG_USEC=%d", watchdogPeriod.Microseconds())}, more...)...)
 	for _, setting := range more {
 		if path, ok := strings.CutPrefix(setting, "WEBSTATUS_DB="); ok {

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// A linkFault is something that happens to the connection to the XMPP server.
+type linkFault struct {
+	name  string
+	begin func(r *rig, c *cable) (end func())
+}
+
+var linkFaults = []linkFault{
+	{"cut", func(_ *rig, c *cable) func() { c.cut(); return nil }},
+	{"unplugged", func(_ *rig, c *cable) func() { c.unplug(); return c.plug }},
+	{"trickles", func(_ *rig, c *cable) func() {
+		c.trickle.Store(20)
+		c.cut()
+		return func() { c.trickle.Store(0) }
+	}},
+	{"malformed", sendAndCut(`<presence from='x@localhost'><show></presence>`)},
+	{"not XML", sendAndCut("<\x00<<>>&&&")},
+	{"half a stanza", sendAndCut(`<presence from='x@localhost' to='`)},
+	{"stream error", sendAndCut(`<stream:error><internal-server-error xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>`)},
+	{"closed", sendAndCut(`</stream:stream>`)},
+}
+
+// sendAndCut returns a fault in which the server sends something and closes the connection.
+func sendAndCut(data string) func(*rig, *cable) func() {
+	return func(r *rig, _ *cable) func() {
+		r.realm.sendRaw(data)
+		r.realm.cut()
+		return nil
+	}
+}
+
+// linkFails disturbs the connection to the XMPP server in one way after the other, while people change what is stored and what is shown.
+// After each, every page must show what the server knows.
+func linkFails(t *torture) {
+	realm := newRealm(t)
+	cable := newCable(t, realm.address())
+	r := newRigAt(t, realm, cable.address())
+	c := newCrowd(r, 20)
+	n := t.rounds(func(int) {
+		stop, acted := make(chan struct{}), make(chan struct{})
+		go func() { c.act(stop); close(acted) }()
+		time.Sleep(t.upTo(200 * time.Millisecond))
+		end := pick(t, linkFaults...).begin(r, cable)
+		time.Sleep(t.upTo(500 * time.Millisecond))
+		if end != nil {
+			end()
+		}
+		close(stop)
+		<-acted
+		c.wander()
+		t.within(recoversWithin, "the link is back", realm.isLinked)
+		c.settle()
+		c.verify(r.path)
+		c.wantPages(recoversWithin)
+	})
+	t.Logf("%d faults, %d links, %d operations confirmed", n, r.countLog(linked), c.confirmed)
+	t.wantMemory(r.process)
+}
+
+// serverFails kills, stops and freezes Prosody, or cuts its connection, again and again. Real clients log in again, or do not. Each time,
+// every page must show what the server knows.
+func serverFails(t *torture) {
+	s := newServer(t, "prosody")
+	cable := newCable(t, s.componentAddress())
+	a := newAppliance(t, cable.address())
+	users := testAccounts[:4]
+	clients := make(map[string]*client)
+	for _, user := range users {
+		clients[user] = s.login(t, user, "torture")
+		clients[user].send(t, `<presence/>`)
+		clients[user].join(t, "show_status_msg=1")
+	}
+	count := make(map[string]int)
+	t.rounds(func(n int) {
+		links, kind := a.countLog(linked), pick(t, "killed", "stopped", "frozen", "cut")
+		count[kind]++
+		switch kind {
+		case "killed", "stopped":
+			s.process.end(t, map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGTERM}[kind])
+			s.start(t)
+			clear(clients)
+		case "frozen":
+			s.process.freeze()
+			time.Sleep(t.upTo(2 * time.Second))
+			s.process.thaw()
+			links--
+		case "cut":
+			cable.cut()
+		}
+		want := make(map[string]shown)
+		for _, user := range users {
+			want[user+"@localhost"] = moveOn(t, s, clients, user, n)
+		}
+		a.waitLogs(t, links+1, linked)
+		t.within(recoversWithin, "all pages show what Prosody knows after it was "+kind, func() bool {
+			for bare, w := range want {
+				if got, err := a.look(t, jidPath(bare)); err != nil || got != w {
+					return false
+				}
+			}
+			return true
+		})
+	})
+	t.Logf("%v", count)
+	t.wantMemory(a.process)
+}
+
+// moveOn changes the presence of a user, who may log in or out, and returns what the page must show.
+func moveOn(t *torture, s *server, clients map[string]*client, user string, n int) shown {
+	c := clients[user]
+	if t.intN(4) == 0 {
+		if c != nil {
+			c.logout(t)
+			delete(clients, user)
+		}
+		return shown{state: "unavailable"}
+	}
+	if c == nil {
+		c = s.login(t, user, "torture")
+		clients[user] = c
+	}
+	state, message := pick(t, Away, ExtendedAway, DoNotDisturb, Chat), fmt.Sprintf("round %d", n)
+	c.send(t, `<presence><show>%s</show><status>%s</status></presence>`, state, message)
+	return shown{state: string(state), message: message}
+}
