@@ -21,6 +21,7 @@ type realm struct {
 	stream  *loopbackStream // nil while the component is not linked
 	people  map[string]*resident
 	waiting map[string]chan answer // by the id of a request over the stream; closed when the stream ends
+	open    map[string]bool        // ids of other requests that are not answered yet
 	ids     int
 }
 
@@ -53,7 +54,7 @@ func newRealm(t testing.TB) *realm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &realm{loopback: l, t: t, people: make(map[string]*resident)}
+	r := &realm{loopback: l, t: t, people: make(map[string]*resident), open: make(map[string]bool)}
 	closed := make(chan struct{})
 	t.Cleanup(func() { l.listener.Close(); r.cut(); <-closed })
 	go func() {
@@ -108,14 +109,22 @@ func (r *realm) handle(s answer) {
 	switch {
 	case to == testDomain:
 		r.stream.send(`<iq type='result' id='%s' from='%s' to='%s'/>`, s.id, testDomain, testDomain)
+	case p == nil:
+		r.t.Errorf("nobody has asked for %s", s.raw)
 	case s.name.Local == "iq" && !s.isRequest():
-		if c := r.waiting[s.id]; c != nil {
+		c := r.waiting[s.id]
+		switch {
+		case c != nil:
 			delete(r.waiting, s.id)
 			c <- s
+		case r.open[s.id]:
+			delete(r.open, s.id)
+		default:
+			r.t.Errorf("nothing was asked: %s", s.raw)
 		}
 	case s.name.Local == "iq":
 		r.stream.send(`<iq type='error' id='%s' from='%s' to='%s'><error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`, s.id, to, s.from.String())
-	case s.name.Local == "presence" && p != nil:
+	case s.name.Local == "presence":
 		switch s.typ {
 		case "subscribe":
 			p.seen = true
@@ -190,6 +199,22 @@ func (r *realm) request(bare, typ, payload string) (answer, error) {
 		r.t.Errorf("%s gets no answer to %s", bare, payload)
 		return answer{received: &received{id: id}}, errNoAnswer
 	}
+}
+
+// expect notes requests that are about to be sent. Each must be answered once.
+func (r *realm) expect(ids []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range ids {
+		r.open[id] = true
+	}
+}
+
+// unanswered returns the number of expected answers that have not come.
+func (r *realm) unanswered() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.open)
 }
 
 // sendRaw sends bytes to the component, if it is linked.

@@ -34,6 +34,8 @@ var scenarios = []scenario{
 	{"migration killed", 20 * time.Second, migrationKilled},
 	{"link fails", 60 * time.Second, linkFails},
 	{"server fails", 170 * time.Second, serverFails},
+	{"hostile stanzas", 110 * time.Second, hostileStanzas},
+	{"hostile stanzas at Prosody", 90 * time.Second, hostileStanzasAtProsody},
 }
 
 const (
