@@ -35,6 +35,8 @@ var scenarios = []scenario{
 	{"link fails", 60 * time.Second, linkFails},
 	{"server fails", 170 * time.Second, serverFails},
 	{"hostile stanzas", 110 * time.Second, hostileStanzas},
+	{"hostile servers", 30 * time.Second, hostileServers},
+	{"web attacks", 75 * time.Second, webAttacks},
 	{"hostile stanzas at Prosody", 90 * time.Second, hostileStanzasAtProsody},
 }
 
