@@ -37,6 +37,8 @@ var scenarios = []scenario{
 	{"hostile stanzas", 110 * time.Second, hostileStanzas},
 	{"hostile servers", 30 * time.Second, hostileServers},
 	{"web attacks", 75 * time.Second, webAttacks},
+	{"clock jumps", 5 * time.Second, clockJumps},
+	{"endurance", 60 * time.Second, endurance},
 	{"hostile stanzas at Prosody", 90 * time.Second, hostileStanzasAtProsody},
 }
 
