@@ -254,15 +254,15 @@ func (s *service) contactAt(to jid) (contact Contact, exists bool) {
 func (s *service) refuse(r *received, e *stanzaError) { s.links.send(r.reply("error", e)) }
 
 // selfPing returns a ping to our own domain (XEP-0199), which the server sends back to us.
-func selfPing(domain string, s *stream) []byte {
-	return envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: s.pingID(), From: domain, To: domain, Payload: ping{}}.encode()
+func selfPing(domain, id string) []byte {
+	return envelope{XMLName: xml.Name{Local: "iq"}, Type: "get", ID: id, From: domain, To: domain, Payload: ping{}}.encode()
 }
 
 type ping struct {
 	XMLName xml.Name `xml:"urn:xmpp:ping ping"`
 }
 
-// pingID names the stream in its pings, which may come back over another one.
+// pingID names the stream in its pings, which may come back over another one. Those of confirm have a number behind it.
 func (s *stream) pingID() string { return fmt.Sprintf("ping-%p", s) }
 
 // A request is an iq of type get or set.

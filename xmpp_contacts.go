@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -16,7 +17,11 @@ type contacts struct {
 	pep      *pep
 	identity *identity
 	logOns   *logOns
+	leaving  sync.Map // the last *sentWithdrawal of each user that is not recorded yet, by bare JID
 }
+
+// A sentWithdrawal is a withdrawal that the server may not have handled yet.
+type sentWithdrawal struct{ over *stream }
 
 // handle handles a presence stanza. People who are not registered learn nothing.
 func (c *contacts) handle(ctx context.Context, s *received) {
@@ -297,8 +302,24 @@ func (c *contacts) withdraw(ctx context.Context, bare string) {
 		}
 		return
 	}
-	if c.leave(bare, pending.Contact) != nil || pending.Granted != pending.Contact && c.leave(bare, pending.Granted) != nil || c.links.flush(bare) != nil {
+	s := c.links.streamFor(bare)
+	if w, ok := c.leaving.Load(bare); s == nil || ok && w.(*sentWithdrawal).over == s {
+		return // the next link tries again, or the server has not handled it yet
+	}
+	w := &sentWithdrawal{s}
+	c.leaving.Store(bare, w)
+	if c.leave(bare, pending.Contact) != nil || pending.Granted != pending.Contact && c.leave(bare, pending.Granted) != nil {
 		return // the next link tries again
+	}
+	s.confirm(func() { // if it fails, the next link tries again
+		c.dispatcher.dispatch(ctx, bare, func(ctx context.Context) { c.withdrawn(ctx, bare, w) })
+	})
+}
+
+// withdrawn records that the server has handled a withdrawal, unless the user has registered again meanwhile.
+func (c *contacts) withdrawn(ctx context.Context, bare string, w *sentWithdrawal) {
+	if !c.leaving.CompareAndDelete(bare, w) {
+		return
 	}
 	if err := c.registry.Withdrawn(ctx, bare); err != nil {
 		c.log.Error("withdrawal not recorded", "user", bare, "cause", err)

@@ -58,6 +58,26 @@ func testRegisterRepairsTheContact(t *testing.T, f *fixture) {
 	f.want(`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'>…`)
 }
 
+// TestLostWithdrawal loses the connection after a contact has been withdrawn, before the server has handled that: the next link withdraws it
+// again. Once the server has handled it, no link does.
+func TestLostWithdrawal(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("")
+	f.deaf = true
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	f.wantLeave(atDomain)
+	f.stream.Close()
+	f.accept()
+	f.deaf = false
+	f.wantLeave(atDomain)
+	f.settled(juliet)
+	eventually(t, "the withdrawal is recorded", func() bool { jids, err := f.db.Withdrawals(t.Context()); return err == nil && len(jids) == 0 })
+	f.stream.Close()
+	f.accept()
+	f.settled(juliet)
+}
+
 // TestNoMessageAfterRemoval removes a registration by form: the contact is withdrawn, and no message makes the client list us again.
 func TestNoMessageAfterRemoval(t *testing.T) { atEachAddress(t, testNoMessageAfterRemoval) }
 

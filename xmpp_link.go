@@ -112,7 +112,7 @@ func (l *link) runStream(ctx context.Context, ready func()) error {
 	defer stop()
 	go s.writeLoop()
 	ready()
-	s.write(selfPing(l.domain, s)) // an error ends the loop below
+	s.write(selfPing(l.domain, s.pingID())) // an error ends the loop below
 	l.opened(s)
 	defer l.closed(s)
 	check := time.AfterFunc(l.times.pong, func() { l.checkPong(s) })

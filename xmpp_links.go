@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 // links holds the open streams to the XMPP server, and sends stanzas over them. It knows nothing about users.
@@ -101,20 +100,11 @@ func (l *links) sendPresence(from, to, typ string) error {
 	return l.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: typ, From: from, To: to})
 }
 
-// flush waits until the kernel has taken all stanzas to an address.
-func (l *links) flush(to string) error {
-	s := l.streamFor(to)
-	if s == nil {
-		return errNoLink
-	}
-	return s.flush()
-}
-
 // onSelfPing counts a ping that came back as a sign of life of the stream that it was sent over; it may return over another one.
 func (l *links) onSelfPing(id string) {
 	for _, s := range l.open() {
-		if s.pingID() == id {
-			s.lastPong.Store(int64(time.Since(s.opened)))
+		if s.onPing(id) {
+			return
 		}
 	}
 }

@@ -140,6 +140,7 @@ func (a *accounts) register(ctx context.Context, person jid, contact Contact, op
 	}
 	e, err := a.registry.Register(ctx, person.bare, contact, options, lang)
 	if err == nil {
+		a.contacts.leaving.Delete(person.bare)
 		e.announced = a.board.link.Load().number
 	}
 	return e, err

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,11 +37,13 @@ type stream struct {
 	first       firstElements
 
 	mu      sync.Mutex
-	changed *sync.Cond // signals changes of the fields below
-	out     []byte     // write buffer
-	busy    bool       // writeLoop is writing
-	closing bool       // close was called
-	err     error      // why the stream ended; nil while it is open
+	changed *sync.Cond        // signals changes of the fields below
+	out     []byte            // write buffer
+	busy    bool              // writeLoop is writing
+	closing bool              // close was called
+	err     error             // why the stream ended; nil while it is open
+	pings   int               // that confirm has sent
+	waiting map[string]func() // what confirm is to call, by the id of its ping; nil for none
 }
 
 // Causes of the end of a stream.
@@ -100,7 +104,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		}
 		due := later(alive.Add(s.times.idle), s.lastPing.Add(s.times.ping))
 		if !now.Before(due) {
-			if err := s.write(selfPing(s.domain, s)); err != nil {
+			if err := s.write(selfPing(s.domain, s.pingID())); err != nil {
 				return 0, err
 			}
 			s.lastPing = now
@@ -145,6 +149,36 @@ func (s *stream) tryWrite(stanzas []byte) bool {
 	}
 	s.out = append(s.out, stanzas...)
 	s.changed.Broadcast()
+	return true
+}
+
+// confirm calls f once the server has handled everything that was written before: when a ping has come back that is written now. If the
+// stream ends before, it does not. (That the kernel has taken the bytes says little: if we are killed with data unread, it drops them.)
+func (s *stream) confirm(f func()) error {
+	s.mu.Lock()
+	s.pings++
+	id := s.pingID() + "-" + strconv.Itoa(s.pings)
+	if s.waiting == nil {
+		s.waiting = make(map[string]func())
+	}
+	s.waiting[id] = f
+	s.mu.Unlock()
+	return s.write(selfPing(s.domain, id))
+}
+
+// onPing handles a ping that has come back, and reports whether it is one of this stream.
+func (s *stream) onPing(id string) bool {
+	if own := s.pingID(); id != own && !strings.HasPrefix(id, own+"-") {
+		return false
+	}
+	s.lastPong.Store(int64(time.Since(s.opened)))
+	s.mu.Lock()
+	f := s.waiting[id]
+	delete(s.waiting, id)
+	s.mu.Unlock()
+	if f != nil {
+		f()
+	}
 	return true
 }
 
