@@ -157,6 +157,7 @@ func importUsers(ctx context.Context, conf config, format string, in io.Reader, 
 		return err
 	}
 	defer db.Close()
+	db.timeout = bulkTimeout
 	registered, kept, err := db.InsertUsers(ctx, users)
 	if err != nil {
 		return fmt.Errorf("nothing was imported: %w", explain(err))

@@ -16,13 +16,19 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// queryTimeout is the longest that a single query may take.
-const queryTimeout = 30 * time.Second
+const (
+	queryTimeout = 30 * time.Second // for a query or a transaction of serve, and for another process to unlock the file
+	bulkTimeout  = 24 * time.Hour   // for a transaction with all users, which an operator waits for
+)
+
+// errSlow is the error of a transaction that was given up. It is a predicate of the database.
+var errSlow = errors.New("takes too long to store a change: check its disk, and what keeps the machine busy")
 
 // A database is the SQLite file. It has one connection, so that all changes are serialized.
 type database struct {
 	sql        *sql.DB
 	file       *databaseFile
+	timeout    time.Duration // for a query or a transaction
 	statements statements
 	failure    atomic.Pointer[dbFailure] // nil while transactions succeed
 	durations  prometheus.Histogram      // of transactions, in seconds
@@ -35,7 +41,7 @@ type dbFailure struct {
 }
 
 func newDatabase(pool *sql.DB) *database {
-	return &database{sql: pool, statements: newStatements(), durations: prometheus.NewHistogram(prometheus.HistogramOpts{
+	return &database{sql: pool, timeout: queryTimeout, statements: newStatements(), durations: prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "webstatus_database_transaction_seconds", Help: "Duration of database transactions.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}})}
 }
@@ -64,20 +70,26 @@ func (db *database) fails(err error, since time.Time) {
 }
 
 func (db *database) transact(ctx context.Context, f func(*sql.Tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()
 	if err := db.file.check(); err != nil {
 		return err
 	}
+	waiting, stop := context.WithTimeout(ctx, queryTimeout)
+	defer stop()
 	var tx *sql.Tx
-	if err := db.file.begin(ctx, func() (err error) { tx, err = db.sql.BeginTx(ctx, nil); return err }); err != nil {
+	if err := db.file.begin(waiting, func() (err error) { tx, err = db.sql.BeginTx(ctx, nil); return err }); err != nil {
 		return err
 	}
 	defer tx.Rollback() // a no-op after Commit
-	if err := f(tx); err != nil {
-		return err
+	err := f(tx)
+	if err == nil {
+		err = tx.Commit()
 	}
-	if err := tx.Commit(); err != nil {
+	switch {
+	case errors.Is(err, sql.ErrTxDone) && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return errSlow // and the transaction was rolled back
+	case err != nil:
 		return err
 	}
 	return db.file.check() // or the transaction is lost when the process ends

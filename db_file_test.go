@@ -120,6 +120,21 @@ func TestLockedFile(t *testing.T) {
 	f.stop()
 }
 
+// TestSlowDisk checks that a transaction that takes too long is given up, and that the error says so.
+func TestSlowDisk(t *testing.T) {
+	db, _ := openTestDatabase(t)
+	db.timeout = 250 * time.Millisecond
+	err := db.write(t.Context(), func(tx *sql.Tx) (err error) {
+		for err == nil {
+			_, err = tx.Exec("SELECT 1")
+		}
+		return err
+	})
+	if !errors.Is(err, errSlow) {
+		t.Error(err)
+	}
+}
+
 // TestFailingDisk injects errors into the writes of a command and checks that it names them.
 func TestFailingDisk(t *testing.T) {
 	strace := need(t, "strace")

@@ -66,6 +66,7 @@ func migrateDatabase(ctx context.Context, path string, logf func(format string, 
 			return 0, 0, err
 		}
 	}
+	db.timeout = bulkTimeout
 	if to, err = db.migrate(ctx, from); err != nil {
 		return 0, 0, fmt.Errorf("%s %w", path, explain(err))
 	}

@@ -190,7 +190,10 @@ func lockFile(r *rig) func() { return lock(r.t.T, r.path) }
 
 // migrationKilled kills the migration of a database again and again, and then lets it finish.
 func migrationKilled(t *torture) {
-	const people = 20000
+	people := 1000
+	if t.full {
+		people = 20000
+	}
 	first, err := os.ReadFile("testdata/schema1.sql")
 	if err != nil {
 		t.Fatal(err)
