@@ -141,3 +141,32 @@ func TestLogo(t *testing.T) {
 		t.Errorf("docs/logo.svg differs: %v", err)
 	}
 }
+
+// TestThreatModel checks that every test in SECURITY.md exists.
+func TestThreatModel(t *testing.T) {
+	content, err := os.ReadFile("SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, name := range files {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests.Write(source)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllSubmatch(content, -1)
+	if len(named) == 0 {
+		t.Error("no tests are named")
+	}
+	for _, name := range named {
+		if !strings.Contains(tests.String(), "\nfunc "+string(name[1])+"(") {
+			t.Errorf("there is no %s", name[1])
+		}
+	}
+}

@@ -156,6 +156,13 @@ func newRigAt(t *torture, realm *realm, address string, more ...string) *rig {
 			r.path = path
 		}
 	}
+	t.Cleanup(func() {
+		for _, private := range []string{testSecret, "number ", "change "} { // the secret and status messages
+			if strings.Contains(r.out.String(), private) {
+				t.Errorf("the log contains %q", private)
+			}
+		}
+	})
 	r.realm.says(bystander, Available, "")
 	if answer, err := r.realm.request(bystander, "set", `<query xmlns='jabber:iq:register'><show_status_msg>1</show_status_msg></query>`); err != nil || answer.typ != "result" {
 		t.Fatalf("the bystander is not registered: %v %v", answer, err)
