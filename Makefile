@@ -2,13 +2,13 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Test dependencies besides Go: a C compiler for the race detector, and servers, clients and a browser for the end-to-end tests.
-PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox strace npm node
-PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace $(if $(shell command -v npm),,npm)
+PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox strace npm node initdb postgres
+PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace postgresql $(if $(shell command -v npm),,npm)
 SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
-# HAS_CC succeeds if the race detector can be built, HAS_ALL if no dependency is missing.
+# HAS_CC succeeds if the race detector can be built, HAS_ALL if no dependency is missing. Debian keeps PostgreSQL's servers off PATH.
 HAS_CC  = echo '\#include <stdlib.h>' | gcc -E - >/dev/null 2>&1
-HAS_ALL = $(HAS_CC) && for p in $(PROGRAMS); do command -v $$p >/dev/null || exit 1; done && [ -e $(SLIXMPP) ]
+HAS_ALL = $(HAS_CC) && for p in $(PROGRAMS); do command -v $$p >/dev/null || ls /usr/lib/postgresql/*/bin/$$p >/dev/null 2>&1 || exit 1; done && [ -e $(SLIXMPP) ]
 
 # Debian installs servers in sbin, which is not on every user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -43,7 +43,7 @@ packages: build/linux_$(ARCH)/webstatus manual
 	sed -e 's/@ARCH@/$(ARCH)/g' -e 's/@VERSION@/$(VERSION)/g' -e "s/@MTIME@/$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)/g" dist/nfpm.yaml > build/nfpm.yaml
 	for format in deb rpm; do SOURCE_DATE_EPOCH=$(EPOCH) go run $(NFPM) package -f build/nfpm.yaml -p $$format -t build/ || exit 1; done
 
-build/%/webstatus: $(wildcard *.go templates/* templates/lang/*) dist/npm/webstatus.js schema.sql go.mod
+build/%/webstatus: $(wildcard *.go *.sql templates/* templates/lang/*) dist/npm/webstatus.js go.mod
 	target=$*; GOOS=$${target%_*} GOARCH=$$(echo $${target#*_} | sed 's/arm7/arm/') GOARM=7 $(STATIC) -o $@ .
 
 manual: build/$(shell go env GOOS)_$(shell go env GOARCH)/webstatus

@@ -15,10 +15,12 @@ func backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a consistent copy of the database",
-		Long: `Write a consistent copy of the database to FILE, or to standard output if FILE is "-". serve may be running. To restore the copy,
-stop serve, replace the database file with it, remove the database's -wal and -shm files, and start serve.`,
+		Long: `Write a consistent copy of the database file to FILE, or to standard output if FILE is "-". serve may be running. To restore the copy,
+stop serve, replace the database file with it, remove the database's -wal and -shm files, and start serve. For a PostgreSQL database, use
+pg_dump.`,
 		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, problems *usageError) error {
+			conf.resolveDB(problems)
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -31,6 +33,9 @@ stop serve, replace the database file with it, remove the database's -wal and -s
 
 // backup writes a copy of the database to a new file, or to out if target is "-". The database may have an older schema.
 func backup(ctx context.Context, conf config, target string, out io.Writer, progress func(done, total int)) error {
+	if isPostgres(conf.db) {
+		return fmt.Errorf("%s is a PostgreSQL database: back it up with pg_dump", databaseName(conf.db))
+	}
 	db, _, err := inspectDatabase(ctx, conf.db, false)
 	if err != nil {
 		return err

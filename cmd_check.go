@@ -54,11 +54,11 @@ func check(ctx context.Context, out io.Writer, conf config, component componentC
 	return nil
 }
 
-// checkDatabase opens a database without writing to it. A missing file is not an error, because serve creates it.
-func checkDatabase(ctx context.Context, path string) (note string, err error) {
-	db, err := openDatabase(ctx, path, false)
+// checkDatabase opens a database without writing to it. A missing one is not an error, because serve creates it.
+func checkDatabase(ctx context.Context, location string) (note string, err error) {
+	db, err := openDatabase(ctx, location, false)
 	if errors.Is(err, errNoDatabase) {
-		return fmt.Sprintf(": %s does not exist yet; serve creates it", path), nil
+		return fmt.Sprintf(": %s does not exist yet; serve creates it", databaseName(location)), nil
 	}
 	if err != nil {
 		return "", err

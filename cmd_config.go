@@ -30,6 +30,7 @@ type config struct {
 	secretFile  string
 	connections int
 	db          string
+	dbFile      string
 	listen      string
 	baseURL     string
 	allow       []string
@@ -53,7 +54,8 @@ type config struct {
 }
 
 func (c *config) dbFlag(f *pflag.FlagSet) {
-	f.StringVar(&c.db, "db", "webstatus.db", "SQLite database `file`")
+	f.StringVar(&c.db, "db", "webstatus.db", "SQLite `file`, or URL of a PostgreSQL database such as postgres://webstatus@db.example.org/webstatus")
+	f.StringVar(&c.dbFile, "db-file", "", "`file` with the value of --db, for a URL with a password; takes precedence (default: the systemd credential named db)")
 }
 
 func (c *config) webFlags(f *pflag.FlagSet) {
@@ -133,6 +135,9 @@ func readEnvironment(f *pflag.FlagSet) *usageError {
 	problems := &usageError{}
 	f.VisitAll(func(flag *pflag.Flag) {
 		value := os.Getenv(envName(flag.Name))
+		if flag.Changed && flag.Name == "db" && hasPassword(flag.Value.String()) {
+			problems.add("db", "the URL contains a password, which a command line shows to all users of this machine: use --db-file or the environment variable")
+		}
 		if flag.Changed || value == "" || flag.Name == "help" {
 			return
 		}
@@ -141,6 +146,44 @@ func readEnvironment(f *pflag.FlagSet) *usageError {
 		}
 	})
 	return problems
+}
+
+// resolveDB replaces the location of the database by the content of --db-file or of the systemd credential, and validates it.
+func (c *config) resolveDB(problems *usageError) {
+	file := c.dbFile
+	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); file == "" && credentials != "" {
+		if path := filepath.Join(credentials, "db"); fileExists(path) {
+			file = path
+		}
+	}
+	if file != "" {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			problems.add("db-file", "%v", err)
+			return
+		}
+		c.db = strings.TrimSpace(string(content))
+	}
+	if isPostgres(c.db) {
+		if _, err := parsePostgres(c.db); err != nil {
+			problems.add("db", "%v", err)
+		}
+	}
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// hasPassword reports whether the location of a database contains a password.
+func hasPassword(location string) bool {
+	if !isPostgres(location) {
+		return false
+	}
+	_, rest, _ := strings.Cut(location, "://")
+	user, _, hasUser := strings.Cut(rest, "@")
+	return hasUser && strings.Contains(user, ":") || strings.Contains(location, "password=")
 }
 
 // resolveLink validates the configuration of the link to the XMPP server.
@@ -290,6 +333,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	if conf.expire, err = parseDays(c.expire); err != nil {
 		problems.add("expire", "%v", err)
 	}
+	c.resolveDB(problems)
 	c.resolveListen(problems)
 	conf.baseURL = c.resolveBaseURL(problems)
 	c.resolveWebsite(problems)

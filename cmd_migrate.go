@@ -13,10 +13,11 @@ func migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Migrate the database to the schema of this version",
-		Long: `Migrate the database to the schema of this version, in one transaction, after copying the old file next to it. A missing database
-is created.`,
+		Long: `Migrate the database to the schema of this version, in one transaction. A file is first copied next to it. A missing file is created, and
+so are missing tables in PostgreSQL.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
+			conf.resolveDB(problems)
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -29,22 +30,23 @@ is created.`,
 
 // migrate migrates the database and prints what it did.
 func migrate(ctx context.Context, conf config, out io.Writer, progress func(done, total int)) error {
-	lock, err := lockDatabase(conf.db)
+	lock, err := lockDatabase(ctx, conf.db)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	logf := func(format string, args ...any) { fmt.Fprintf(out, conf.db+": "+format+"\n", args...) }
+	name := databaseName(conf.db)
+	logf := func(format string, args ...any) { fmt.Fprintf(out, name+": "+format+"\n", args...) }
 	from, to, err := migrateDatabase(ctx, conf.db, logf, progress)
 	switch {
 	case err != nil:
 		return err
 	case from == 0:
-		fmt.Fprintf(out, "%s: created with schema %d\n", conf.db, to)
+		fmt.Fprintf(out, "%s: created with schema %d\n", name, to)
 	case from == to:
-		fmt.Fprintf(out, "%s: already has schema %d, nothing to do\n", conf.db, to)
+		fmt.Fprintf(out, "%s: already has schema %d, nothing to do\n", name, to)
 	default:
-		fmt.Fprintf(out, "%s: migrated from schema %d to schema %d\n", conf.db, from, to)
+		fmt.Fprintf(out, "%s: migrated from schema %d to schema %d\n", name, from, to)
 	}
 	return nil
 }

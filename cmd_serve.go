@@ -46,7 +46,7 @@ See "webstatus help configuration".`,
 // serve locks and opens the database, opens the listeners, and runs the service until ctx is done. It closes them in reverse order.
 func serve(ctx context.Context, conf config, component componentConfig) error {
 	limitMemory(conf.memoryLimit)
-	lock, err := lockDatabase(conf.db)
+	lock, err := lockDatabase(ctx, conf.db)
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,7 @@ func usersExportCommand() *cobra.Command {
 database.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
+			conf.resolveDB(problems)
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -94,7 +95,7 @@ func exportUsers(ctx context.Context, conf config, out io.Writer) error {
 	lines := json.NewEncoder(buffered)
 	for u, err := range db.Users(ctx, userFilter{}) {
 		if err != nil {
-			return explain(err)
+			return err
 		}
 		if err := lines.Encode(newUserLine(u.User)); err != nil {
 			return err
@@ -117,6 +118,7 @@ cannot be imported.`,
 			if from != "webstatus" && from != "ejabberd" {
 				problems.add("from", "%q is neither webstatus nor ejabberd", from)
 			}
+			conf.resolveDB(problems)
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -147,7 +149,7 @@ func importUsers(ctx context.Context, conf config, format string, in io.Reader, 
 	if err != nil {
 		return err
 	}
-	lock, err := lockDatabase(conf.db)
+	lock, err := lockDatabase(ctx, conf.db)
 	if err != nil {
 		return err
 	}
@@ -160,7 +162,7 @@ func importUsers(ctx context.Context, conf config, format string, in io.Reader, 
 	db.timeout = bulkTimeout
 	registered, kept, err := db.InsertUsers(ctx, users)
 	if err != nil {
-		return fmt.Errorf("nothing was imported: %w", explain(err))
+		return fmt.Errorf("nothing was imported: %w", err)
 	}
 	for _, bare := range kept {
 		notes = append(notes, bare+" is already registered and stays unchanged")

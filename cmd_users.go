@@ -45,6 +45,7 @@ func usersListCommand() *cobra.Command {
 			if filter.states, err = parseStates(wanted); err != nil {
 				problems.add("state", "%v: %v", strings.Join(wanted, ","), err)
 			}
+			conf.resolveDB(problems)
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -84,7 +85,7 @@ func listUsers(ctx context.Context, conf config, filter userFilter, write func(i
 		}
 	}
 	buffered := bufio.NewWriter(out)
-	return errors.Join(explain(write(buffered, rows)), buffered.Flush())
+	return errors.Join(write(buffered, rows), buffered.Flush())
 }
 
 // errState is the error of parseStates.
@@ -191,6 +192,7 @@ func usersShowCommand() *cobra.Command {
 			}
 			conf.resolveListen(problems)
 			baseURL := conf.resolveBaseURL(problems)
+			conf.resolveDB(problems)
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -210,7 +212,7 @@ func showUser(ctx context.Context, conf config, bare, baseURL string, out io.Wri
 	defer db.Close()
 	u, err := db.GetUser(ctx, bare)
 	if err != nil {
-		return fmt.Errorf("%s: %w", bare, explain(err))
+		return fmt.Errorf("%s: %w", bare, err)
 	}
 	return writeUser(out, newUserRow(u), tokenURL(baseURL, u.Token))
 }
@@ -241,6 +243,7 @@ subscriptions; otherwise the next serve does.`,
 			if err != nil {
 				problems.problems = append(problems.problems, err.Error())
 			}
+			conf.resolveDB(problems)
 			if err := problems.orNil(); err != nil {
 				return err
 			}
@@ -258,7 +261,7 @@ func removeUser(ctx context.Context, conf config, bare string, out io.Writer) er
 	}
 	defer db.Close()
 	if err := db.DeleteUser(ctx, bare); err != nil {
-		return fmt.Errorf("%s: %w", bare, explain(err))
+		return fmt.Errorf("%s: %w", bare, err)
 	}
 	fmt.Fprintf(out, "%s: removed\n", bare)
 	return nil

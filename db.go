@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	sqlite3 "modernc.org/sqlite/lib"
 )
 
 const (
@@ -24,14 +24,42 @@ const (
 // errSlow is the error of a transaction that was given up. It is a predicate of the database.
 var errSlow = errors.New("takes too long to store a change: check its disk, and what keeps the machine busy")
 
-// A database is the SQLite file. It has one connection, so that all changes are serialized.
+// A database is the SQLite file or the PostgreSQL database that holds the users. The two differ in the dialect only.
 type database struct {
+	*dialect
 	sql        *sql.DB
-	file       *databaseFile
+	file       *databaseFile // nil for PostgreSQL
 	timeout    time.Duration // for a query or a transaction
 	statements statements
 	failure    atomic.Pointer[dbFailure] // nil while transactions succeed
 	durations  prometheus.Histogram      // of transactions, in seconds
+}
+
+// A dialect is what differs between SQLite and PostgreSQL. Both take parameters as $1, $2, …
+type dialect struct {
+	migrations   []string // in order
+	contains     string   // condition that a JID contains a text, a format of the parameter's name
+	changes      string   // query of a number that changes when another process has removed users
+	canInterrupt bool     // the deadline of a transaction interrupts a running statement; otherwise the next one fails
+	lazily       string   // statement that lets a transaction commit before it is on the disk; empty if there is none
+
+	// schemaVersion returns the number of migrations applied, 0 for an empty database, or errForeign. setVersion records it. lockSchema keeps
+	// other processes from migrating until the transaction ends.
+	schemaVersion func(context.Context, queryer) (int, error)
+	setVersion    func(*transaction, int) error
+	lockSchema    func(*transaction) error
+
+	// execEach executes a statement for each row of values, and calls affected, unless nil, with the index of the row and the number of
+	// rows that it has changed.
+	execEach func(t *transaction, statement string, rows iter.Seq[[]any], affected func(i int, n int64)) error
+
+	// advise returns what the operator can do about an error of the driver, and its kind; no advice if it is another error.
+	advise func(error) (advice string, kind error)
+}
+
+// A queryer is a database or a transaction.
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
 // A dbFailure says since when no transaction has succeeded.
@@ -40,8 +68,8 @@ type dbFailure struct {
 	since time.Time
 }
 
-func newDatabase(pool *sql.DB) *database {
-	return &database{sql: pool, timeout: queryTimeout, statements: newStatements(), durations: prometheus.NewHistogram(prometheus.HistogramOpts{
+func newDatabase(d *dialect, pool *sql.DB) *database {
+	return &database{dialect: d, sql: pool, timeout: queryTimeout, statements: newStatements(), durations: prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "webstatus_database_transaction_seconds", Help: "Duration of database transactions.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}})}
 }
@@ -51,10 +79,28 @@ func (db *database) failing() *dbFailure { return db.failure.Load() }
 
 func (db *database) Close() error { return db.sql.Close() }
 
+// A transaction is a running transaction.
+type transaction struct {
+	ctx  context.Context // of the statements
+	conn *sql.Conn
+	tx   *sql.Tx
+}
+
+// exec executes a statement.
+func (t *transaction) exec(statement string, values ...any) (sql.Result, error) {
+	return t.tx.ExecContext(t.ctx, statement, values...)
+}
+
+// execute executes a statement whose result does not matter.
+func (t *transaction) execute(statement string, values ...any) error {
+	_, err := t.exec(statement, values...)
+	return err
+}
+
 // write runs f in a transaction, which is on the disk when write returns nil. Errors are explained.
-func (db *database) write(ctx context.Context, f func(*sql.Tx) error) error {
+func (db *database) write(ctx context.Context, f func(*transaction) error) error {
 	began := time.Now()
-	err := explain(explainDisk(db.transact(ctx, f), db.file.path))
+	err := db.explain(db.transact(ctx, f))
 	db.durations.Observe(time.Since(began).Seconds())
 	if err == nil || errors.Is(err, ErrNotFound) {
 		db.failure.Store(nil)
@@ -69,7 +115,25 @@ func (db *database) fails(err error, since time.Time) {
 	db.failure.CompareAndSwap(nil, &dbFailure{err, since})
 }
 
-func (db *database) transact(ctx context.Context, f func(*sql.Tx) error) error {
+// begin begins a transaction on a connection of its own.
+func (db *database) begin(ctx context.Context) (*transaction, error) {
+	conn, err := db.sql.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	t := &transaction{context.Background(), conn, tx}
+	if db.canInterrupt {
+		t.ctx = ctx
+	}
+	return t, nil
+}
+
+func (db *database) transact(ctx context.Context, f func(*transaction) error) error {
 	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()
 	if err := db.file.check(); err != nil {
@@ -77,14 +141,15 @@ func (db *database) transact(ctx context.Context, f func(*sql.Tx) error) error {
 	}
 	waiting, stop := context.WithTimeout(ctx, queryTimeout)
 	defer stop()
-	var tx *sql.Tx
-	if err := db.file.begin(waiting, func() (err error) { tx, err = db.sql.BeginTx(ctx, nil); return err }); err != nil {
+	var t *transaction
+	if err := db.file.begin(waiting, func() (err error) { t, err = db.begin(ctx); return err }); err != nil {
 		return err
 	}
-	defer tx.Rollback() // a no-op after Commit
-	err := f(tx)
+	defer t.conn.Close()
+	defer t.tx.Rollback() // a no-op after Commit
+	err := f(t)
 	if err == nil {
-		err = tx.Commit()
+		err = t.tx.Commit()
 	}
 	switch {
 	case errors.Is(err, sql.ErrTxDone) && errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -99,17 +164,13 @@ func (db *database) transact(ctx context.Context, f func(*sql.Tx) error) error {
 func (db *database) read(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	if err := db.file.check(); err != nil {
-		db.fails(err, time.Now())
-		return err
-	}
-	return explain(whileLocked(ctx, func() error { return f(ctx) }))
+	return db.explain(whileLocked(ctx, func() error { return f(ctx) }))
 }
 
-// An explainedError is an error of SQLite in an operator's words.
+// An explainedError is an error of a driver in an operator's words.
 type explainedError struct {
 	advice string
-	kind   error // ErrFull, errReadOnly or errLocked; nil for other errors
+	kind   error // ErrFull, ErrUnreachable, errReadOnly or errLocked; nil for other errors
 	cause  error
 }
 
@@ -120,24 +181,19 @@ func (e *explainedError) Error() string { return fmt.Sprintf("%s (%v)", e.advice
 
 func (e *explainedError) Unwrap() []error { return []error{e.kind, e.cause} }
 
-// explain adds to an error of SQLite what the operator can do about it. The text follows the name of the file.
-func explain(err error) error {
+// explain adds to an error of the driver what the operator can do about it. The text follows the name of the database.
+func (db *database) explain(err error) error {
 	var explained *explainedError
-	code := sqliteCode(err)
-	if code < 0 || errors.As(err, &explained) {
+	if db.file != nil {
+		err = explainDisk(err, db.file.path)
+	}
+	if err == nil || errors.As(err, &explained) {
 		return err
 	}
-	switch code {
-	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
-		return &explainedError{errReadOnly.Error(), errReadOnly, err}
-	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
-		return &explainedError{"is damaged: restore a backup", nil, err}
-	case sqlite3.SQLITE_BUSY:
-		return &explainedError{errLocked.Error(), errLocked, err}
-	case sqlite3.SQLITE_FULL:
-		return &explainedError{errFullDisk, ErrFull, err}
+	if advice, kind := db.advise(err); advice != "" {
+		return &explainedError{advice, kind, err}
 	}
-	return &explainedError{"failed", nil, err}
+	return err
 }
 
 // statements holds the SQL that depends on the table of fields.
@@ -146,15 +202,17 @@ type statements struct{ insertUser, updateUser, selectUsers string }
 func newStatements() statements {
 	columns := append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted"}, optionNames(allFields)...)
 	list := strings.Join(columns, ", ")
-	var changes []string
+	var parameters, changes []string
 	for i, column := range columns {
-		if column != "jid" && column != "created" {
-			changes = append(changes, fmt.Sprintf("%s = ?%d", column, i+1))
+		parameter := fmt.Sprintf("$%d", i+1)
+		parameters = append(parameters, parameter)
+		if column != "jid" {
+			changes = append(changes, column+" = "+parameter)
 		}
 	}
 	return statements{
-		insertUser: "INSERT INTO users (" + list + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")",
-		updateUser: "UPDATE users SET " + strings.Join(changes, ", ") + " WHERE jid = ?1",
+		insertUser: "INSERT INTO users (" + list + ") VALUES (" + strings.Join(parameters, ", ") + ")",
+		updateUser: "UPDATE users SET " + strings.Join(changes, ", ") + " WHERE jid = $1",
 		selectUsers: "SELECT " + list + `, coalesce(state, 'unknown'), since, messages, nick, avatar, avatar_id, avatar_source
 			FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`,
 	}
@@ -162,7 +220,7 @@ func newStatements() statements {
 
 // userValues returns the values of a user's columns, in the order of the statements.
 func userValues(u User) []any {
-	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone), u.Contact, u.Granted}
+	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone), int64(u.Contact), int64(u.Granted)}
 	for i, f := range fields {
 		if f.option != "" {
 			values = append(values, u.Options.has(i))
@@ -227,7 +285,7 @@ func constant[T comparable](v T, constants []T) T {
 // GetUser returns the user with a bare JID, or ErrNotFound.
 func (db *database) GetUser(ctx context.Context, bare string) (u StoredUser, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		u, err = scanUser(db.sql.QueryRowContext(ctx, db.statements.selectUsers+" WHERE jid = ?", bare).Scan)
+		u, err = scanUser(db.sql.QueryRowContext(ctx, db.statements.selectUsers+" WHERE jid = $1", bare).Scan)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNotFound
 		}
@@ -245,23 +303,25 @@ type userFilter struct {
 }
 
 // clauses returns the clauses that follow FROM, and their values.
-func (f userFilter) clauses() (text string, values []any) {
-	conditions := []string{"jid > ?"}
-	values = append(values, f.after)
+func (f userFilter) clauses(d *dialect) (text string, values []any) {
+	value := func(v any) string {
+		values = append(values, v)
+		return fmt.Sprintf("$%d", len(values))
+	}
+	conditions := []string{"jid > " + value(f.after)}
 	if f.match != "" {
-		conditions = append(conditions, "instr(jid, ?) > 0")
-		values = append(values, f.match)
+		conditions = append(conditions, fmt.Sprintf(d.contains, value(f.match)))
 	}
 	if len(f.states) > 0 {
-		conditions = append(conditions, "coalesce(state, 'unknown') IN (?"+strings.Repeat(", ?", len(f.states)-1)+")")
+		var wanted []string
 		for _, s := range f.states {
-			values = append(values, s)
+			wanted = append(wanted, value(s))
 		}
+		conditions = append(conditions, "coalesce(state, 'unknown') IN ("+strings.Join(wanted, ", ")+")")
 	}
 	text = " WHERE " + strings.Join(conditions, " AND ") + " ORDER BY jid"
 	if f.limit > 0 {
-		text += " LIMIT ?"
-		values = append(values, f.limit)
+		text += " LIMIT " + value(f.limit)
 	}
 	return text, values
 }
@@ -269,80 +329,72 @@ func (f userFilter) clauses() (text string, values []any) {
 // Users iterates over users, sorted by JID. An error ends it, as the last pair.
 func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[StoredUser, error] {
 	return func(yield func(StoredUser, error) bool) {
-		clauses, values := filter.clauses()
+		clauses, values := filter.clauses(db.dialect)
 		rows, err := db.sql.QueryContext(ctx, db.statements.selectUsers+clauses, values...)
 		if err != nil {
-			yield(StoredUser{}, explain(err))
+			yield(StoredUser{}, db.explain(err))
 			return
 		}
 		defer rows.Close()
 		for rows.Next() {
-			if u, err := scanUser(rows.Scan); !yield(u, explain(err)) || err != nil {
+			if u, err := scanUser(rows.Scan); !yield(u, db.explain(err)) || err != nil {
 				return
 			}
 		}
 		if err := rows.Err(); err != nil {
-			yield(StoredUser{}, explain(err))
+			yield(StoredUser{}, db.explain(err))
 		}
 	}
 }
 
 // InsertUser registers a user, and cancels a withdrawal that has not been carried out.
 func (db *database) InsertUser(ctx context.Context, u User) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.Exec(db.statements.insertUser, userValues(u)...); err != nil {
+	return db.write(ctx, func(t *transaction) error {
+		if err := t.execute(db.statements.insertUser, userValues(u)...); err != nil {
 			return err
 		}
-		return execute(tx, "DELETE FROM withdrawals WHERE jid = ?", u.JID)
+		return t.execute("DELETE FROM withdrawals WHERE jid = $1", u.JID)
 	})
 }
 
 // InsertUsers registers several users, all of them or none. It returns how many it has registered, and the JIDs of those who
 // were registered already; these stay as they are.
 func (db *database) InsertUsers(ctx context.Context, users []User) (inserted int, existing []string, err error) {
-	err = db.write(ctx, func(tx *sql.Tx) error {
+	rows := func(yield func([]any) bool) {
 		for _, u := range users {
-			switch err := mustAffect(tx.Exec(db.statements.insertUser+" ON CONFLICT (jid) DO NOTHING", userValues(u)...)); {
-			case err == nil:
-				inserted++
-			case errors.Is(err, ErrNotFound):
-				existing = append(existing, u.JID)
-			default:
-				return fmt.Errorf("%s: %w", u.JID, err)
+			if !yield(userValues(u)) {
+				return
 			}
 		}
-		return nil
+	}
+	err = db.write(ctx, func(t *transaction) error {
+		return db.execEach(t, db.statements.insertUser+" ON CONFLICT (jid) DO NOTHING", rows, func(i int, affected int64) {
+			if affected == 0 {
+				existing = append(existing, users[i].JID)
+			}
+		})
 	})
-	return inserted, existing, err
+	return len(users) - len(existing), existing, err
 }
 
 // UpdateUser stores the columns of a user. It returns ErrNotFound if the user has been removed meanwhile.
 func (db *database) UpdateUser(ctx context.Context, u User) error {
-	return db.write(ctx, func(tx *sql.Tx) error { return db.updateUser(tx, u) })
+	return db.write(ctx, func(t *transaction) error { return db.updateUser(t, u) })
 }
 
 // UpdateOptions stores a user's options, and with them the status and the profile that the options allow to keep, so that nothing
 // that was switched off outlives a crash. It returns ErrNotFound if the user has been removed meanwhile.
 func (db *database) UpdateOptions(ctx context.Context, u StoredUser) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		if err := db.updateUser(tx, u.User); err != nil {
+	return db.write(ctx, func(t *transaction) error {
+		if err := db.updateUser(t, u.User); err != nil {
 			return err
 		}
-		if err := storeStatuses(tx, map[string]Status{u.JID: u.Status}); err != nil {
-			return err
-		}
-		return storeProfile(tx, u.JID, u.Profile)
+		return db.storePresence(t, map[string]Status{u.JID: u.Status}, map[string]*Profile{u.JID: u.Profile})
 	})
 }
 
-func (db *database) updateUser(tx *sql.Tx, u User) error {
-	return mustAffect(tx.Exec(db.statements.updateUser, userValues(u)...))
-}
-
-// execute runs a statement whose result does not matter.
-func execute(tx *sql.Tx, statement string, values ...any) error {
-	_, err := tx.Exec(statement, values...)
-	return err
+func (db *database) updateUser(t *transaction, u User) error {
+	return mustAffect(t.exec(db.statements.updateUser, userValues(u)...))
 }
 
 // mustAffect returns ErrNotFound if a statement has changed no row.
@@ -359,12 +411,13 @@ func mustAffect(result sql.Result, err error) error {
 // DeleteUser removes a user and everything known of them, and records that the contact is still to be withdrawn. It returns
 // ErrNotFound if there is no such user.
 func (db *database) DeleteUser(ctx context.Context, bare string) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		err := mustAffect(tx.Exec("INSERT OR REPLACE INTO withdrawals (jid, contact, granted) SELECT jid, contact, granted FROM users WHERE jid = ?", bare))
+	return db.write(ctx, func(t *transaction) error {
+		err := mustAffect(t.exec(`INSERT INTO withdrawals (jid, contact, granted) SELECT jid, contact, granted FROM users WHERE jid = $1
+			ON CONFLICT (jid) DO UPDATE SET contact = excluded.contact, granted = excluded.granted`, bare))
 		if err != nil {
 			return err
 		}
-		return execute(tx, "DELETE FROM users WHERE jid = ?", bare)
+		return t.execute("DELETE FROM users WHERE jid = $1", bare)
 	})
 }
 
@@ -391,7 +444,7 @@ func (db *database) Withdrawals(ctx context.Context) (jids []string, err error) 
 // GetWithdrawal returns the withdrawal of a removed user. It returns ErrNotFound if there is none, or none any more.
 func (db *database) GetWithdrawal(ctx context.Context, bare string) (w Withdrawal, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		err := db.sql.QueryRowContext(ctx, "SELECT contact, granted FROM withdrawals WHERE jid = ?", bare).Scan(&w.Contact, &w.Granted)
+		err := db.sql.QueryRowContext(ctx, "SELECT contact, granted FROM withdrawals WHERE jid = $1", bare).Scan(&w.Contact, &w.Granted)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNotFound
 		}
@@ -402,64 +455,94 @@ func (db *database) GetWithdrawal(ctx context.Context, bare string) (w Withdrawa
 
 // DeleteWithdrawal forgets a withdrawal that has been carried out.
 func (db *database) DeleteWithdrawal(ctx context.Context, bare string) error {
-	return db.write(ctx, func(tx *sql.Tx) error { return execute(tx, "DELETE FROM withdrawals WHERE jid = ?", bare) })
+	return db.write(ctx, func(t *transaction) error { return t.execute("DELETE FROM withdrawals WHERE jid = $1", bare) })
 }
 
-// DataVersion returns a number that changes whenever another process writes to the file.
+// DataVersion returns a number that changes whenever another process has removed users; it may change more often.
 func (db *database) DataVersion(ctx context.Context) (n int64, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		return db.sql.QueryRowContext(ctx, "PRAGMA data_version").Scan(&n)
+		return db.sql.QueryRowContext(ctx, db.changes).Scan(&n)
 	})
 	return n, err
 }
 
-// StorePresence stores the statuses and profiles of several users, by bare JID. Users who have been removed are skipped.
+// StorePresence stores the statuses and profiles of several users, by bare JID. Users who have been removed are skipped. The result
+// may be lost in a crash of the machine.
 func (db *database) StorePresence(ctx context.Context, statuses map[string]Status, profiles map[string]*Profile) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		if err := storeStatuses(tx, statuses); err != nil {
-			return err
-		}
-		for bare, p := range profiles {
-			if err := storeProfile(tx, bare, p); err != nil {
+	return db.write(ctx, func(t *transaction) error {
+		if db.lazily != "" {
+			if err := t.execute(db.lazily); err != nil {
 				return err
 			}
 		}
-		return nil
+		return db.storePresence(t, statuses, profiles)
 	})
 }
 
-func storeStatuses(tx *sql.Tx, statuses map[string]Status) error {
-	insert, err := tx.Prepare(`INSERT INTO presence (jid, state, since, messages)
-		SELECT jid, ?2, ?3, ?4 FROM users WHERE jid = ?1
-		ON CONFLICT (jid) DO UPDATE SET state = excluded.state, since = excluded.since, messages = excluded.messages`)
-	if err != nil {
-		return err
-	}
-	defer insert.Close()
-	for bare, s := range statuses {
-		messages, err := json.Marshal(s.Messages)
-		if err != nil {
-			return err
-		}
-		since := sql.NullInt64{Int64: s.Since.UnixMilli(), Valid: !s.Since.IsZero()}
-		if _, err := insert.Exec(bare, s.State, since, string(messages)); err != nil {
+func (db *database) storePresence(t *transaction, statuses map[string]Status, profiles map[string]*Profile) error {
+	for _, change := range []struct {
+		statement string
+		rows      iter.Seq[[]any]
+	}{
+		{`INSERT INTO presence (jid, state, since, messages)
+			SELECT jid, $2, $3, $4 FROM users WHERE jid = $1
+			ON CONFLICT (jid) DO UPDATE SET state = excluded.state, since = excluded.since, messages = excluded.messages`, statusRows(statuses)},
+		{"DELETE FROM profiles WHERE jid = $1", profileRows(profiles, true)},
+		{`INSERT INTO profiles (jid, nick, avatar, avatar_id, avatar_source)
+			SELECT jid, $2, $3, $4, $5 FROM users WHERE jid = $1
+			ON CONFLICT (jid) DO UPDATE SET nick = excluded.nick, avatar = excluded.avatar, avatar_id = excluded.avatar_id,
+				avatar_source = excluded.avatar_source`, profileRows(profiles, false)},
+	} {
+		if err := db.execEach(t, change.statement, change.rows, nil); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// storeProfile stores a user's profile, nil for none.
-func storeProfile(tx *sql.Tx, bare string, p *Profile) error {
-	if p == nil {
-		return execute(tx, "DELETE FROM profiles WHERE jid = ?", bare)
+// sorted iterates over a map in the order of its keys, so that two transactions never wait for each other's locks.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
 	}
-	avatar := p.Avatar
-	if avatar == nil {
-		avatar = &Avatar{Data: []byte{}}
+}
+
+// statusRows returns the values of statuses, by bare JID.
+func statusRows(statuses map[string]Status) iter.Seq[[]any] {
+	return func(yield func([]any) bool) {
+		for bare, s := range sorted(statuses) {
+			messages, _ := json.Marshal(s.Messages) // strings alone
+			if !yield([]any{bare, s.State, sql.NullInt64{Int64: s.Since.UnixMilli(), Valid: !s.Since.IsZero()}, string(messages)}) {
+				return
+			}
+		}
 	}
-	return execute(tx, `INSERT OR REPLACE INTO profiles (jid, nick, avatar, avatar_id, avatar_source)
-		SELECT jid, ?2, ?3, ?4, ?5 FROM users WHERE jid = ?1`, bare, p.Nick, avatar.Data, avatar.ID, avatar.Source)
+}
+
+// profileRows returns the values of profiles, by bare JID; or the JIDs of those who have none.
+func profileRows(profiles map[string]*Profile, none bool) iter.Seq[[]any] {
+	return func(yield func([]any) bool) {
+		for bare, p := range sorted(profiles) {
+			if (p == nil) != none {
+				continue
+			}
+			row := []any{bare}
+			if p != nil {
+				avatar := p.Avatar
+				if avatar == nil {
+					avatar = &Avatar{Data: []byte{}}
+				}
+				row = append(row, p.Nick, avatar.Data, avatar.ID, avatar.Source)
+			}
+			if !yield(row) {
+				return
+			}
+		}
+	}
 }
 
 // LinkSeen returns when the link to the XMPP server was last known to be up; the zero time if it never was.
@@ -480,7 +563,7 @@ func (db *database) LinkSeen(ctx context.Context) (seen time.Time, err error) {
 
 // StoreLinkSeen records that the link to the XMPP server was up at a time.
 func (db *database) StoreLinkSeen(ctx context.Context, at time.Time) error {
-	return db.write(ctx, func(tx *sql.Tx) error {
-		return execute(tx, "INSERT INTO link (id, seen) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", at.Unix())
+	return db.write(ctx, func(t *transaction) error {
+		return t.execute("INSERT INTO link (id, seen) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", at.Unix())
 	})
 }

@@ -28,7 +28,7 @@ func (db *database) backup(ctx context.Context, target string, progress func(don
 	}
 	defer os.Remove(partial) // fails after the rename, as intended
 	if err := db.copyTo(ctx, partial, progress); err != nil {
-		return fmt.Errorf("%s cannot be written: %w", target, explain(err))
+		return fmt.Errorf("%s cannot be written: %w", target, db.explain(err))
 	}
 	if err := syncFile(partial); err != nil {
 		return err

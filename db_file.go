@@ -44,6 +44,9 @@ func watchFile(path string) (*databaseFile, error) {
 
 // check returns errReplaced unless the file is still at its path.
 func (f *databaseFile) check() error {
+	if f == nil {
+		return nil
+	}
 	if info, err := os.Stat(f.path); err != nil || !os.SameFile(info, f.info) {
 		return errReplaced
 	}
@@ -56,6 +59,9 @@ func (f *databaseFile) check() error {
 // begin calls f, which begins a transaction, until no other process has locked the file, or ctx is done. Only one caller tries at a time,
 // and none holds the connection meanwhile.
 func (f *databaseFile) begin(ctx context.Context, begin func() error) error {
+	if f == nil {
+		return begin()
+	}
 	select {
 	case f.turn <- struct{}{}:
 	case <-ctx.Done():

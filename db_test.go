@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,19 +14,29 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// openTestDatabase opens an SQLite database.
 func openTestDatabase(t *testing.T) (*database, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "webstatus.db")
-	db, err := openDatabase(t.Context(), path, true)
+	return openAt(t, path), path
+}
+
+// openAt opens a database, and creates it if it is missing.
+func openAt(t *testing.T, location string) *database {
+	t.Helper()
+	db, err := openDatabase(t.Context(), location, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	return db, path
+	return db
 }
 
 func TestUsers(t *testing.T) {
-	db, _ := openTestDatabase(t)
+	eachEngine(t, func(t *testing.T, location string) { testUsers(t, openAt(t, location)) })
+}
+
+func testUsers(t *testing.T, db *database) {
 	ctx := t.Context()
 	if _, err := db.GetUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
 		t.Errorf("before registration: %v", err)
@@ -83,6 +94,115 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// TestUserFilter lists users by parts of their JIDs and by states, in the order of the JIDs' bytes.
+func TestUserFilter(t *testing.T) {
+	eachEngine(t, func(t *testing.T, location string) {
+		db := openAt(t, location)
+		var users []User
+		statuses := make(map[string]Status)
+		for i, bare := range []string{"Z@example.org", "a%_@example.org", "a@example.org", "b@example.org", "é@example.org"} {
+			users = append(users, User{JID: bare, Token: Token{byte(i)}, Subscription: SubscriptionNone, Created: noon})
+			statuses[bare] = Status{State: []State{Away, Chat, Unavailable}[i%3]}
+		}
+		if n, existing, err := db.InsertUsers(t.Context(), users); n != len(users) || existing != nil || err != nil {
+			t.Fatalf("%d %v %v", n, existing, err)
+		}
+		if err := db.StorePresence(t.Context(), statuses, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			filter userFilter
+			want   []string
+		}{
+			{userFilter{}, []string{"Z@example.org", "a%_@example.org", "a@example.org", "b@example.org", "é@example.org"}},
+			{userFilter{match: "%_"}, []string{"a%_@example.org"}},
+			{userFilter{match: "a", limit: 2}, []string{"Z@example.org", "a%_@example.org"}},
+			{userFilter{after: "a@example.org"}, []string{"b@example.org", "é@example.org"}},
+			{userFilter{states: []State{Away, Unavailable}, after: "Z@example.org", limit: 2}, []string{"a@example.org", "b@example.org"}},
+		} {
+			var got []string
+			for u, err := range db.Users(t.Context(), tt.filter) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, u.JID)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("%+v: %s", tt.filter, diff)
+			}
+		}
+		users[0].Token = Token{100}
+		more := append(users[:1:1], User{JID: "c@example.org", Token: Token{101}, Subscription: SubscriptionNone, Created: noon})
+		if n, existing, err := db.InsertUsers(t.Context(), more); n != 1 || !cmp.Equal(existing, []string{"Z@example.org"}) || err != nil {
+			t.Errorf("registered again: %d %v %v", n, existing, err)
+		}
+		more = []User{{JID: "d@example.org", Token: Token{102}, Subscription: SubscriptionNone}, {JID: "e@example.org", Token: Token{101}, Subscription: SubscriptionNone}}
+		if _, _, err := db.InsertUsers(t.Context(), more); err == nil {
+			t.Error("two users have one token")
+		}
+		if _, err := db.GetUser(t.Context(), "d@example.org"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("half of the users were registered: %v", err)
+		}
+	})
+}
+
+// TestStores checks the operations that concern no single user.
+func TestStores(t *testing.T) {
+	eachEngine(t, func(t *testing.T, location string) {
+		db := openAt(t, location)
+		ctx := t.Context()
+		if seen, err := db.LinkSeen(ctx); err != nil || !seen.IsZero() {
+			t.Errorf("the link has never been up: %v %v", seen, err)
+		}
+		for i := range 2 {
+			if err := db.StoreLinkSeen(ctx, at(i)); err != nil {
+				t.Fatal(err)
+			}
+			if seen, err := db.LinkSeen(ctx); err != nil || !seen.Equal(at(i)) {
+				t.Errorf("the link was seen at %v, %v", seen, err)
+			}
+		}
+		u := User{JID: juliet, Token: Token{1}, Options: setOf(fieldNick), Subscription: SubscriptionBoth, Created: noon}
+		if err := db.InsertUser(ctx, u); err != nil {
+			t.Fatal(err)
+		}
+		stored := StoredUser{u, Status{State: Chat, Since: noon}, &Profile{Nick: "Jule"}}
+		if err := db.UpdateOptions(ctx, stored); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := db.GetUser(ctx, juliet); err != nil || !cmp.Equal(got, stored) {
+			t.Errorf("%v %s", err, cmp.Diff(got, stored))
+		}
+		stored.Profile = nil
+		if err := db.UpdateOptions(ctx, stored); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := db.GetUser(ctx, juliet); err != nil || got.Profile != nil {
+			t.Errorf("the profile was not deleted: %v %v", got.Profile, err)
+		}
+		before, err := db.DataVersion(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := openAt(t, location)
+		if err := other.DeleteUser(ctx, juliet); err != nil {
+			t.Fatal(err)
+		}
+		if after, err := db.DataVersion(ctx); err != nil || after == before {
+			t.Errorf("a removal by another process is not noticed: %v", err)
+		}
+		if _, err := db.GetWithdrawal(ctx, juliet); err != nil {
+			t.Errorf("no withdrawal: %v", err)
+		}
+		if err := db.DeleteWithdrawal(ctx, juliet); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.GetWithdrawal(ctx, juliet); !errors.Is(err, ErrNotFound) {
+			t.Errorf("still a withdrawal: %v", err)
+		}
+	})
+}
+
 func TestOpenDatabase(t *testing.T) {
 	edit := func(statement string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
@@ -119,9 +239,9 @@ func TestOpenDatabase(t *testing.T) {
 		{"missing", nil, nil, ""},
 		{"empty", []func(*testing.T, string){write("")}, nil, ""},
 		{"valid", []func(*testing.T, string){valid}, nil, ""},
-		{"text", []func(*testing.T, string){write("dear diary, today I have written more than sixteen bytes")}, errForeign, "another file with --db"},
-		{"database of another program", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another file with --db"},
-		{"application ID of another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another file with --db"},
+		{"text", []func(*testing.T, string){write("dear diary, today I have written more than sixteen bytes")}, errForeign, "another one with --db"},
+		{"database of another program", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another one with --db"},
+		{"application ID of another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another one with --db"},
 		{"newer", []func(*testing.T, string){valid, edit("PRAGMA user_version = 99")}, errNewerSchema, "newer version"},
 		{"damaged", []func(*testing.T, string){write("SQLite format 3\x00" + strings.Repeat("garbage", 1000))}, nil, "damaged"},
 	}
@@ -185,7 +305,7 @@ func TestMigration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if from, to, err := migrateDatabase(t.Context(), path, t.Logf, nil); err != nil || from != 1 || to != len(migrations) {
+	if from, to, err := migrateDatabase(t.Context(), path, t.Logf, nil); err != nil || from != 1 || to != len(sqliteDialect.migrations) {
 		t.Fatalf("from %d to %d: %v", from, to, err)
 	}
 	if saved, version, err := inspectDatabase(t.Context(), path+".schema1", false); err != nil || version != 1 {
@@ -244,27 +364,34 @@ func TestDurable(t *testing.T) {
 	if journal != "wal" || synchronous != 2 {
 		t.Errorf("journal %s, synchronous %d, want wal and 2 (FULL)", journal, synchronous)
 	}
+	var commit string
+	location := newPostgresDatabase(t)
+	if err := startedPostgres.Load().execute(location, "ALTER ROLE webstatus IN DATABASE "+databaseIn(location)+" SET synchronous_commit = off"); err != nil {
+		t.Fatal(err)
+	}
+	if err := openAt(t, location).sql.QueryRow("SHOW synchronous_commit").Scan(&commit); err != nil || commit != "on" {
+		t.Errorf("synchronous_commit is %s (%v)", commit, err)
+	}
 }
 
 // TestSchemaComments checks that every column has a comment.
 func TestSchemaComments(t *testing.T) {
-	for line := range strings.Lines(schema) {
+	column := regexp.MustCompile(` (TEXT|INTEGER|BLOB|BYTEA|BIGINT|SMALLINT|BOOLEAN)\b`)
+	for line := range strings.Lines(schema + schemaPostgres) {
 		line = strings.TrimSpace(line)
-		if isColumn := strings.Contains(line, " TEXT ") || strings.Contains(line, " INTEGER") || strings.Contains(line, " BLOB "); isColumn && !strings.Contains(line, " -- ") {
+		if column.MatchString(line) && !strings.Contains(line, " -- ") {
 			t.Errorf("no comment: %s", line)
 		}
 	}
 }
 
-func TestFailingDatabase(t *testing.T) {
-	f := newFixture(t, nil)
+func TestFailingDatabase(t *testing.T) { eachEngine(t, testFailingDatabase) }
+
+func testFailingDatabase(t *testing.T, location string) {
+	f := newFixtureOn(t, location, nil)
 	f.register("")
 	f.says("b", "", "")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if _, err := f.db.sql.ExecContext(ctx, "PRAGMA query_only = 1"); err != nil {
-		t.Fatal(err)
-	}
+	repair := f.breakDatabase()
 	for _, query := range []string{`<show_full_jid>1</show_full_jid>`, `<remove/>`} {
 		f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'>` + query + `</query></iq>`)
 		if got := f.next(); !strings.Contains(got, "<error code='500' type='wait'><internal-server-error") {
@@ -274,7 +401,5 @@ func TestFailingDatabase(t *testing.T) {
 	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"available"`) || strings.Contains(body, juliet) {
 		t.Errorf("uncommitted state is shown: %s", body)
 	}
-	if _, err := f.db.sql.ExecContext(ctx, "PRAGMA query_only = 0"); err != nil {
-		t.Fatal(err)
-	}
+	repair()
 }

@@ -1,13 +1,13 @@
 // Webstatus shows the presence of an XMPP server's users on the web.
 //
-// It is an external component (XEP-0114) for Prosody and ejabberd, and a web server, with one SQLite file. Users find it by
-// service discovery, register in-band (XEP-0077), accept its subscription request, and get a URL: a page for an iframe, a badge,
-// JSON and XML, a live stream. Clients without data forms register by chat or by ad-hoc commands (XEP-0050).
+// It is an external component (XEP-0114) for Prosody and ejabberd, and a web server, with one SQLite file or a PostgreSQL database.
+// Users find it by service discovery, register in-band (XEP-0077), accept its subscription request, and get a URL: a page for an
+// iframe, a badge, JSON and XML, a live stream. Clients without data forms register by chat or by ad-hoc commands (XEP-0050).
 //
 // # Commands
 //
 //	webstatus serve             run the component and the web server
-//	webstatus migrate           migrate the database file to the schema of this version
+//	webstatus migrate           migrate the database to the schema of this version
 //	webstatus users list        list the registered users as a table, --json or --csv
 //	webstatus users show JID    show one user, with the URL of the status page
 //	webstatus users remove JID  remove a user; a running serve follows within 2 s

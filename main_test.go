@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -15,14 +16,15 @@ import (
 
 // TestMain puts a webstatus on PATH, for the scripts in testdata/script and for the tests against real servers.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"webstatus": main})
+	testscript.Main(postgresStopper{m}, map[string]func(){"webstatus": main})
 }
 
 // TestScripts runs the binary as an operator does.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", Cmds: map[string]func(*testscript.TestScript, bool, []string){
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", Condition: isInstalled, Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		"waitfile": waitFile,
 		"occupy":   occupy,
+		"postgres": createPostgres,
 	}})
 }
 
@@ -44,6 +46,23 @@ func occupy(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
 	ts.Setenv("OCCUPIED", l.Addr().String())
+}
+
+// isInstalled is a condition of the scripts: [postgres] holds if PostgreSQL is installed, or must be.
+func isInstalled(condition string) (bool, error) {
+	if condition != "postgres" {
+		return false, errors.New("there is no such condition")
+	}
+	return postgresProgram("postgres") != "" || os.Getenv("WEBSTATUS_E2E") == "require", nil
+}
+
+// createPostgres creates a PostgreSQL database and sets $POSTGRES to its URL.
+func createPostgres(ts *testscript.TestScript, _ bool, _ []string) {
+	p, err := sharedPostgres()
+	ts.Check(err)
+	location, err := p.createDatabase()
+	ts.Check(err)
+	ts.Setenv("POSTGRES", location)
 }
 
 // TestReadOnlyDatabase runs webstatus as a user without write access to the database.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -13,19 +14,25 @@ import (
 // breakDatabase makes every write fail until repair is called.
 func (f *fixture) breakDatabase() (repair func()) {
 	f.t.Helper()
-	set := func(on string) {
+	execute := func(statement string) {
 		f.t.Helper()
-		if _, err := f.db.sql.ExecContext(context.Background(), "PRAGMA query_only = "+on); err != nil {
+		if _, err := f.db.sql.ExecContext(context.Background(), statement); err != nil {
 			f.t.Fatal(err)
 		}
 	}
-	set("1")
-	return func() { set("0") }
+	if isPostgres(f.dbPath) {
+		execute("ALTER TABLE users RENAME TO elsewhere")
+		return func() { execute("ALTER TABLE elsewhere RENAME TO users") }
+	}
+	execute("PRAGMA query_only = 1")
+	return func() { execute("PRAGMA query_only = 0") }
 }
 
 // TestRemovalIsFinal checks a subscription change by a user whom another process has removed, before the component notices the removal.
-func TestRemovalIsFinal(t *testing.T) {
-	f := newFixture(t, func(c *componentConfig) { c.syncTimes.poll = time.Hour })
+func TestRemovalIsFinal(t *testing.T) { eachEngine(t, testRemovalIsFinal) }
+
+func testRemovalIsFinal(t *testing.T, location string) {
+	f := newFixtureOn(t, location, func(c *componentConfig) { c.syncTimes.poll = time.Hour })
 	f.register("")
 	f.settled(juliet)
 	if err := f.db.DeleteUser(t.Context(), juliet); err != nil {
@@ -45,8 +52,10 @@ func TestRemovalIsFinal(t *testing.T) {
 }
 
 // TestSubscriptionIsStoredFirst checks that a subscription is confirmed only after it was written to the database.
-func TestSubscriptionIsStoredFirst(t *testing.T) {
-	f := newFixture(t, nil)
+func TestSubscriptionIsStoredFirst(t *testing.T) { eachEngine(t, testSubscriptionIsStoredFirst) }
+
+func testSubscriptionIsStoredFirst(t *testing.T, location string) {
+	f := newFixtureOn(t, location, nil)
 	f.register("")
 	f.settled(juliet)
 	repair := f.breakDatabase()
@@ -60,8 +69,10 @@ func TestSubscriptionIsStoredFirst(t *testing.T) {
 }
 
 // TestOptionsDeleteAtOnce checks that disabling an option deletes its stored data before the change is confirmed.
-func TestOptionsDeleteAtOnce(t *testing.T) {
-	f := newFixture(t, func(c *componentConfig) { c.syncTimes.save = time.Hour })
+func TestOptionsDeleteAtOnce(t *testing.T) { eachEngine(t, testOptionsDeleteAtOnce) }
+
+func testOptionsDeleteAtOnce(t *testing.T, location string) {
+	f := newFixtureOn(t, location, func(c *componentConfig) { c.syncTimes.save = time.Hour })
 	f.register("")
 	f.says("b", "", "")
 	f.options("<show_nick>1</show_nick><show_status_msg>1</show_status_msg>")
@@ -213,8 +224,10 @@ func TestFailureLog(t *testing.T) {
 }
 
 // TestFullDisk checks that failing writes are logged once, not at each attempt.
-func TestFullDisk(t *testing.T) {
-	f := newFixture(t, nil)
+func TestFullDisk(t *testing.T) { eachEngine(t, testFullDisk) }
+
+func testFullDisk(t *testing.T, location string) {
+	f := newFixtureOn(t, location, nil)
 	f.register("")
 	repair := f.breakDatabase()
 	f.says("b", "", "<show>away</show>")
@@ -227,4 +240,39 @@ func TestFullDisk(t *testing.T) {
 	}
 	repair()
 	eventually(t, "the recovery is logged", func() bool { return strings.Contains(f.log.String(), "the database works again") })
+}
+
+// TestUnreachableDatabase kills PostgreSQL under a component. Pages are served, registrations are to be tried again, and nothing is
+// confirmed that is not stored.
+func TestUnreachableDatabase(t *testing.T) {
+	p := ownPostgres(t)
+	f := newFixtureOn(t, p.newDatabase(t), nil)
+	f.register("")
+	f.says("b", "", "<show>away</show>")
+	p.end(syscall.SIGKILL)
+	const romeo = `<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`
+	f.send(romeo)
+	if got := f.next(); !strings.Contains(got, "<error code='500' type='wait'><resource-constraint") {
+		t.Errorf("registration: %s", got)
+	}
+	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"away"`) {
+		t.Errorf("page: %s", body)
+	}
+	health := collector{f.comp, f.site, f.db}.health(t.Context())
+	if health.OK || !strings.Contains(health.Database.Problem, "is not reachable") || health.Database.Since == "" {
+		t.Errorf("health: %+v", health)
+	}
+	f.says("b", "", "<show>dnd</show>")
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the presence is stored", func() bool {
+		u, err := f.db.GetUser(t.Context(), juliet)
+		return err == nil && u.Status.State == DoNotDisturb
+	})
+	f.send(romeo)
+	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='romeo@example.org/b'></iq>`)
+	if strings.Contains(f.log.String(), postgresPassword) {
+		t.Error("the password is in the log")
+	}
 }

@@ -23,8 +23,9 @@ type User struct {
 
 // Errors of operations on users.
 var (
-	ErrNotFound = errors.New("not registered")       // there is no such user
-	ErrFull     = errors.New("the disk has no room") // the change has not been stored; it can be tried again later
+	ErrNotFound    = errors.New("not registered")                // there is no such user
+	ErrFull        = errors.New("the disk has no room")          // the change has not been stored; it can be tried again later
+	ErrUnreachable = errors.New("the database is not reachable") // as ErrFull, but the change may have been stored
 )
 
 // A StoredUser is a user with the status and the profile that were stored last.

@@ -322,7 +322,7 @@ func (s *service) requestError(r *received, err error) *stanzaError {
 		return registrationRequired() // removed by another process meanwhile
 	}
 	s.log.Error("request failed", "from", r.from.bare, "cause", err)
-	if errors.Is(err, ErrFull) {
+	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) {
 		return resourceConstraint()
 	}
 	return internalError()

@@ -69,10 +69,16 @@ func (f *fixture) advance(d time.Duration) {
 	f.clock = f.clock.Add(d)
 }
 
-// newFixture starts a component; change, if not nil, may alter its configuration first.
+// newFixture starts a component on an SQLite file; change, if not nil, may alter its configuration first.
 func newFixture(t testing.TB, change func(*componentConfig)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dbPath: filepath.Join(t.TempDir(), "webstatus.db"), log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}, asked: make(map[string]string)}
+	return newFixtureOn(t, filepath.Join(t.TempDir(), "webstatus.db"), change)
+}
+
+// newFixtureOn starts a component on a database.
+func newFixtureOn(t testing.TB, location string, change func(*componentConfig)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dbPath: location, log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}, asked: make(map[string]string)}
 	var err error
 	if f.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+//go:embed schema_postgres.sql
+var schemaPostgres string
+
+var postgresDialect = &dialect{
+	migrations:    strings.Split(schemaPostgres, "\n-- Next migration.\n"),
+	contains:      "strpos(jid, %s) > 0",
+	changes:       "SELECT coalesce(sum(hashtext(jid)::bigint), 0)::bigint FROM withdrawals", // usually empty
+	canInterrupt:  true,
+	lazily:        "SET LOCAL synchronous_commit = off",
+	schemaVersion: postgresVersion,
+	setVersion: func(t *transaction, version int) error {
+		if err := t.execute("DELETE FROM webstatus"); err != nil {
+			return err
+		}
+		return t.execute("INSERT INTO webstatus VALUES ($1)", version)
+	},
+	lockSchema: func(t *transaction) error {
+		return t.execute("SELECT pg_advisory_xact_lock($1, hashtext('migrate ' || current_schema()))", applicationID)
+	},
+	execEach: execEachPipelined,
+	advise:   advisePostgres,
+}
+
+const (
+	postgresConnections = 10              // in the pool
+	postgresDial        = 5 * time.Second // longest wait for a connection
+)
+
+// parsePostgres parses the URL of a database. The error says nothing about it, since it may contain a password.
+func parsePostgres(location string) (*pgx.ConnConfig, error) {
+	conf, err := pgx.ParseConfig(location)
+	if err != nil {
+		return nil, errors.New("not a PostgreSQL URL such as postgres://webstatus@db.example.org/webstatus")
+	}
+	conf.ConnectTimeout = min(conf.ConnectTimeout, postgresDial)
+	for name, value := range map[string]string{"synchronous_commit": "on", "application_name": "webstatus"} {
+		if conf.RuntimeParams[name] == "" {
+			conf.RuntimeParams[name] = value
+		}
+	}
+	return conf, nil
+}
+
+// postgresName returns the URL of a database without user, password and parameters.
+func postgresName(location string) string {
+	conf, err := parsePostgres(location)
+	if err != nil {
+		return "the PostgreSQL database"
+	}
+	if strings.HasPrefix(conf.Host, "/") {
+		return "postgres:///" + conf.Database
+	}
+	return fmt.Sprintf("postgres://%s/%s", net.JoinHostPort(conf.Host, fmt.Sprint(conf.Port)), conf.Database)
+}
+
+// openPostgres opens a database of any known schema.
+func openPostgres(ctx context.Context, location string, create bool) (db *database, version int, err error) {
+	conf, err := parsePostgres(location)
+	if err != nil {
+		return nil, 0, err
+	}
+	pool := stdlib.OpenDB(*conf)
+	pool.SetMaxOpenConns(postgresConnections)
+	pool.SetMaxIdleConns(postgresConnections)
+	pool.SetConnMaxIdleTime(time.Minute)
+	db = newDatabase(postgresDialect, pool)
+	if version, err = db.version(ctx, pool); err == nil && version == 0 && !create {
+		err = errNoDatabase
+	}
+	if err != nil {
+		db.Close()
+		return nil, 0, fmt.Errorf("%s %w", postgresName(location), db.explain(err))
+	}
+	return db, version, nil
+}
+
+// lockPostgres takes a lock that lasts as long as its connection.
+func lockPostgres(ctx context.Context, location string) (io.Closer, error) {
+	conf, err := parsePostgres(location)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (io.Closer, error) {
+		if advice, kind := advisePostgres(err); advice != "" {
+			err = &explainedError{advice, kind, err}
+		}
+		return nil, fmt.Errorf("%s %w", postgresName(location), err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	if err != nil {
+		return fail(err)
+	}
+	lock := connectionLock{conn}
+	var locked bool
+	err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, hashtext('serve ' || current_schema()))", applicationID).Scan(&locked)
+	if err == nil && !locked {
+		err = errors.New("is in use by another `webstatus serve`: stop it first, or choose another one with --db")
+	}
+	if err != nil {
+		lock.Close()
+		return fail(err)
+	}
+	return lock, nil
+}
+
+// A connectionLock is an advisory lock.
+type connectionLock struct{ conn *pgx.Conn }
+
+func (l connectionLock) Close() error { return l.conn.Close(context.Background()) }
+
+func postgresVersion(ctx context.Context, q queryer) (version int, err error) {
+	var ours bool
+	var tables int
+	err = q.QueryRowContext(ctx, `SELECT to_regclass(format('%I.webstatus', current_schema())) IS NOT NULL, count(*)
+		FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace`).Scan(&ours, &tables)
+	switch {
+	case err != nil || !ours && tables == 0:
+		return 0, err
+	case !ours:
+		return 0, errForeign
+	}
+	err = q.QueryRowContext(ctx, "SELECT version FROM webstatus").Scan(&version)
+	return version, err
+}
+
+// pipelined is the number of statements that are sent before their results are read.
+const pipelined = 1000
+
+// execEachPipelined sends statements without waiting for the results of those before.
+func execEachPipelined(t *transaction, statement string, rows iter.Seq[[]any], affected func(i int, n int64)) error {
+	sent := 0
+	batch := &pgx.Batch{}
+	flush := func() error {
+		results := batch
+		batch = &pgx.Batch{}
+		if results.Len() == 0 {
+			return nil
+		}
+		return t.conn.Raw(func(driver any) error { return driver.(*stdlib.Conn).Conn().SendBatch(t.ctx, results).Close() })
+	}
+	for row := range rows {
+		i := sent
+		sent++
+		queued := batch.Queue(statement, row...)
+		if affected != nil {
+			queued.Exec(func(tag pgconn.CommandTag) error { affected(i, tag.RowsAffected()); return nil })
+		}
+		if batch.Len() == pipelined {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+func advisePostgres(err error) (advice string, kind error) {
+	var e *pgconn.PgError
+	var network net.Error
+	var connect *pgconn.ConnectError
+	const unreachable = "is not reachable: check that PostgreSQL is running and accepts connections from this host"
+	switch {
+	case errors.As(err, &e):
+	case errors.As(err, &connect), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, driver.ErrBadConn), errors.Is(err, pgconn.ErrConnClosed), errors.Is(err, net.ErrClosed), errors.Is(err, sql.ErrConnDone):
+		return unreachable, ErrUnreachable
+	default:
+		return "", nil
+	}
+	switch e.Code {
+	case "28000", "28P01": // invalid_authorization_specification, invalid_password
+		return "refuses the login: check the user and the password, and pg_hba.conf", nil
+	case "3D000": // invalid_catalog_name
+		return "does not exist: create it with createdb", nil
+	case "42501": // insufficient_privilege
+		return "refuses access: give the user that the URL names the right to create and change tables", errReadOnly
+	case "25006": // read_only_sql_transaction
+		return "is a replica: name the primary server, or add target_session_attrs=read-write to the URL", ErrUnreachable
+	case "53100": // disk_full
+		return "cannot grow: free space on its disk", ErrFull
+	case "53300", "57P01", "57P02", "57P03": // too_many_connections, admin_shutdown, crash_shutdown, cannot_connect_now
+		return unreachable, ErrUnreachable
+	}
+	return "failed", nil
+}

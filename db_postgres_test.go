@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// eachEngine runs a test on SQLite and on PostgreSQL, each with the location of a new database.
+func eachEngine(t *testing.T, f func(t *testing.T, location string)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, filepath.Join(t.TempDir(), "webstatus.db")) })
+	t.Run("postgres", func(t *testing.T) { f(t, newPostgresDatabase(t)) })
+}
+
+// postgresPassword is the password of the tests' PostgreSQL. It must not occur in any output.
+const postgresPassword = "pa55word"
+
+// A postgresServer is a PostgreSQL server on a free port of this machine, with its files in a temporary directory.
+type postgresServer struct {
+	dir  string
+	port int
+	cmd  *exec.Cmd
+	done chan struct{}
+	out  *lockedBuffer
+}
+
+// sharedPostgres starts the server that the tests of this process share.
+var sharedPostgres = sync.OnceValues(func() (*postgresServer, error) {
+	p, err := newPostgresServer()
+	if err == nil {
+		startedPostgres.Store(p)
+	}
+	return p, err
+})
+
+// startedPostgres is the shared server, nil before its start.
+var startedPostgres atomic.Pointer[postgresServer]
+
+// errNoPostgres says that PostgreSQL is not installed.
+var errNoPostgres = errors.New("PostgreSQL is not installed")
+
+// postgresProgram returns the path of a program that Debian does not put on PATH, empty if it is not installed.
+func postgresProgram(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
+	if len(found) == 0 {
+		return ""
+	}
+	return slices.Max(found)
+}
+
+// postgresCommand returns a command that does not run as root, which PostgreSQL refuses.
+func postgresCommand(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(postgresProgram(name), args...)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+	}
+	return cmd
+}
+
+// newPostgresServer creates the files of a server and starts it.
+func newPostgresServer() (*postgresServer, error) {
+	if postgresProgram("initdb") == "" || postgresProgram("postgres") == "" {
+		return nil, errNoPostgres
+	}
+	dir, err := os.MkdirTemp("", "webstatus-postgres-")
+	if err != nil {
+		return nil, err
+	}
+	p := &postgresServer{dir: dir, port: unusedPort()}
+	if err := os.WriteFile(filepath.Join(dir, "password"), []byte(postgresPassword), 0o644); err != nil {
+		return nil, err
+	}
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, err
+	}
+	if os.Getuid() == 0 {
+		if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(data, 65534, 65534)); err != nil {
+			return nil, err
+		}
+	}
+	initdb := postgresCommand("initdb", "-D", data, "-U", "webstatus", "-A", "scram-sha-256", "--pwfile", filepath.Join(dir, "password"), "-E", "UTF8", "--locale=C", "--no-sync")
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return p, p.start()
+}
+
+// start starts the server and waits until it accepts connections.
+func (p *postgresServer) start() error {
+	data := filepath.Join(p.dir, "data")
+	p.out, p.done = &lockedBuffer{}, make(chan struct{})
+	p.cmd = postgresCommand("postgres", "-D", data, "-p", fmt.Sprint(p.port), "-k", data, "-h", "127.0.0.1",
+		"-c", "fsync=off", "-c", "max_connections=300", "-c", "max_wal_senders=0", "-c", "wal_level=minimal")
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		cmd.Wait()
+		close(done)
+	}(p.cmd, p.done)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		conn, err := pgx.Connect(context.Background(), p.url("postgres"))
+		if err == nil {
+			return conn.Close(context.Background())
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("PostgreSQL does not start: %w\n%s", err, p.out)
+		}
+	}
+}
+
+// end ends the server with a signal, SIGINT for an orderly one, and waits for it.
+func (p *postgresServer) end(s syscall.Signal) {
+	p.cmd.Process.Signal(s)
+	<-p.done
+}
+
+// url returns the URL of a database.
+func (p *postgresServer) url(database string) string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword("webstatus", postgresPassword), Host: fmt.Sprintf("127.0.0.1:%d", p.port), Path: database}
+	return u.String()
+}
+
+var postgresDatabases atomic.Int64 // created so far
+
+// newPostgresDatabase returns the URL of a new, empty database on the shared server.
+func newPostgresDatabase(t testing.TB) string {
+	t.Helper()
+	p, err := sharedPostgres()
+	if errors.Is(err, errNoPostgres) {
+		missing(t, err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.newDatabase(t)
+}
+
+// newDatabase returns the URL of a new, empty database.
+func (p *postgresServer) newDatabase(t testing.TB) string {
+	t.Helper()
+	location, err := p.createDatabase()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return location
+}
+
+// createDatabase creates a database and returns its URL.
+func (p *postgresServer) createDatabase() (string, error) {
+	location := p.url(fmt.Sprintf("test%d", postgresDatabases.Add(1)))
+	return location, p.execute(p.url("postgres"), "CREATE DATABASE "+databaseIn(location))
+}
+
+// databaseIn returns the name of the database in a URL.
+func databaseIn(location string) string { return location[strings.LastIndex(location, "/")+1:] }
+
+// execute executes a statement in the database of a URL.
+func (p *postgresServer) execute(location, statement string) error {
+	conn, err := pgx.Connect(context.Background(), location)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(context.Background(), statement)
+	return err
+}
+
+// A postgresStopper runs the tests and then stops the shared server.
+type postgresStopper struct{ m *testing.M }
+
+func (s postgresStopper) Run() int {
+	defer func() {
+		if p := startedPostgres.Load(); p != nil {
+			p.end(syscall.SIGINT)
+			os.RemoveAll(p.dir)
+		}
+	}()
+	return s.m.Run()
+}
+
+// TestPostgresURL checks that no error shows the password of a URL, and that the name of the database does not either.
+func TestPostgresURL(t *testing.T) {
+	for location, name := range map[string]string{
+		"postgres://me:pa55word@db.example.org/webstatus":                                          "postgres://db.example.org:5432/webstatus",
+		"postgres://me:pa55word@a.example.org:1,b.example.org:2/w?target_session_attrs=read-write": "postgres://a.example.org:1/w",
+		"postgresql:///w?host=/run/postgresql&user=me&password=pa55word":                           "postgres:///w",
+		"postgres://me:pa55word@a b:c/w":                                                           "the PostgreSQL database",
+		"postgres://me:pa55word@127.0.0.1:1/w":                                                     "postgres://127.0.0.1:1/w",
+		"postgres://me:pa55word@127.0.0.1:1/w?sslmode=pa55word":                                    "the PostgreSQL database",
+	} {
+		if got := databaseName(location); got != name {
+			t.Errorf("%s is named %s", location, got)
+		}
+		if !hasPassword(location) || hasPassword(strings.Replace(strings.Replace(location, ":pa55word", "", 1), "password=", "", 1)) {
+			t.Errorf("%s: the password is not noticed, or its absence is not", location)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		db, err := openDatabase(ctx, location, true)
+		if err == nil {
+			db.Close()
+		}
+		_, lockErr := lockDatabase(ctx, location)
+		for _, err := range []error{err, lockErr} {
+			if err == nil || strings.Contains(err.Error(), "pa55word") {
+				t.Errorf("error %v", err)
+			}
+		}
+	}
+}
+
+// TestPostgresAdvice checks what an operator is told whose PostgreSQL cannot be used.
+func TestPostgresAdvice(t *testing.T) {
+	good := newPostgresDatabase(t)
+	p := startedPostgres.Load()
+	foreign, newer := p.newDatabase(t), p.newDatabase(t)
+	if err := errors.Join(p.execute(foreign, "CREATE TABLE users (name text)"),
+		p.execute(newer, "CREATE TABLE webstatus (version integer); INSERT INTO webstatus VALUES (99)")); err != nil {
+		t.Fatal(err)
+	}
+	for location, want := range map[string]string{
+		p.url("nowhere"): "does not exist: create it with createdb",
+		strings.Replace(good, postgresPassword, "wrong", 1):                    "refuses the login",
+		strings.Replace(good, fmt.Sprint(p.port), fmt.Sprint(unusedPort()), 1): "is not reachable: check that PostgreSQL is running",
+		foreign: "is not a webstatus database",
+		newer:   "was written by a newer version",
+		good + "?default_transaction_read_only=on": "is a replica",
+	} {
+		db, err := openDatabase(t.Context(), location, true)
+		if err == nil {
+			db.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), postgresPassword) || strings.Contains(err.Error(), "wrong") {
+			t.Errorf("want %s, got %v", want, err)
+		}
+	}
+	if _, err := openDatabase(t.Context(), good, false); !errors.Is(err, errNoDatabase) {
+		t.Errorf("an empty database: %v", err)
+	}
+}
+
+// TestMigrateTwice migrates a database from several processes at once.
+func TestMigrateTwice(t *testing.T) {
+	location := newPostgresDatabase(t)
+	var g sync.WaitGroup
+	for range 8 {
+		g.Go(func() {
+			db, err := openDatabase(t.Context(), location, true)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			db.Close()
+		})
+	}
+	g.Wait()
+}
+
+// TestExclusiveDatabase checks that only one process at a time can lock a database.
+func TestExclusiveDatabase(t *testing.T) {
+	eachEngine(t, func(t *testing.T, location string) {
+		for range 2 {
+			lock, err := lockDatabase(t.Context(), location)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := lockDatabase(t.Context(), location); err == nil || !strings.Contains(err.Error(), "is in use by another `webstatus serve`") {
+				t.Errorf("a second lock: %v", err)
+			}
+			if err := lock.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// ownPostgres starts a server that the test may stop.
+func ownPostgres(t testing.TB) *postgresServer {
+	t.Helper()
+	p, err := newPostgresServer()
+	if errors.Is(err, errNoPostgres) {
+		missing(t, err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.end(syscall.SIGINT)
+		os.RemoveAll(p.dir)
+	})
+	return p
+}

@@ -1,0 +1,58 @@
+-- The schema of webstatus in PostgreSQL, as a list of migrations. A released migration is never changed: append a new one, after a
+-- separator line as in schema.sql. JIDs sort by their bytes, as in SQLite.
+
+-- One row: marks the schema as one of webstatus.
+CREATE TABLE webstatus (
+	version INTEGER NOT NULL -- number of migrations applied
+);
+
+-- Registered users and their options. A change is committed before it is confirmed to the user.
+CREATE TABLE users (
+	jid             TEXT    COLLATE "C" NOT NULL PRIMARY KEY,          -- bare JID, normalized (RFC 7622)
+	token           BYTEA   NOT NULL UNIQUE CHECK (length(token) = 16), -- random part of the web address, 128 bits
+	show_status_msg BOOLEAN NOT NULL, -- show the status message
+	show_full_jid   BOOLEAN NOT NULL, -- show the JID
+	jid_link        BOOLEAN NOT NULL, -- answer at the address made from the JID
+	show_last_seen  BOOLEAN NOT NULL, -- show when the user was last active
+	show_resources  BOOLEAN NOT NULL, -- show each connected client
+	show_avatar     BOOLEAN NOT NULL, -- show the avatar
+	show_nick       BOOLEAN NOT NULL, -- show the nickname
+	search_engines  BOOLEAN NOT NULL, -- search engines may list the page
+	subscription    TEXT    NOT NULL CHECK (subscription IN ('none', 'to', 'from', 'both')), -- from our side (RFC 6121)
+	asked           BOOLEAN NOT NULL, -- we asked to subscribe and await the answer
+	contact         SMALLINT NOT NULL CHECK (contact IN (0, 1)), -- which of our addresses writes to the user and sends our presence: 0 is the domain, 1 is bot@ the domain
+	granted         SMALLINT NOT NULL CHECK (granted IN (0, 1)), -- which of them sees the user's presence
+	created         BIGINT  NOT NULL, -- when the user registered, Unix time in seconds
+	lang            TEXT    NOT NULL, -- language of unsolicited messages to the user, BCP 47; empty if unknown
+	gone            BIGINT            -- since when the user's server reports that the account does not exist, Unix time in seconds; NULL if it does not
+);
+
+-- The last status of each user, stored asynchronously. It is shown after a restart until the server has answered the probes.
+CREATE TABLE presence (
+	jid      TEXT   COLLATE "C" NOT NULL PRIMARY KEY REFERENCES users ON DELETE CASCADE, -- bare JID
+	state    TEXT   NOT NULL, -- chat, available, away, xa, dnd, unavailable or unknown
+	since    BIGINT,          -- when the state began, Unix time in milliseconds; NULL if not known
+	messages TEXT   NOT NULL  -- status messages, JSON: [{"lang": BCP 47, "body": text}]
+);
+
+-- Nicknames and avatars of users who show them, stored asynchronously.
+CREATE TABLE profiles (
+	jid           TEXT  COLLATE "C" NOT NULL PRIMARY KEY REFERENCES users ON DELETE CASCADE, -- bare JID
+	nick          TEXT  NOT NULL, -- empty for none
+	avatar        BYTEA NOT NULL, -- as we have encoded it, PNG or JPEG; empty for none
+	avatar_id     TEXT  NOT NULL, -- SHA-1 of the picture as the user has published it, hexadecimal
+	avatar_source TEXT  NOT NULL  -- pep or vcard
+);
+
+-- Removed users whose subscriptions are still to be canceled on the XMPP side.
+CREATE TABLE withdrawals (
+	jid     TEXT COLLATE "C" NOT NULL PRIMARY KEY, -- bare JID
+	contact SMALLINT NOT NULL, -- as in users
+	granted SMALLINT NOT NULL  -- as in users
+);
+
+-- One row: when the link to the XMPP server was last known to be up.
+CREATE TABLE link (
+	id   INTEGER NOT NULL PRIMARY KEY CHECK (id = 1), -- always 1
+	seen BIGINT  NOT NULL                             -- Unix time in seconds
+);
