@@ -222,13 +222,10 @@ func (b *board) remove(e *entry) {
 	e.publish(nil)
 }
 
-// replaceToken changes a user's token; the old one ends at once.
-func (b *board) replaceToken(e *entry, t Token) {
-	old := e.user.Token
-	e.user.Token = t
-	b.tokenShard(t).set(t, e)
+// replaceToken puts an entry at its token in place of an old one, which ends at once. The caller publishes.
+func (b *board) replaceToken(e *entry, old Token) {
+	b.tokenShard(e.user.Token).set(e.user.Token, e)
 	b.tokenShard(old).remove(old)
-	b.update(e)
 }
 
 // share returns a status to be kept. Users who are offline or unknown, without a time, share one: most do.

@@ -41,6 +41,7 @@ type dialect struct {
 	contains     string   // condition that a JID contains a text, a format of the parameter's name
 	changes      string   // query of a number that changes when another process has removed users
 	canInterrupt bool     // the deadline of a transaction interrupts a running statement; otherwise the next one fails
+	forUpdate    string   // end of a SELECT that locks the row; empty if the transaction has locked the database
 	lazily       string   // statement that lets a transaction commit before it is on the disk; empty if there is none
 
 	// schemaVersion returns the number of migrations applied, 0 for an empty database, or errForeign. setVersion records it. lockSchema keeps
@@ -197,7 +198,7 @@ func (db *database) explain(err error) error {
 }
 
 // statements holds the SQL that depends on the table of fields.
-type statements struct{ insertUser, updateUser, selectUsers string }
+type statements struct{ insertUser, updateUser, selectUser, selectUsers string }
 
 func newStatements() statements {
 	columns := append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted"}, optionNames(allFields)...)
@@ -213,6 +214,7 @@ func newStatements() statements {
 	return statements{
 		insertUser: "INSERT INTO users (" + list + ") VALUES (" + strings.Join(parameters, ", ") + ")",
 		updateUser: "UPDATE users SET " + strings.Join(changes, ", ") + " WHERE jid = $1",
+		selectUser: "SELECT " + list + " FROM users WHERE jid = $1",
 		selectUsers: "SELECT " + list + `, coalesce(state, 'unknown'), since, messages, nick, avatar, avatar_id, avatar_source
 			FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`,
 	}
@@ -233,32 +235,51 @@ func optionalUnix(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
 }
 
-// scanUser scans a row of selectUsers.
-func scanUser(scan func(...any) error) (u StoredUser, err error) {
-	var token, avatar []byte
-	var created int64
-	var gone, since sql.NullInt64
-	var messages, nick, avatarID, avatarSource sql.NullString
-	columns := []any{&u.JID, &token, &u.Subscription, &u.Asked, &created, &u.Lang, &gone, &u.Contact, &u.Granted}
-	options := make([]bool, len(fields))
+// userColumns scans the columns of a user, in the order of the statements.
+type userColumns struct {
+	user    User
+	token   []byte
+	created int64
+	gone    sql.NullInt64
+	options [32]bool
+}
+
+// pointers returns where to scan the columns.
+func (c *userColumns) pointers() []any {
+	pointers := []any{&c.user.JID, &c.token, &c.user.Subscription, &c.user.Asked, &c.created, &c.user.Lang, &c.gone, &c.user.Contact, &c.user.Granted}
 	for i, f := range fields {
 		if f.option != "" {
-			columns = append(columns, &options[i])
+			pointers = append(pointers, &c.options[i])
 		}
 	}
-	columns = append(columns, &u.Status.State, &since, &messages, &nick, &avatar, &avatarID, &avatarSource)
-	if err := scan(columns...); err != nil {
+	return pointers
+}
+
+// scanned returns the user whose columns have been scanned.
+func (c *userColumns) scanned() User {
+	copy(c.user.Token[:], c.token)
+	c.user.Subscription = constant(c.user.Subscription, subscriptions)
+	for i, on := range c.options {
+		c.user.Options = c.user.Options.with(i, on)
+	}
+	c.user.Created = time.Unix(c.created, 0).UTC()
+	if c.gone.Valid {
+		c.user.Gone = time.Unix(c.gone.Int64, 0).UTC()
+	}
+	return c.user
+}
+
+// scanUser scans a row of selectUsers.
+func scanUser(scan func(...any) error) (u StoredUser, err error) {
+	var columns userColumns
+	var since sql.NullInt64
+	var avatar []byte
+	var messages, nick, avatarID, avatarSource sql.NullString
+	pointers := append(columns.pointers(), &u.Status.State, &since, &messages, &nick, &avatar, &avatarID, &avatarSource)
+	if err := scan(pointers...); err != nil {
 		return u, err
 	}
-	u.Subscription, u.Status.State = constant(u.Subscription, subscriptions), constant(u.Status.State, states)
-	copy(u.Token[:], token)
-	for i, on := range options {
-		u.Options = u.Options.with(i, on)
-	}
-	u.Created = time.Unix(created, 0).UTC()
-	if gone.Valid {
-		u.Gone = time.Unix(gone.Int64, 0).UTC()
-	}
+	u.User, u.Status.State = columns.scanned(), constant(u.Status.State, states)
 	if since.Valid {
 		u.Status.Since = time.UnixMilli(since.Int64).UTC()
 	}
@@ -377,24 +398,41 @@ func (db *database) InsertUsers(ctx context.Context, users []User) (inserted int
 	return len(users) - len(existing), existing, err
 }
 
-// UpdateUser stores the columns of a user. It returns ErrNotFound if the user has been removed meanwhile.
-func (db *database) UpdateUser(ctx context.Context, u User) error {
-	return db.write(ctx, func(t *transaction) error { return db.updateUser(t, u) })
+// UpdateUser changes a user as stored, and returns the result. It returns ErrNotFound if the user has been removed meanwhile.
+func (db *database) UpdateUser(ctx context.Context, bare string, change func(*User)) (u User, err error) {
+	err = db.write(ctx, func(t *transaction) (err error) {
+		u, err = db.updateUser(t, bare, change)
+		return err
+	})
+	return u, err
 }
 
-// UpdateOptions stores a user's options, and with them the status and the profile that the options allow to keep, so that nothing
-// that was switched off outlives a crash. It returns ErrNotFound if the user has been removed meanwhile.
-func (db *database) UpdateOptions(ctx context.Context, u StoredUser) error {
-	return db.write(ctx, func(t *transaction) error {
-		if err := db.updateUser(t, u.User); err != nil {
+// UpdateOptions changes a user's options as UpdateUser does, and stores the status and the profile that the options allow to keep, so
+// that nothing that was switched off outlives a crash.
+func (db *database) UpdateOptions(ctx context.Context, bare string, change func(*User), kept func(fieldSet) (Status, *Profile)) (u User, err error) {
+	err = db.write(ctx, func(t *transaction) (err error) {
+		if u, err = db.updateUser(t, bare, change); err != nil {
 			return err
 		}
-		return db.storePresence(t, map[string]Status{u.JID: u.Status}, map[string]*Profile{u.JID: u.Profile})
+		status, profile := kept(u.Options)
+		return db.storePresence(t, map[string]Status{bare: status}, map[string]*Profile{bare: profile})
 	})
+	return u, err
 }
 
-func (db *database) updateUser(t *transaction, u User) error {
-	return mustAffect(t.exec(db.statements.updateUser, userValues(u)...))
+// updateUser reads a user, who stays locked until the transaction ends, and stores the changed one.
+func (db *database) updateUser(t *transaction, bare string, change func(*User)) (User, error) {
+	var columns userColumns
+	err := t.tx.QueryRowContext(t.ctx, db.statements.selectUser+db.forUpdate, bare).Scan(columns.pointers()...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return User{}, ErrNotFound
+	}
+	if err != nil {
+		return User{}, err
+	}
+	u := columns.scanned()
+	change(&u)
+	return u, t.execute(db.statements.updateUser, userValues(u)...)
 }
 
 // mustAffect returns ErrNotFound if a statement has changed no row.

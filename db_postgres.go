@@ -26,6 +26,7 @@ var postgresDialect = &dialect{
 	contains:      "strpos(jid, %s) > 0",
 	changes:       "SELECT coalesce(sum(hashtext(jid)::bigint), 0)::bigint FROM withdrawals", // usually empty
 	canInterrupt:  true,
+	forUpdate:     " FOR UPDATE",
 	lazily:        "SET LOCAL synchronous_commit = off",
 	schemaVersion: postgresVersion,
 	setVersion: func(t *transaction, version int) error {

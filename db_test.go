@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,10 +43,14 @@ func testUsers(t *testing.T, db *database) {
 		t.Errorf("before registration: %v", err)
 	}
 	u := User{JID: juliet, Token: Token{1}, Options: setOf(fieldJID), Subscription: SubscriptionNone, Asked: true, Created: noon}
-	if err := db.UpdateUser(ctx, u); !errors.Is(err, ErrNotFound) {
+	replace := func(ctx context.Context, u User) error {
+		_, err := db.UpdateUser(ctx, u.JID, func(stored *User) { *stored = u })
+		return err
+	}
+	if err := replace(ctx, u); !errors.Is(err, ErrNotFound) {
 		t.Errorf("update before registration: %v", err)
 	}
-	for _, store := range []func(context.Context, User) error{db.InsertUser, db.UpdateUser} {
+	for _, store := range []func(context.Context, User) error{db.InsertUser, replace} {
 		if err := store(ctx, u); err != nil {
 			t.Fatal(err)
 		}
@@ -167,16 +172,19 @@ func TestStores(t *testing.T) {
 			t.Fatal(err)
 		}
 		stored := StoredUser{u, Status{State: Chat, Since: noon}, &Profile{Nick: "Jule"}}
-		if err := db.UpdateOptions(ctx, stored); err != nil {
-			t.Fatal(err)
+		updateOptions := func() {
+			t.Helper()
+			change, kept := func(u *User) { u.Options = stored.Options }, func(fieldSet) (Status, *Profile) { return stored.Status, stored.Profile }
+			if u, err := db.UpdateOptions(ctx, juliet, change, kept); err != nil || u != stored.User {
+				t.Fatalf("%+v %v", u, err)
+			}
 		}
+		updateOptions()
 		if got, err := db.GetUser(ctx, juliet); err != nil || !cmp.Equal(got, stored) {
 			t.Errorf("%v %s", err, cmp.Diff(got, stored))
 		}
 		stored.Profile = nil
-		if err := db.UpdateOptions(ctx, stored); err != nil {
-			t.Fatal(err)
-		}
+		updateOptions()
 		if got, err := db.GetUser(ctx, juliet); err != nil || got.Profile != nil {
 			t.Errorf("the profile was not deleted: %v %v", got.Profile, err)
 		}
@@ -199,6 +207,31 @@ func TestStores(t *testing.T) {
 		}
 		if _, err := db.GetWithdrawal(ctx, juliet); !errors.Is(err, ErrNotFound) {
 			t.Errorf("still a withdrawal: %v", err)
+		}
+	})
+}
+
+// TestConcurrentUpdates changes different things of one user at the same time. No change is lost.
+func TestConcurrentUpdates(t *testing.T) {
+	eachEngine(t, func(t *testing.T, location string) {
+		db := openAt(t, location)
+		if err := db.InsertUser(t.Context(), User{JID: juliet, Subscription: SubscriptionNone, Created: noon}); err != nil {
+			t.Fatal(err)
+		}
+		var g sync.WaitGroup
+		for i, f := range fields {
+			if f.option == "" {
+				continue
+			}
+			g.Go(func() {
+				if _, err := db.UpdateUser(t.Context(), juliet, func(u *User) { u.Options = u.Options.with(i, true) }); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		g.Wait()
+		if u, err := db.GetUser(t.Context(), juliet); err != nil || len(optionNames(u.Options)) != len(optionNames(allFields)) {
+			t.Errorf("options %v, %v", optionNames(u.Options), err)
 		}
 	})
 }

@@ -82,14 +82,16 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, lang string) error {
 	r.storing.RLock()
 	defer r.storing.RUnlock()
-	u := e.user
-	u.Options, u.Lang, u.Gone = options, cmp.Or(lang, u.Lang), time.Time{}
-	// A user who writes to us is online. If we do not see that, the contact has been lost: ask for it again.
-	u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
-	profile := storedProfile(e.profile(), options)
-	if u != e.user {
-		status := storedStatus(*e.snapshot.Load().status, options)
-		if err := r.evictRemoved(e, r.db.UpdateOptions(ctx, StoredUser{u, status, profile})); err != nil {
+	change := func(u *User) {
+		u.Options, u.Lang, u.Gone = options, cmp.Or(lang, u.Lang), time.Time{}
+		// A user who writes to us is online. If we do not see that, the contact has been lost: ask for it again.
+		u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
+	}
+	if changed := changedBy(change, e.user); changed != e.user {
+		u, err := r.db.UpdateOptions(ctx, e.jid, change, func(options fieldSet) (Status, *Profile) {
+			return storedStatus(*e.snapshot.Load().status, options), storedProfile(e.profile(), options)
+		})
+		if err := r.evictRemoved(e, err); err != nil {
 			return err
 		}
 		e.user = u
@@ -97,11 +99,17 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 	if !options.has(fieldMessage) {
 		r.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
 	}
-	if profile.orEmpty() != e.profile() {
+	if profile := storedProfile(e.profile(), e.user.Options); profile.orEmpty() != e.profile() {
 		e.writableExtras().profile = profile
 	}
 	r.publish(e)
 	return nil
+}
+
+// changedBy returns what a change makes of a user.
+func changedBy(change func(*User), u User) User {
+	change(&u)
+	return u
 }
 
 // RenewToken gives a user another address. The old one ends at once.
@@ -110,77 +118,82 @@ func (r *registry) RenewToken(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	u := e.user
-	u.Token = token
-	if err := r.evictRemoved(e, r.db.UpdateUser(ctx, u)); err != nil {
+	u, err := r.db.UpdateUser(ctx, e.jid, func(u *User) { u.Token = token })
+	if err := r.evictRemoved(e, err); err != nil {
 		return err
 	}
-	r.board.replaceToken(e, token)
+	r.adopt(e, u)
 	return nil
 }
 
 // SetContact changes the address that a user has in the contact list. Unless the other address sees the user's presence, the new one
 // is to ask for it; until it is granted, the old one goes on seeing it.
 func (r *registry) SetContact(ctx context.Context, e *entry, contact Contact) error {
-	u := e.user
-	if u.Contact == contact {
-		return nil
-	}
-	u.Contact, u.Subscription = contact, subscription(u.Subscription.To(), false)
-	if !u.Subscription.To() {
-		u.Granted = contact
-	}
-	u.Asked = u.Granted != contact || !u.Subscription.To()
-	return r.update(ctx, e, u)
+	return r.update(ctx, e, func(u *User) {
+		if u.Contact == contact {
+			return
+		}
+		u.Contact, u.Subscription = contact, subscription(u.Subscription.To(), false)
+		if !u.Subscription.To() {
+			u.Granted = contact
+		}
+		u.Asked = u.Granted != contact || !u.Subscription.To()
+	})
 }
 
 // SetFrom records whether the user sees our presence.
 func (r *registry) SetFrom(ctx context.Context, e *entry, from bool) error {
-	u := e.user
-	u.Subscription = subscription(u.Subscription.To(), from)
-	return r.update(ctx, e, u)
+	return r.update(ctx, e, func(u *User) { u.Subscription = subscription(u.Subscription.To(), from) })
 }
 
 // SetGranted records that one of our addresses may see the user's presence.
 func (r *registry) SetGranted(ctx context.Context, e *entry, contact Contact) error {
-	u := e.user
-	u.Subscription, u.Granted = subscription(true, u.Subscription.From()), contact
-	u.Asked = u.Asked && contact != u.Contact
-	return r.update(ctx, e, u)
+	return r.update(ctx, e, func(u *User) {
+		u.Subscription, u.Granted = subscription(true, u.Subscription.From()), contact
+		u.Asked = u.Asked && contact != u.Contact
+	})
 }
 
 // SetDenied records that one of our addresses may not see the user's presence, or no longer.
 func (r *registry) SetDenied(ctx context.Context, e *entry, contact Contact) error {
-	u := e.user
-	switch {
-	case u.Contact == u.Granted && contact == u.Contact:
-		u.Subscription, u.Asked = subscription(false, u.Subscription.From()), false
-	case contact == u.Granted: // and the request of the other address awaits its answer
-		u.Subscription, u.Granted = subscription(false, u.Subscription.From()), u.Contact
-	case contact == u.Contact: // and the other address still sees it
-		u.Contact, u.Subscription, u.Asked = u.Granted, subscription(true, false), false
-	}
-	return r.update(ctx, e, u)
+	return r.update(ctx, e, func(u *User) {
+		switch {
+		case u.Contact == u.Granted && contact == u.Contact:
+			u.Subscription, u.Asked = subscription(false, u.Subscription.From()), false
+		case contact == u.Granted: // and the request of the other address awaits its answer
+			u.Subscription, u.Granted = subscription(false, u.Subscription.From()), u.Contact
+		case contact == u.Contact: // and the other address still sees it
+			u.Contact, u.Subscription, u.Asked = u.Granted, subscription(true, false), false
+		}
+	})
 }
 
 // SetGone records since when a user's server reports that the account does not exist; the zero time if it does.
 func (r *registry) SetGone(ctx context.Context, e *entry, since time.Time) error {
-	u := e.user
-	u.Gone = since
-	return r.update(ctx, e, u)
+	return r.update(ctx, e, func(u *User) { u.Gone = since })
 }
 
-// update stores a changed user.
-func (r *registry) update(ctx context.Context, e *entry, u User) error {
-	if u == e.user {
+// update changes a user, unless there is nothing to change.
+func (r *registry) update(ctx context.Context, e *entry, change func(*User)) error {
+	if changedBy(change, e.user) == e.user {
 		return nil
 	}
-	if err := r.evictRemoved(e, r.db.UpdateUser(ctx, u)); err != nil {
+	u, err := r.db.UpdateUser(ctx, e.jid, change)
+	if err := r.evictRemoved(e, err); err != nil {
 		return err
 	}
-	e.user = u
-	r.publish(e)
+	r.adopt(e, u)
 	return nil
+}
+
+// adopt shows a user as stored.
+func (r *registry) adopt(e *entry, u User) {
+	token := e.user.Token
+	e.user = u
+	if u.Token != token {
+		r.board.replaceToken(e, token)
+	}
+	r.publish(e)
 }
 
 // Remove ends a user's page and deletes everything known of the user. The contact is still to be withdrawn.
