@@ -70,7 +70,7 @@ func newLoadedServer(b testing.TB, people int, cmd *exec.Cmd) *loadedServer {
 	if _, _, err := db.InsertUsers(b.Context(), s.people); err != nil {
 		b.Fatal(err)
 	}
-	if err := db.StorePresence(b.Context(), statuses, profiles); err != nil {
+	if err := db.StorePresence(b.Context(), presenceBatch{statuses: statuses, profiles: profiles}); err != nil {
 		b.Fatal(err)
 	}
 	db.Close()

@@ -33,7 +33,7 @@ import (
 func BenchmarkWeb(b *testing.B) {
 	const users = 1 << 14 // more than are requested in one turn
 	board := newBoard(noon, noon)
-	board.linkUp()
+	board.linkUp(time.Now())
 	var entries []*entry
 	for i := range users {
 		e := board.add(User{JID: juliet, Token: Token{byte(i), byte(i >> 8)}, Options: setOf(fieldMessage, fieldJID, fieldJIDLink),
@@ -203,7 +203,7 @@ func BenchmarkStanzas(b *testing.B) {
 	for i := range 1000 {
 		c.board.add(User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionTo}, Status{}, nil)
 	}
-	c.board.linkUp()
+	c.board.linkUp(time.Now())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go c.dispatcher.run(ctx)

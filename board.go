@@ -35,6 +35,7 @@ type entry struct {
 	extras    *extras // nil for users who show no more than the state, as most do
 	link      uint32  // link over which the user's server last reported presence; 0 if none since the start
 	failed    bool    // the user's server was unreachable then
+	shared    bool    // another node of the cluster has reported presence
 
 	// Notes of the component.
 
@@ -126,12 +127,25 @@ func (e *entry) publish(s *snapshot) {
 type linkState struct {
 	number      uint32        // of the current or last link, counted from 1
 	downSince   time.Time     // zero while the link is up
+	elsewhere   bool          // other nodes of the cluster have a link
+	cutOff      time.Time     // since when nothing is heard of other nodes; zero if there are none, or if they are heard of
 	oldestValid uint32        // statuses received over an older link have expired
 	replaced    chan struct{} // closed when there is a newer linkState
 }
 
 // isUp reports whether the link is up.
 func (l *linkState) isUp() bool { return l.downSince.IsZero() }
+
+// staleSince returns up to when the statuses are known to be right; zero for now.
+func (l *linkState) staleSince() time.Time {
+	switch {
+	case l.cutOff.IsZero() && l.elsewhere:
+		return time.Time{}
+	case l.cutOff.IsZero(), !l.isUp() && !l.elsewhere && l.downSince.Before(l.cutOff):
+		return l.downSince
+	}
+	return l.cutOff
+}
 
 // The board holds the status of every registered user in memory, for any number of readers. It is sharded, so that readers do
 // not wait for one lock. The changes of one user come one at a time.
@@ -240,7 +254,10 @@ func (b *board) share(s Status) *Status {
 }
 
 // update publishes a new snapshot if the entry has changed, and reports whether it has.
-func (b *board) update(e *entry) bool {
+func (b *board) update(e *entry) bool { return b.updateAs(e, Status{}) }
+
+// updateAs updates an entry with what another node has made up of it: if that is the same state, it began at the same time.
+func (b *board) updateAs(e *entry, other Status) bool {
 	old := e.snapshot.Load()
 	status := *old.status
 	s := &snapshot{id: b.lastID.Add(1), jid: e.jid, token: e.user.Token, options: e.user.Options, profile: e.extras.orEmpty().profile, link: e.link,
@@ -248,11 +265,13 @@ func (b *board) update(e *entry) bool {
 	switch {
 	case !s.visible || e.failed:
 		status = Status{State: Unknown}
-	case e.link > 0: // otherwise the stored status stands
+	case e.link > 0 || e.shared: // otherwise the stored status stands
 		if status = e.resources.Status(); status.State == Unavailable {
 			status.Since = e.extras.orEmpty().lastSeen
 		}
-		status = status.After(*old.status)
+		if status = status.After(*old.status); status.State == other.State && !other.Since.IsZero() {
+			status.Since = other.Since
+		}
 		if s.options.has(fieldResources) {
 			s.resources = e.resources.Sorted()
 		}
@@ -306,11 +325,13 @@ func (b *board) count() (n int) {
 }
 
 // linkUp records a new link and returns its number.
-func (b *board) linkUp() uint32 {
-	return b.replaceLink(func(l *linkState) {
+func (b *board) linkUp(now time.Time) uint32 {
+	l := b.replaceLink(func(l *linkState) {
 		l.number++
 		l.downSince = time.Time{}
-	}).number
+	})
+	b.scheduleExpiry(l, now)
+	return l.number
 }
 
 // linkDown records that there has been no link since the given time.
@@ -318,13 +339,41 @@ func (b *board) linkDown(now time.Time) {
 	b.scheduleExpiry(b.replaceLink(func(l *linkState) { l.downSince = now }), now)
 }
 
-// scheduleExpiry lets every status expire when the link stays down for longer than outageGrace.
-func (b *board) scheduleExpiry(down *linkState, now time.Time) {
+// setElsewhere records whether other nodes of the cluster have a link. What they say makes every status valid again.
+func (b *board) setElsewhere(elsewhere bool, now time.Time) {
+	b.scheduleExpiry(b.replaceLink(func(l *linkState) {
+		if elsewhere {
+			l.oldestValid = 0
+		} else if l.elsewhere && !l.isUp() {
+			l.downSince = now // the statuses were right until now
+		}
+		l.elsewhere = elsewhere
+	}), now)
+}
+
+// setCutOff records since when nothing is heard of other nodes; the zero time if they are heard of again.
+func (b *board) setCutOff(since, now time.Time) {
+	b.scheduleExpiry(b.replaceLink(func(l *linkState) {
+		if since.IsZero() {
+			l.oldestValid = 0
+		}
+		if since.IsZero() || l.cutOff.IsZero() {
+			l.cutOff = since
+		}
+	}), now)
+}
+
+// scheduleExpiry lets every status expire when it has been stale for longer than outageGrace.
+func (b *board) scheduleExpiry(state *linkState, now time.Time) {
+	since := state.staleSince()
+	if since.IsZero() {
+		return
+	}
 	b.linkMu.Lock()
 	defer b.linkMu.Unlock()
-	b.expiry = time.AfterFunc(down.downSince.Add(outageGrace).Sub(now), func() {
+	b.expiry = time.AfterFunc(since.Add(outageGrace).Sub(now), func() {
 		b.replaceLink(func(l *linkState) {
-			if l.downSince.Equal(down.downSince) {
+			if l.staleSince().Equal(since) {
 				l.oldestValid = l.number + 1
 			}
 		})

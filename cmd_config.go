@@ -31,6 +31,7 @@ type config struct {
 	connections int
 	db          string
 	dbFile      string
+	node        string
 	listen      string
 	baseURL     string
 	allow       []string
@@ -76,6 +77,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	c.linkFlags(f)
 	c.dbFlag(f)
 	c.webFlags(f)
+	f.StringVar(&c.node, "node", "", "unique `name` of this node, for several that share a PostgreSQL database (default: the host name)")
 	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: the parent domain of --domain)")
 	f.IntVar(&c.maxUsers, "max-users", 0, "`number` of users above which nobody may register; 0 for no limit")
 	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
@@ -168,6 +170,17 @@ func (c *config) resolveDB(problems *usageError) {
 		if _, err := parsePostgres(c.db); err != nil {
 			problems.add("db", "%v", err)
 		}
+	}
+}
+
+// resolveNode sets the default name of this node.
+func (c *config) resolveNode(problems *usageError) {
+	if c.node != "" {
+		return
+	}
+	var err error
+	if c.node, err = os.Hostname(); err != nil || c.node == "" {
+		problems.add("node", "required, since this machine has no host name")
 	}
 }
 
@@ -334,6 +347,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 		problems.add("expire", "%v", err)
 	}
 	c.resolveDB(problems)
+	c.resolveNode(problems)
 	c.resolveListen(problems)
 	conf.baseURL = c.resolveBaseURL(problems)
 	c.resolveWebsite(problems)

@@ -46,15 +46,11 @@ See "webstatus help configuration".`,
 // serve locks and opens the database, opens the listeners, and runs the service until ctx is done. It closes them in reverse order.
 func serve(ctx context.Context, conf config, component componentConfig) error {
 	limitMemory(conf.memoryLimit)
-	lock, err := lockDatabase(ctx, conf.db)
+	db, unlock, err := openForServe(ctx, conf)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	db, err := openDatabase(ctx, conf.db, true)
-	if err != nil {
-		return err
-	}
+	defer unlock()
 	defer db.Close()
 	listeners, err := openListeners(conf, component)
 	defer listeners.close()
@@ -62,6 +58,23 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 		return err
 	}
 	return serveOn(ctx, listeners, db, conf.website, component, nil)
+}
+
+// openForServe opens the database: PostgreSQL as one of several nodes, a file for this process alone.
+func openForServe(ctx context.Context, conf config) (db *database, unlock func(), err error) {
+	if isPostgres(conf.db) {
+		db, err = joinDatabase(ctx, conf.db, conf.node)
+		return db, func() {}, err
+	}
+	lock, err := lockDatabase(ctx, conf.db)
+	if err != nil {
+		return nil, nil, err
+	}
+	if db, err = openDatabase(ctx, conf.db, true); err != nil {
+		lock.Close()
+		return nil, nil, err
+	}
+	return db, func() { lock.Close() }, nil
 }
 
 // listeners are the listeners of the web servers.

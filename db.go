@@ -28,8 +28,9 @@ var errSlow = errors.New("takes too long to store a change: check its disk, and 
 type database struct {
 	*dialect
 	sql        *sql.DB
-	file       *databaseFile // nil for PostgreSQL
-	timeout    time.Duration // for a query or a transaction
+	file       *databaseFile   // nil for PostgreSQL
+	shared     *sharedDatabase // nil if no other node uses the database
+	timeout    time.Duration   // for a query or a transaction
 	statements statements
 	failure    atomic.Pointer[dbFailure] // nil while transactions succeed
 	durations  prometheus.Histogram      // of transactions, in seconds
@@ -39,7 +40,9 @@ type database struct {
 type dialect struct {
 	migrations   []string // in order
 	contains     string   // condition that a JID contains a text, a format of the parameter's name
-	changes      string   // query of a number that changes when another process has removed users
+	changes      string   // query of a number that changes when another process has removed users; $1 says whether we lead
+	withdrawals  string   // query of the JIDs of removed users whose contact is to be withdrawn; $1 says whether we lead
+	resources    string   // statement that stores the presence of resources; empty if there are no other nodes
 	canInterrupt bool     // the deadline of a transaction interrupts a running statement; otherwise the next one fails
 	forUpdate    string   // end of a SELECT that locks the row; empty if the transaction has locked the database
 	lazily       string   // statement that lets a transaction commit before it is on the disk; empty if there is none
@@ -78,7 +81,12 @@ func newDatabase(d *dialect, pool *sql.DB) *database {
 // failing returns why nothing can be written, and since when; nil if the last transaction succeeded.
 func (db *database) failing() *dbFailure { return db.failure.Load() }
 
-func (db *database) Close() error { return db.sql.Close() }
+func (db *database) Close() error {
+	if db.shared != nil && db.shared.first != nil {
+		db.shared.first.Close() // a no-op if it has ended
+	}
+	return db.sql.Close()
+}
 
 // A transaction is a running transaction.
 type transaction struct {
@@ -171,7 +179,7 @@ func (db *database) read(ctx context.Context, f func(context.Context) error) err
 // An explainedError is an error of a driver in an operator's words.
 type explainedError struct {
 	advice string
-	kind   error // ErrFull, ErrUnreachable, errReadOnly or errLocked; nil for other errors
+	kind   error // ErrExists, ErrFull, ErrUnreachable, errReadOnly or errLocked; nil for other errors
 	cause  error
 }
 
@@ -415,7 +423,7 @@ func (db *database) UpdateOptions(ctx context.Context, bare string, change func(
 			return err
 		}
 		status, profile := kept(u.Options)
-		return db.storePresence(t, map[string]Status{bare: status}, map[string]*Profile{bare: profile})
+		return db.storePresence(t, presenceBatch{statuses: map[string]Status{bare: status}, profiles: map[string]*Profile{bare: profile}})
 	})
 	return u, err
 }
@@ -459,10 +467,10 @@ func (db *database) DeleteUser(ctx context.Context, bare string) error {
 	})
 }
 
-// Withdrawals returns the bare JIDs of removed users whose contact is still to be withdrawn.
-func (db *database) Withdrawals(ctx context.Context) (jids []string, err error) {
+// Withdrawals returns the bare JIDs of removed users whose contact this node is to withdraw. Only one of several nodes leads.
+func (db *database) Withdrawals(ctx context.Context, leads bool) (jids []string, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		rows, err := db.sql.QueryContext(ctx, "SELECT jid FROM withdrawals")
+		rows, err := db.sql.QueryContext(ctx, db.withdrawals, leads)
 		if err != nil {
 			return err
 		}
@@ -497,45 +505,64 @@ func (db *database) DeleteWithdrawal(ctx context.Context, bare string) error {
 }
 
 // DataVersion returns a number that changes whenever another process has removed users; it may change more often.
-func (db *database) DataVersion(ctx context.Context) (n int64, err error) {
+func (db *database) DataVersion(ctx context.Context, leads bool) (n int64, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		return db.sql.QueryRowContext(ctx, db.changes).Scan(&n)
+		return db.sql.QueryRowContext(ctx, db.changes, leads).Scan(&n)
 	})
 	return n, err
 }
 
-// StorePresence stores the statuses and profiles of several users, by bare JID. Users who have been removed are skipped. The result
-// may be lost in a crash of the machine.
-func (db *database) StorePresence(ctx context.Context, statuses map[string]Status, profiles map[string]*Profile) error {
+// presenceBatch is what has changed of several users, by bare JID.
+type presenceBatch struct {
+	statuses  map[string]Status
+	profiles  map[string]*Profile // nil for none
+	resources map[string]string   // heard by this node, encoded; only for shared databases
+}
+
+// StorePresence stores what has changed of several users. Users who have been removed are skipped. In PostgreSQL, it may be lost in a
+// crash of the server.
+func (db *database) StorePresence(ctx context.Context, b presenceBatch) error {
 	return db.write(ctx, func(t *transaction) error {
 		if db.lazily != "" {
 			if err := t.execute(db.lazily); err != nil {
 				return err
 			}
 		}
-		return db.storePresence(t, statuses, profiles)
+		return db.storePresence(t, b)
 	})
 }
 
-func (db *database) storePresence(t *transaction, statuses map[string]Status, profiles map[string]*Profile) error {
+func (db *database) storePresence(t *transaction, b presenceBatch) error {
 	for _, change := range []struct {
 		statement string
 		rows      iter.Seq[[]any]
 	}{
 		{`INSERT INTO presence (jid, state, since, messages)
 			SELECT jid, $2, $3, $4 FROM users WHERE jid = $1
-			ON CONFLICT (jid) DO UPDATE SET state = excluded.state, since = excluded.since, messages = excluded.messages`, statusRows(statuses)},
-		{"DELETE FROM profiles WHERE jid = $1", profileRows(profiles, true)},
+			ON CONFLICT (jid) DO UPDATE SET state = excluded.state, since = excluded.since, messages = excluded.messages`, statusRows(b.statuses)},
+		{"DELETE FROM profiles WHERE jid = $1", profileRows(b.profiles, true)},
 		{`INSERT INTO profiles (jid, nick, avatar, avatar_id, avatar_source)
 			SELECT jid, $2, $3, $4, $5 FROM users WHERE jid = $1
 			ON CONFLICT (jid) DO UPDATE SET nick = excluded.nick, avatar = excluded.avatar, avatar_id = excluded.avatar_id,
-				avatar_source = excluded.avatar_source`, profileRows(profiles, false)},
+				avatar_source = excluded.avatar_source`, profileRows(b.profiles, false)},
+		{db.resources, resourceRows(b.resources)},
 	} {
 		if err := db.execEach(t, change.statement, change.rows, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// resourceRows returns the values of resources, by bare JID.
+func resourceRows(resources map[string]string) iter.Seq[[]any] {
+	return func(yield func([]any) bool) {
+		for bare, encoded := range sorted(resources) {
+			if !yield([]any{bare, encoded}) {
+				return
+			}
+		}
+	}
 }
 
 // sorted iterates over a map in the order of its keys, so that two transactions never wait for each other's locks.

@@ -29,7 +29,7 @@ func TestBackupUnderWrites(t *testing.T) {
 			}
 			// Both rows change in one transaction, so a consistent copy has equal states.
 			statuses := map[string]Status{all[0].JID: {State: states[round%5]}, all[users-1].JID: {State: states[round%5]}}
-			if err := db.StorePresence(t.Context(), statuses, nil); err != nil {
+			if err := db.StorePresence(t.Context(), presenceBatch{statuses: statuses}); err != nil {
 				t.Error(err)
 				return
 			}

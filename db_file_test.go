@@ -179,7 +179,7 @@ func TestLogShrinks(t *testing.T) {
 		for i := range 200 {
 			statuses[fmt.Sprintf("u%d@example.org", i)] = Status{State: Away, Messages: []Text{{"", strings.Repeat("x", 1000)}, {"de", fmt.Sprint(round)}}}
 		}
-		if err := db.StorePresence(t.Context(), statuses, nil); err != nil {
+		if err := db.StorePresence(t.Context(), presenceBatch{statuses: statuses}); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path + "-wal")

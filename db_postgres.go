@@ -22,9 +22,13 @@ import (
 var schemaPostgres string
 
 var postgresDialect = &dialect{
-	migrations:    strings.Split(schemaPostgres, "\n-- Next migration.\n"),
-	contains:      "strpos(jid, %s) > 0",
-	changes:       "SELECT coalesce(sum(hashtext(jid)::bigint), 0)::bigint FROM withdrawals", // usually empty
+	migrations:  strings.Split(schemaPostgres, "\n-- Next migration.\n"),
+	contains:    "strpos(jid, %s) > 0",
+	changes:     "SELECT coalesce(sum(hashtext(jid)::bigint), 0)::bigint FROM withdrawals WHERE " + dueWithdrawals, // usually empty
+	withdrawals: "SELECT jid FROM withdrawals WHERE " + dueWithdrawals,
+	resources: `INSERT INTO resources (jid, node, resources)
+		SELECT jid, current_setting('webstatus.node'), $2 FROM users WHERE jid = $1
+		ON CONFLICT (jid, node) DO UPDATE SET resources = excluded.resources`,
 	canInterrupt:  true,
 	forUpdate:     " FOR UPDATE",
 	lazily:        "SET LOCAL synchronous_commit = off",
@@ -41,6 +45,11 @@ var postgresDialect = &dialect{
 	execEach: execEachPipelined,
 	advise:   advisePostgres,
 }
+
+// dueWithdrawals is the condition that a withdrawal is for this node to carry out: its own, and as the leader those of commands and of
+// nodes that have not done it.
+const dueWithdrawals = `origin = coalesce(current_setting('webstatus.node', true), '')
+	OR $1 AND (origin = '' OR created < clock_timestamp() - interval '5 seconds')`
 
 const (
 	postgresConnections = 10              // in the pool
@@ -80,10 +89,7 @@ func openPostgres(ctx context.Context, location string, create bool) (db *databa
 	if err != nil {
 		return nil, 0, err
 	}
-	pool := stdlib.OpenDB(*conf)
-	pool.SetMaxOpenConns(postgresConnections)
-	pool.SetMaxIdleConns(postgresConnections)
-	pool.SetConnMaxIdleTime(time.Minute)
+	pool := openPool(conf)
 	db = newDatabase(postgresDialect, pool)
 	if version, err = db.version(ctx, pool); err == nil && version == 0 && !create {
 		err = errNoDatabase
@@ -95,39 +101,23 @@ func openPostgres(ctx context.Context, location string, create bool) (db *databa
 	return db, version, nil
 }
 
-// lockPostgres takes a lock that lasts as long as its connection.
+// lockPostgres takes a lock that lasts as long as its connection. No node must be running.
 func lockPostgres(ctx context.Context, location string) (io.Closer, error) {
 	conf, err := parsePostgres(location)
 	if err != nil {
 		return nil, err
 	}
-	fail := func(err error) (io.Closer, error) {
-		if advice, kind := advisePostgres(err); advice != "" {
-			err = &explainedError{advice, kind, err}
+	m, err := connect(ctx, conf)
+	if err == nil {
+		if err = m.lockDatabase(ctx, false); err != nil {
+			m.Close()
 		}
-		return nil, fmt.Errorf("%s %w", postgresName(location), err)
-	}
-	conn, err := pgx.ConnectConfig(ctx, conf)
-	if err != nil {
-		return fail(err)
-	}
-	lock := connectionLock{conn}
-	var locked bool
-	err = conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, hashtext('serve ' || current_schema()))", applicationID).Scan(&locked)
-	if err == nil && !locked {
-		err = errors.New("is in use by another `webstatus serve`: stop it first, or choose another one with --db")
 	}
 	if err != nil {
-		lock.Close()
-		return fail(err)
+		return nil, fmt.Errorf("%s %w", postgresName(location), explainPostgres(err))
 	}
-	return lock, nil
+	return m, nil
 }
-
-// A connectionLock is an advisory lock.
-type connectionLock struct{ conn *pgx.Conn }
-
-func (l connectionLock) Close() error { return l.conn.Close(context.Background()) }
 
 func postgresVersion(ctx context.Context, q queryer) (version int, err error) {
 	var ours bool
@@ -175,6 +165,11 @@ func execEachPipelined(t *transaction, statement string, rows iter.Seq[[]any], a
 	return flush()
 }
 
+// explainPostgres adds to an error what the operator can do about it.
+func explainPostgres(err error) error {
+	return (&database{dialect: postgresDialect}).explain(err)
+}
+
 func advisePostgres(err error) (advice string, kind error) {
 	var e *pgconn.PgError
 	var network net.Error
@@ -197,6 +192,8 @@ func advisePostgres(err error) (advice string, kind error) {
 		return "refuses access: give the user that the URL names the right to create and change tables", errReadOnly
 	case "25006": // read_only_sql_transaction
 		return "is a replica: name the primary server, or add target_session_attrs=read-write to the URL", ErrUnreachable
+	case "23505": // unique_violation
+		return "has the user already", ErrExists
 	case "53100": // disk_full
 		return "cannot grow: free space on its disk", ErrFull
 	case "53300", "57P01", "57P02", "57P03": // too_many_connections, admin_shutdown, crash_shutdown, cannot_connect_now

@@ -23,7 +23,8 @@ var schema string
 var sqliteDialect = &dialect{
 	migrations:    strings.Split(schema, "\n-- Next migration.\n"),
 	contains:      "instr(jid, %s) > 0",
-	changes:       "PRAGMA data_version",
+	changes:       "SELECT data_version FROM pragma_data_version WHERE $1",
+	withdrawals:   "SELECT jid FROM withdrawals WHERE $1",
 	schemaVersion: sqliteVersion,
 	setVersion: func(t *transaction, version int) error {
 		return t.execute(fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, version))

@@ -63,8 +63,8 @@ func testUsers(t *testing.T, db *database) {
 	}
 	profile := &Profile{Nick: "Jule", Avatar: &Avatar{ID: "x", Source: AvatarPEP, Data: []byte("picture")}}
 	status := Status{State: Away, Since: at(1), Messages: []Text{{"de", "Mittag"}}}
-	if err := db.StorePresence(ctx, map[string]Status{juliet: status, "nobody@example.org": {State: Chat}},
-		map[string]*Profile{juliet: profile, "nobody@example.org": profile}); err != nil {
+	if err := db.StorePresence(ctx, presenceBatch{statuses: map[string]Status{juliet: status, "nobody@example.org": {State: Chat}},
+		profiles: map[string]*Profile{juliet: profile, "nobody@example.org": profile}}); err != nil {
 		t.Fatal(err)
 	}
 	var all []StoredUser
@@ -85,13 +85,13 @@ func testUsers(t *testing.T, db *database) {
 	if err := db.DeleteUser(ctx, juliet); !errors.Is(err, ErrNotFound) {
 		t.Errorf("second removal: %v", err)
 	}
-	if w, err := db.Withdrawals(ctx); err != nil || !cmp.Equal(w, []string{juliet}) {
+	if w, err := db.Withdrawals(ctx, true); err != nil || !cmp.Equal(w, []string{juliet}) {
 		t.Errorf("withdrawals: %v %v", w, err)
 	}
 	if err := db.InsertUser(ctx, u); err != nil {
 		t.Fatal(err)
 	}
-	if w, err := db.Withdrawals(ctx); err != nil || len(w) != 0 {
+	if w, err := db.Withdrawals(ctx, true); err != nil || len(w) != 0 {
 		t.Errorf("withdrawals after registering again: %v %v", w, err)
 	}
 	if got, err := db.GetUser(ctx, juliet); err != nil || got.Status.State != Unknown {
@@ -112,7 +112,7 @@ func TestUserFilter(t *testing.T) {
 		if n, existing, err := db.InsertUsers(t.Context(), users); n != len(users) || existing != nil || err != nil {
 			t.Fatalf("%d %v %v", n, existing, err)
 		}
-		if err := db.StorePresence(t.Context(), statuses, nil); err != nil {
+		if err := db.StorePresence(t.Context(), presenceBatch{statuses: statuses}); err != nil {
 			t.Fatal(err)
 		}
 		for _, tt := range []struct {
@@ -188,7 +188,7 @@ func TestStores(t *testing.T) {
 		if got, err := db.GetUser(ctx, juliet); err != nil || got.Profile != nil {
 			t.Errorf("the profile was not deleted: %v %v", got.Profile, err)
 		}
-		before, err := db.DataVersion(ctx)
+		before, err := db.DataVersion(ctx, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func TestStores(t *testing.T) {
 		if err := other.DeleteUser(ctx, juliet); err != nil {
 			t.Fatal(err)
 		}
-		if after, err := db.DataVersion(ctx); err != nil || after == before {
+		if after, err := db.DataVersion(ctx, true); err != nil || after == before {
 			t.Errorf("a removal by another process is not noticed: %v", err)
 		}
 		if _, err := db.GetWithdrawal(ctx, juliet); err != nil {
@@ -357,7 +357,7 @@ func TestMigration(t *testing.T) {
 	if got, err := migrated.GetUser(t.Context(), juliet); err != nil || !cmp.Equal(want, got) {
 		t.Errorf("%v %s", err, cmp.Diff(want, got))
 	}
-	if w, err := migrated.Withdrawals(t.Context()); err != nil || !cmp.Equal(w, []string{"romeo@example.org"}) {
+	if w, err := migrated.Withdrawals(t.Context(), true); err != nil || !cmp.Equal(w, []string{"romeo@example.org"}) {
 		t.Errorf("withdrawals: %v %v", w, err)
 	}
 	if seen, err := migrated.LinkSeen(t.Context()); err != nil || seen.Unix() != 1764003700 {

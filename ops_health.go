@@ -52,7 +52,7 @@ func (m collector) databaseHealth(ctx context.Context) checkResult {
 	}
 	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
 	defer cancel()
-	switch _, err := m.db.DataVersion(ctx); {
+	switch _, err := m.db.DataVersion(ctx, true); {
 	case ctx.Err() != nil:
 		return checkResult{Problem: "the database does not respond"}
 	case err != nil:

@@ -43,6 +43,7 @@ type Presence struct {
 	Idle     time.Time // last user interaction (XEP-0319); zero if not specified
 	Delayed  bool      // the stanza had a delay stamp (XEP-0203): the server replayed it
 	Stripped bool      // the messages were not kept, because the user does not show them
+	Node     uint16    // number of the node of a cluster that received it; 0 for this one
 	Link     uint32    // number of the link over which it was last received
 }
 
@@ -108,7 +109,7 @@ type Resources []Presence
 // newer one that the resource itself sent over the same link, unless that has lost its messages. If r is full, the least recently received
 // one is dropped.
 func (r Resources) Put(p Presence) Resources {
-	i := slices.IndexFunc(r, func(q Presence) bool { return q.Resource == p.Resource })
+	i := slices.IndexFunc(r, func(q Presence) bool { return q.Resource == p.Resource && q.Node == p.Node })
 	switch {
 	case i < 0 && len(r) < maxResources:
 		return append(r, p)
@@ -120,18 +121,56 @@ func (r Resources) Put(p Presence) Resources {
 	return append(slices.Delete(r, i, i+1), p)
 }
 
-// Remove returns r without a resource, or nil if resource is empty.
+// Remove returns r without what this node has received of a resource, or of all resources if resource is empty.
 func (r Resources) Remove(resource string) Resources {
-	if resource == "" {
+	r = slices.DeleteFunc(r, func(p Presence) bool { return p.Node == 0 && (p.Resource == resource || resource == "") })
+	if len(r) == 0 && resource == "" {
 		return nil
 	}
-	return slices.DeleteFunc(r, func(p Presence) bool { return p.Resource == resource })
+	return r
+}
+
+// Of returns what a node has received.
+func (r Resources) Of(node uint16) (received []Presence) {
+	for _, p := range r {
+		if p.Node == node {
+			received = append(received, p)
+		}
+	}
+	return received
+}
+
+// Replace returns r with what a node has received replaced.
+func (r Resources) Replace(node uint16, received []Presence) Resources {
+	r = slices.DeleteFunc(r, func(p Presence) bool { return p.Node == node })
+	for _, p := range received[:min(len(received), max(0, maxResources-len(r)))] {
+		p.Node = node
+		r = append(r, p)
+	}
+	return r
+}
+
+// distinct returns r without the older of two presences of one resource, which a client that reconnects to another node leaves.
+func (r Resources) distinct() Resources {
+	if !slices.ContainsFunc(r, func(p Presence) bool { return p.Node != 0 }) {
+		return r
+	}
+	var kept Resources
+	for _, p := range r {
+		switch i := slices.IndexFunc(kept, func(q Presence) bool { return q.Resource == p.Resource }); {
+		case i < 0:
+			kept = append(kept, p)
+		case cmp.Or(p.Since.Compare(kept[i].Since), p.compare(kept[i])) > 0:
+			kept[i] = p
+		}
+	}
+	return kept
 }
 
 // OverLink returns the presence that was received over a link. A server answers a probe with the presence of every available
-// resource, so after the answer all others are unavailable.
+// resource, so after the answer all others are unavailable. Other nodes know about theirs.
 func (r Resources) OverLink(link uint32) Resources {
-	return slices.DeleteFunc(r, func(p Presence) bool { return p.Link != link })
+	return slices.DeleteFunc(r, func(p Presence) bool { return p.Node == 0 && p.Link != link })
 }
 
 // Strip removes all messages.
@@ -141,9 +180,9 @@ func (r Resources) Strip() {
 	}
 }
 
-// IsStripped reports whether any presence has lost its messages.
+// IsStripped reports whether any presence that this node has received has lost its messages.
 func (r Resources) IsStripped() bool {
-	return slices.ContainsFunc(r, func(p Presence) bool { return p.Stripped })
+	return slices.ContainsFunc(r, func(p Presence) bool { return p.Node == 0 && p.Stripped })
 }
 
 // size returns about how many bytes the resources take up.
@@ -175,7 +214,7 @@ func (r Resources) Status() Status {
 	if len(r) == 0 {
 		return Status{State: Unavailable}
 	}
-	top := slices.MaxFunc(r, Presence.compare)
+	top := slices.MaxFunc(r.distinct(), Presence.compare)
 	return Status{top.State, top.Messages, top.Since, top.Idle}
 }
 
@@ -190,7 +229,7 @@ func (p Presence) compare(o Presence) int {
 
 // Sorted returns a copy in descending order: the presence that Status uses comes first.
 func (r Resources) Sorted() []Presence {
-	return slices.SortedFunc(slices.Values(r), func(a, b Presence) int { return b.compare(a) })
+	return slices.SortedFunc(slices.Values(r.distinct()), func(a, b Presence) int { return b.compare(a) })
 }
 
 // After returns s with the time at which its state began, given the previous status. A change of the message or of the resource does

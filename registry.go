@@ -22,13 +22,20 @@ type registry struct {
 	db      *database
 	board   *board
 	outages failureLog // of the database
+	cluster *cluster   // nil if no other node uses the database
 
 	presenceBytes atomic.Int64 // size of the resources of all users
 
 	storing sync.RWMutex // held by SavePresence, so that it never stores what SetOptions has just deleted
 
 	mu      sync.Mutex
-	unsaved map[*entry]bool // entries whose status is to be stored; true if the profile is as well
+	unsaved map[*entry]unsaved // entries whose status is to be stored
+}
+
+// unsaved is what is to be stored of an entry besides the status.
+type unsaved struct {
+	profile bool       // the profile has changed
+	own     []Presence // what this node of a cluster has heard
 }
 
 // A registryConfig is the configuration of a registry. All fields are required.
@@ -48,8 +55,15 @@ func newRegistry(ctx context.Context, conf registryConfig, db *database) (*regis
 	if seen.IsZero() || seen.After(now) { // the clock has been set back
 		seen = now
 	}
-	r := &registry{registryConfig: conf, db: db, board: newBoard(seen, now), unsaved: make(map[*entry]bool),
+	r := &registry{registryConfig: conf, db: db, board: newBoard(seen, now), unsaved: make(map[*entry]unsaved),
 		outages: failureLog{log: conf.log, now: conf.now, what: "the database"}}
+	var heard map[string][]heardPresence
+	if db.shared != nil {
+		r.cluster = newCluster(r)
+		if heard, err = r.cluster.load(ctx); err != nil {
+			return nil, fmt.Errorf("the database %w", err)
+		}
+	}
 	for u, err := range db.Users(ctx, userFilter{}) {
 		if err != nil {
 			return nil, fmt.Errorf("the database %w", err)
@@ -57,7 +71,10 @@ func newRegistry(ctx context.Context, conf registryConfig, db *database) (*regis
 		if u.Status.Since.After(now) {
 			u.Status.Since = now
 		}
-		r.board.add(u.User, u.Status, u.Profile)
+		e := r.board.add(u.User, u.Status, u.Profile)
+		if all := heard[u.JID]; len(all) > 0 {
+			r.cluster.hear(e, all, u.Status)
+		}
 	}
 	return r, nil
 }
@@ -70,9 +87,14 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 	}
 	u := User{JID: bare, Token: token, Options: options, Subscription: SubscriptionNone, Asked: true, Contact: contact, Granted: contact,
 		Created: r.now(), Lang: lang}
-	if err := r.db.InsertUser(ctx, u); err != nil {
+	err = r.db.InsertUser(ctx, u)
+	if errors.Is(err, ErrExists) && r.cluster != nil {
+		return r.cluster.registerAgain(ctx, bare, options, lang)
+	}
+	if err != nil {
 		return nil, err
 	}
+	r.cluster.announce()
 	r.log.Info("user registered", "user", bare)
 	return r.board.add(u, Status{State: Unknown}, nil), nil
 }
@@ -95,6 +117,7 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 			return err
 		}
 		e.user = u
+		r.cluster.announce()
 	}
 	if !options.has(fieldMessage) {
 		r.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
@@ -188,6 +211,7 @@ func (r *registry) update(ctx context.Context, e *entry, change func(*User)) err
 
 // adopt shows a user as stored.
 func (r *registry) adopt(e *entry, u User) {
+	r.cluster.announce()
 	token := e.user.Token
 	e.user = u
 	if u.Token != token {
@@ -201,13 +225,17 @@ func (r *registry) Remove(ctx context.Context, e *entry) error {
 	if err := r.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
+	r.cluster.announce()
 	r.evict(e)
 	return nil
 }
 
 // Delete removes any user from the database. It may be called in the queue of another user; Evict, in the queue of the removed
 // one, does the rest.
-func (r *registry) Delete(ctx context.Context, bare string) error { return r.db.DeleteUser(ctx, bare) }
+func (r *registry) Delete(ctx context.Context, bare string) error {
+	defer r.cluster.announce()
+	return r.db.DeleteUser(ctx, bare)
+}
 
 // Evict takes a removed user off the board, and returns what is still to be withdrawn. It returns ErrNotFound if the user has
 // registered again, or if the contact has been withdrawn already.
@@ -236,8 +264,10 @@ func (r *registry) evictRemoved(e *entry, err error) error {
 	return err
 }
 
-// Withdrawals returns the bare JIDs of removed users whose contact is still to be withdrawn.
-func (r *registry) Withdrawals(ctx context.Context) ([]string, error) { return r.db.Withdrawals(ctx) }
+// Withdrawals returns the bare JIDs of removed users whose contact this node is to withdraw.
+func (r *registry) Withdrawals(ctx context.Context) ([]string, error) {
+	return r.db.Withdrawals(ctx, r.Leads())
+}
 
 // Withdrawn records that the contact of a removed user has been withdrawn.
 func (r *registry) Withdrawn(ctx context.Context, bare string) error {

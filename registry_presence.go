@@ -24,13 +24,15 @@ func (r *registry) SetPresence(e *entry, p Presence) (first bool) {
 // maxAllPresence is the number of bytes of the resources of all users beyond which each user gets little.
 const maxAllPresence = 128 << 20
 
-// changeResources changes the resources of a user, and keeps count of the memory that those of all users take up.
+// changeResources changes the resources of a user, and keeps count of the memory that those of all users take up. In a cluster, it has
+// them stored.
 func (r *registry) changeResources(e *entry, change func(Resources) Resources) {
-	before := e.resources.size()
+	before, own := e.resources.size(), r.cluster.own(e)
 	if e.resources = change(e.resources); len(e.resources) == 0 {
 		e.resources = nil
 	}
 	r.presenceBytes.Add(int64(e.resources.size() - before))
+	r.cluster.noteOwn(e, own)
 }
 
 // RemoveResource records that a resource has gone offline; all of them if it is empty. If it was the last, the user was last seen at
@@ -44,7 +46,7 @@ func (r *registry) RemoveResource(e *entry, resource string, at time.Time) (firs
 }
 
 // RemoveSilent removes the resources that a probe over the link of that number has not brought back. It reports whether this is the
-// first news of the user over that link. Where an error has answered the probe, it does nothing.
+// first news of the user over that link, from any node. Where an error has answered the probe, it does nothing.
 func (r *registry) RemoveSilent(e *entry, link uint32) (first bool) {
 	if e.failed && e.link == link {
 		return false
@@ -59,7 +61,7 @@ func (r *registry) RemoveSilent(e *entry, link uint32) (first bool) {
 // SetUnreachable records that a user, or one resource of theirs, cannot be reached.
 func (r *registry) SetUnreachable(e *entry, resource string) {
 	r.changeResources(e, func(all Resources) Resources { return all.Remove(resource) })
-	e.link, e.failed = r.board.link.Load().number, resource == ""
+	e.link, e.failed = r.board.link.Load().number, resource == "" && len(e.resources) == 0
 	r.publish(e)
 }
 
@@ -122,8 +124,10 @@ func (r *registry) publish(e *entry) {
 // save schedules an entry's status to be stored, and the profile if that has changed.
 func (r *registry) save(e *entry, profile bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.unsaved[e] = r.unsaved[e] || profile
+	u := r.unsaved[e]
+	r.unsaved[e] = unsaved{profile || u.profile, r.cluster.own(e)}
+	r.mu.Unlock()
+	r.cluster.announce()
 }
 
 // Backlog returns the number of users whose presence is still to be stored.
@@ -166,33 +170,44 @@ func (r *registry) SavePresence(ctx context.Context) {
 	r.storing.Lock()
 	defer r.storing.Unlock()
 	r.mu.Lock()
-	unsaved := r.unsaved
-	r.unsaved = make(map[*entry]bool)
+	changed := r.unsaved
+	r.unsaved = make(map[*entry]unsaved)
 	r.mu.Unlock()
-	statuses := make(map[string]Status, len(unsaved))
-	profiles := make(map[string]*Profile)
-	for e, withProfile := range unsaved {
+	batch := presenceBatch{statuses: make(map[string]Status, len(changed)), profiles: make(map[string]*Profile)}
+	if r.cluster != nil {
+		batch.resources = make(map[string]string, len(changed))
+	}
+	for e, u := range changed {
 		s := e.snapshot.Load()
 		if s == nil {
 			continue
 		}
-		statuses[s.jid] = storedStatus(*s.status, s.options)
-		if withProfile {
-			profiles[s.jid] = s.profile
+		batch.statuses[s.jid] = storedStatus(*s.status, s.options)
+		if u.profile {
+			batch.profiles[s.jid] = s.profile
+		}
+		if r.cluster != nil {
+			batch.resources[s.jid] = encodeResources(u.own, s.options.has(fieldMessage))
 		}
 	}
-	if len(statuses) == 0 {
+	if len(batch.statuses) == 0 {
 		return
 	}
 	timed, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	err := r.db.StorePresence(timed, statuses, profiles)
+	err := r.db.StorePresence(timed, batch)
 	if ctx.Err() == nil { // at a shutdown, the last save reports
 		r.outages.report("storing presence; it will be tried again", err)
 	}
 	if err != nil {
-		for e, withProfile := range unsaved {
-			r.save(e, withProfile)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for e, u := range changed {
+			if newer, ok := r.unsaved[e]; ok {
+				u.own = newer.own
+				u.profile = u.profile || newer.profile
+			}
+			r.unsaved[e] = u
 		}
 	}
 }
@@ -206,7 +221,7 @@ func (r *registry) SaveLinkSeen(ctx context.Context) {
 
 // ChangedOutside returns a number that changes whenever another process has changed the database.
 func (r *registry) ChangedOutside(ctx context.Context) (int64, error) {
-	n, err := r.db.DataVersion(ctx)
+	n, err := r.db.DataVersion(ctx, r.Leads())
 	if err != nil {
 		r.outages.report("reading", err)
 	}

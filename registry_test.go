@@ -43,7 +43,7 @@ func testRemovalIsFinal(t *testing.T, location string) {
 	if _, err := f.db.GetUser(t.Context(), juliet); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the user is back: %v", err)
 	}
-	if w, err := f.db.Withdrawals(t.Context()); err != nil || len(w) != 1 {
+	if w, err := f.db.Withdrawals(t.Context(), true); err != nil || len(w) != 1 {
 		t.Errorf("withdrawals: %v %v", w, err)
 	}
 	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
@@ -173,7 +173,7 @@ func TestClockSetBack(t *testing.T) {
 	db, _ := openTestDatabase(t)
 	u := User{JID: juliet, Token: Token{1}, Subscription: SubscriptionBoth, Created: noon}
 	if err := errors.Join(db.InsertUser(t.Context(), u), db.StoreLinkSeen(t.Context(), noon),
-		db.StorePresence(t.Context(), map[string]Status{juliet: {State: Away, Since: noon}}, nil)); err != nil {
+		db.StorePresence(t.Context(), presenceBatch{statuses: map[string]Status{juliet: {State: Away, Since: noon}}})); err != nil {
 		t.Fatal(err)
 	}
 	now := noon.Add(-24 * time.Hour)

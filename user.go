@@ -25,6 +25,7 @@ type User struct {
 var (
 	ErrNotFound    = errors.New("not registered")                // there is no such user
 	ErrFull        = errors.New("the disk has no room")          // the change has not been stored; it can be tried again later
+	ErrExists      = errors.New("registered already")            // there is such a user
 	ErrUnreachable = errors.New("the database is not reachable") // as ErrFull, but the change may have been stored
 )
 

@@ -90,7 +90,7 @@ func (s *snapshot) freshness(l *linkState, now time.Time) freshness {
 	case s.status.State == Unknown:
 		return freshness{}
 	}
-	f := freshness{asOf: l.downSince}
+	f := freshness{asOf: l.staleSince()}
 	if t := s.lastActive(); !t.IsZero() {
 		f.active = ageOf(t, now)
 	}

@@ -112,6 +112,10 @@ func (c *component) run(ctx context.Context) error {
 	g.Go(func() error { c.prober.run(work); return nil })
 	g.Go(func() error { c.rooms.run(work); return nil })
 	g.Go(func() error { c.maintain(work); return nil })
+	g.Go(func() error {
+		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe})
+		return nil
+	})
 	<-ctx.Done()
 	c.shutdown(work)
 	stop()
@@ -121,21 +125,13 @@ func (c *component) run(ctx context.Context) error {
 // opened records a new stream. Everything may have changed while there was none, so it starts a resync.
 func (c *component) opened(s *stream) {
 	c.links.add(s)
-	c.board.linkUp()
+	c.registry.LinkUp()
 	notify(c.linked)
 }
 
 func (c *component) closed(s *stream) {
 	if c.links.remove(s) {
-		c.board.linkDown(c.now())
-	}
-}
-
-// notify tells a loop that there is something to do, unless it has been told already.
-func notify(ch chan<- struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
+		c.registry.LinkDown()
 	}
 }
 

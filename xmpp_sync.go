@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -54,7 +56,7 @@ func (c *component) probeTimeout(ctx context.Context, e *entry, link uint32) {
 		if state := c.board.link.Load(); !e.isRegistered() || state.number != link || !state.isUp() {
 			return // removed meanwhile, or a newer link probes again
 		}
-		if c.registry.RemoveSilent(e, link) {
+		if c.registry.RemoveSilent(e, link) && len(e.resources) == 0 {
 			c.contacts.pep.request(ctx, e)
 		}
 	})
@@ -78,7 +80,9 @@ func (c *component) maintain(ctx context.Context) {
 		case <-seen.C:
 			c.registry.SaveLinkSeen(ctx)
 		case <-gone.C:
-			c.probeGone(ctx)
+			if c.registry.Leads() {
+				c.probeGone(ctx)
+			}
 		case <-c.removed:
 			c.withdrawAll(ctx)
 		case <-poll.C:
@@ -112,6 +116,37 @@ func (c *component) withdrawAll(ctx context.Context) {
 	}
 }
 
+// probeAll probes users, and waits for the answers. It reports whether the link has been up for all of that time.
+func (c *component) probeAll(ctx context.Context, jids []string) bool {
+	link := c.board.link.Load().number
+	var probed []*entry
+	var waiting atomic.Int64
+	for _, bare := range jids {
+		e := c.board.byJID(bare)
+		if e == nil {
+			continue
+		}
+		probed = append(probed, e)
+		waiting.Add(1)
+		c.dispatcher.dispatch(ctx, bare, func(context.Context) {
+			defer waiting.Add(-1)
+			c.prober.probe(e)
+		})
+	}
+	isSent := func() bool {
+		return waiting.Load() == 0 && !slices.ContainsFunc(probed, func(e *entry) bool { return e.probing.Load() > 0 })
+	}
+	for !isSent() && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(c.syncTimes.probe + c.syncTimes.probe/5): // some of it for the queues
+	}
+	state := c.board.link.Load()
+	return ctx.Err() == nil && state.isUp() && state.number == link
+}
+
 // isAlive reports whether stanzas are still handled.
 func (c *component) isAlive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.syncTimes.aliveWithin)
@@ -125,6 +160,9 @@ func (c *component) shutdown(ctx context.Context) {
 	defer cancel()
 	context.AfterFunc(ctx, c.links.abort)
 	for e := range c.board.all() {
+		if c.board.link.Load().elsewhere {
+			break // we are still there for our contacts
+		}
 		c.dispatcher.dispatch(ctx, e.jid, func(context.Context) {
 			if e.user.Subscription.From() {
 				c.contacts.sendUnavailable(e, e.jid)

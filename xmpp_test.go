@@ -23,6 +23,7 @@ type fixture struct {
 	stream *loopbackStream
 	db     *database
 	dbPath string
+	node   string // name in a cluster
 	conf   componentConfig
 	random io.Reader // for tokens
 	comp   *component
@@ -78,7 +79,14 @@ func newFixture(t testing.TB, change func(*componentConfig)) *fixture {
 // newFixtureOn starts a component on a database.
 func newFixtureOn(t testing.TB, location string, change func(*componentConfig)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dbPath: location, log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon, random: &countingReader{}, asked: make(map[string]string)}
+	return newNode(t, location, "a", change)
+}
+
+// newNode starts a component on a database, as a node of that name if it is PostgreSQL.
+func newNode(t *testing.T, location, node string, change func(*componentConfig)) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dbPath: location, node: node, log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon,
+		random: &countingReader{n: 100 * (node[0] - 'a')}, asked: make(map[string]string)}
 	var err error
 	if f.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		t.Fatal(err)
@@ -105,7 +113,12 @@ func (f *fixture) start() {
 	t := f.t
 	t.Helper()
 	var err error
-	if f.db, err = openDatabase(t.Context(), f.dbPath, true); err != nil {
+	if isPostgres(f.dbPath) {
+		f.db, err = joinDatabase(t.Context(), f.dbPath, f.node)
+	} else {
+		f.db, err = openDatabase(t.Context(), f.dbPath, true)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	r, err := loadRenderer(f.conf.domain, "")
@@ -677,7 +690,7 @@ func TestRemovedByOperator(t *testing.T) {
 		t.Error(resp.Status)
 	}
 	f.settled(juliet)
-	eventually(t, "the withdrawal is noted", func() bool { w, err := other.Withdrawals(t.Context()); return err == nil && len(w) == 0 })
+	eventually(t, "the withdrawal is noted", func() bool { w, err := other.Withdrawals(t.Context(), true); return err == nil && len(w) == 0 })
 }
 
 // TestWithdrawalWaits removes a user while the component is stopped.

@@ -1,0 +1,382 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// Several nodes may share a PostgreSQL database. Each change carries the transaction and the node that made it; a node reads what the
+// others have changed since its last snapshot, as soon as one of them says that there is something.
+
+// notifyChannel is the channel on which nodes say that there are changes.
+const notifyChannel = "webstatus"
+
+// errNameTaken says that another node has the name of this one.
+var errNameTaken = errors.New("has another node of this name: choose another name with --node")
+
+// A membership is a connection that holds locks: those of a node that is alive, or the exclusive one of a command. It hears of changes.
+type membership struct {
+	conn  *pgx.Conn
+	leads bool // it holds the lock of the leader
+}
+
+// connect opens a connection that the server ends some seconds after this machine has stopped, and its locks with it.
+func connect(ctx context.Context, conf *pgx.ConnConfig) (*membership, error) {
+	conf = conf.Copy()
+	for name, value := range map[string]string{"synchronous_commit": "off", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3"} {
+		conf.RuntimeParams[name] = value
+	}
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	return &membership{conn: conn}, err
+}
+
+// Close ends the membership.
+func (m *membership) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return m.conn.Close(ctx)
+}
+
+// join joins the cluster as the node that the database was opened for. The error is errNameTaken if there is one of its name.
+func (db *database) join(ctx context.Context) (*membership, error) {
+	m, err := connect(ctx, db.shared.conf)
+	if err != nil {
+		return nil, db.explain(err)
+	}
+	locked, err := m.tryLock(ctx, "", "node", db.shared.node)
+	if err == nil && !locked {
+		err = errNameTaken
+	}
+	if err == nil {
+		err = m.lockDatabase(ctx, true)
+	}
+	if err == nil {
+		_, err = m.conn.Exec(ctx, "LISTEN "+notifyChannel)
+	}
+	if err != nil {
+		m.Close()
+		return nil, db.explain(err)
+	}
+	return m, nil
+}
+
+// lockDatabase takes the lock of all nodes, or that of a command, which excludes them.
+func (m *membership) lockDatabase(ctx context.Context, node bool) error {
+	shared := ""
+	if node {
+		shared = "_shared"
+	}
+	locked, err := m.tryLock(ctx, shared, "database", "")
+	switch {
+	case err != nil:
+		return err
+	case !locked && node:
+		return errors.New("is in use by `webstatus migrate` or `webstatus users import`: start again when it has ended")
+	case !locked:
+		return errors.New("is in use by another `webstatus serve`: stop it first, or choose another one with --db")
+	}
+	return nil
+}
+
+// tryLock takes an advisory lock of a kind and a name, in the schema. Suffix is "_shared" or empty.
+func (m *membership) tryLock(ctx context.Context, suffix, kind, name string) (locked bool, err error) {
+	err = m.conn.QueryRow(ctx, "SELECT pg_try_advisory_lock"+suffix+lockKeys, applicationID, kind, name).Scan(&locked)
+	return locked, err
+}
+
+// lockKeys are the keys of a lock.
+const lockKeys = "($1, hashtext($2 || ' ' || current_schema() || ' ' || $3))"
+
+// lead takes the lock of the leader if it is free, or releases it.
+func (m *membership) lead(ctx context.Context, want bool) (err error) {
+	switch {
+	case want && !m.leads:
+		m.leads, err = m.tryLock(ctx, "", "leader", "")
+	case !want && m.leads:
+		_, err = m.conn.Exec(ctx, "SELECT pg_advisory_unlock"+lockKeys, applicationID, "leader", "")
+		m.leads = false
+	}
+	return err
+}
+
+// wait waits until another node has changed something, or for a while.
+func (m *membership) wait(ctx context.Context, atMost time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	_, err := m.conn.WaitForNotification(waiting)
+	if waiting.Err() != nil && !m.conn.IsClosed() {
+		return ctx.Err()
+	}
+	return err
+}
+
+// A nodeState is another node, as its last heartbeat says.
+type nodeState struct {
+	name   string
+	alive  bool
+	linked bool // it has a link to the XMPP server
+}
+
+// Beat records that this node is alive, and returns the others.
+func (db *database) Beat(ctx context.Context, linked bool) (others []nodeState, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		_, err := db.sql.ExecContext(ctx, `INSERT INTO nodes (name, seen, linked) VALUES ($1, clock_timestamp(), $2)
+			ON CONFLICT (name) DO UPDATE SET seen = excluded.seen, linked = excluded.linked`, db.shared.node, linked)
+		if err != nil {
+			return err
+		}
+		return query(ctx, db.sql, func(scan func(...any) error) error {
+			var n nodeState
+			err := scan(&n.name, &n.alive, &n.linked)
+			others = append(others, n)
+			return err
+		}, "SELECT name, live_nodes.name IS NOT NULL, coalesce(live_nodes.linked, false) FROM nodes LEFT JOIN live_nodes USING (name) WHERE name <> $1", db.shared.node)
+	})
+	return others, err
+}
+
+// query runs a query and calls f for each row.
+func query(ctx context.Context, q interface {
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+}, f func(scan func(...any) error) error, text string, values ...any) error {
+	rows, err := q.QueryContext(ctx, text, values...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// Notify tells the other nodes that there are changes.
+func (db *database) Notify(ctx context.Context) error {
+	return db.read(ctx, func(ctx context.Context) error {
+		_, err := db.sql.ExecContext(ctx, "NOTIFY "+notifyChannel)
+		return err
+	})
+}
+
+// A heardPresence is the presence of a user's resources, as one node has heard it.
+type heardPresence struct {
+	jid       string // bare
+	node      string
+	resources []Presence
+	status    Status // of the user, as that node has made it up
+}
+
+// changes is what other nodes have changed.
+type changes struct {
+	users    []string // bare JIDs whose user or profile has been changed, added or removed
+	presence []heardPresence
+}
+
+// Snapshot returns the current state of the database, for Changes.
+func (db *database) Snapshot(ctx context.Context) (snapshot string, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		return db.sql.QueryRowContext(ctx, "SELECT pg_current_snapshot()::text").Scan(&snapshot)
+	})
+	return snapshot, err
+}
+
+// newRows is the condition that another node has changed a row since a snapshot.
+const newRows = ` changed >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(changed, $1::text::pg_snapshot)
+	AND origin <> current_setting('webstatus.node')`
+
+// Changes returns what other nodes have changed since a snapshot, and the snapshot to continue from.
+func (db *database) Changes(ctx context.Context, since string) (c changes, next string, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		tx, err := db.sql.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback() // nothing was written
+		if err := tx.QueryRowContext(ctx, "SELECT pg_current_snapshot()::text").Scan(&next); err != nil {
+			return err
+		}
+		err = query(ctx, tx, func(scan func(...any) error) error {
+			var bare string
+			err := scan(&bare)
+			c.users = append(c.users, bare)
+			return err
+		}, "SELECT jid FROM users WHERE"+newRows+" UNION SELECT jid FROM profiles WHERE"+newRows+" UNION SELECT jid FROM deletions WHERE"+newRows, since)
+		if err != nil {
+			return err
+		}
+		c.presence, err = heard(ctx, tx, "resources.changed IS NOT NULL AND"+newRows, since)
+		return err
+	})
+	return c, next, err
+}
+
+// Heard returns what nodes have heard: of one user, or of all who are online if bare is empty.
+func (db *database) Heard(ctx context.Context, bare string) (all []heardPresence, err error) {
+	err = db.read(ctx, func(ctx context.Context) (err error) {
+		all, err = heard(ctx, db.sql, "CASE WHEN $1 = '' THEN resources <> '[]' ELSE jid = $1 END", bare)
+		return err
+	})
+	return all, err
+}
+
+func heard(ctx context.Context, q interface {
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+}, condition string, values ...any) (all []heardPresence, err error) {
+	err = query(ctx, q, func(scan func(...any) error) error {
+		var h heardPresence
+		var encoded, messages string
+		var since sql.NullInt64
+		if err := scan(&h.jid, &h.node, &encoded, &h.status.State, &since, &messages); err != nil {
+			return err
+		}
+		if since.Valid {
+			h.status.Since = time.UnixMilli(since.Int64).UTC()
+		}
+		if err := json.Unmarshal([]byte(messages), &h.status.Messages); err != nil {
+			return err
+		}
+		var stored []storedPresence
+		if err := json.Unmarshal([]byte(encoded), &stored); err != nil {
+			return err
+		}
+		for _, p := range stored {
+			h.resources = append(h.resources, p.presence())
+		}
+		all = append(all, h)
+		return nil
+	}, "SELECT jid, node, resources, coalesce(state, 'unknown'), since, coalesce(messages, '[]') FROM resources LEFT JOIN presence USING (jid) WHERE "+condition, values...)
+	return all, err
+}
+
+// A storedPresence is the presence of one resource in the database.
+type storedPresence struct {
+	Resource string `json:"r"`
+	State    State  `json:"s"`
+	Priority int8   `json:"p,omitempty"`
+	Messages []Text `json:"m,omitempty"`
+	Since    int64  `json:"t"`           // Unix time in milliseconds
+	Idle     int64  `json:"i,omitempty"` // Unix time in milliseconds
+}
+
+func (p storedPresence) presence() Presence {
+	q := Presence{Resource: p.Resource, State: p.State, Priority: p.Priority, Messages: p.Messages, Since: time.UnixMilli(p.Since).UTC()}
+	if p.Idle != 0 {
+		q.Idle = time.UnixMilli(p.Idle).UTC()
+	}
+	return q
+}
+
+// encodeResources encodes the presence of resources for the database, with the messages if they are to be kept.
+func encodeResources(resources []Presence, withMessages bool) string {
+	stored := make([]storedPresence, 0, len(resources))
+	for _, p := range resources {
+		s := storedPresence{Resource: p.Resource, State: p.State, Priority: p.Priority, Since: p.Since.UnixMilli()}
+		if withMessages {
+			s.Messages = p.Messages
+		}
+		if !p.Idle.IsZero() {
+			s.Idle = p.Idle.UnixMilli()
+		}
+		stored = append(stored, s)
+	}
+	encoded, _ := json.Marshal(stored) // strings and numbers alone
+	return string(encoded)
+}
+
+// Orphans returns the bare JIDs of the users whose presence a node has heard that is dead or has no link, and the first transaction
+// that is not taken into account.
+func (db *database) Orphans(ctx context.Context, node string) (jids []string, before string, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		if err := db.sql.QueryRowContext(ctx, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text").Scan(&before); err != nil {
+			return err
+		}
+		return query(ctx, db.sql, func(scan func(...any) error) error {
+			var bare string
+			err := scan(&bare)
+			jids = append(jids, bare)
+			return err
+		}, "SELECT jid FROM resources WHERE node = $1 AND resources <> '[]'", node)
+	})
+	return jids, before, err
+}
+
+// ReleaseOrphans forgets what a node has heard before a transaction, unless it has a link again. It returns the bare JIDs.
+func (db *database) ReleaseOrphans(ctx context.Context, node, before string) (jids []string, err error) {
+	err = db.read(ctx, func(ctx context.Context) error {
+		return query(ctx, db.sql, func(scan func(...any) error) error {
+			var bare string
+			err := scan(&bare)
+			jids = append(jids, bare)
+			return err
+		}, `UPDATE resources SET resources = '[]' WHERE node = $1 AND resources <> '[]' AND changed < $2::text::xid8
+			AND NOT EXISTS (SELECT FROM live_nodes WHERE name = $1 AND linked) RETURNING jid`, node, before)
+	})
+	return jids, err
+}
+
+// Purge deletes what no node needs any longer.
+func (db *database) Purge(ctx context.Context) error {
+	return db.read(ctx, func(ctx context.Context) error {
+		_, err := db.sql.ExecContext(ctx, "DELETE FROM deletions WHERE created < clock_timestamp() - interval '1 hour'")
+		return err
+	})
+}
+
+// A sharedDatabase is what a node knows of a database that it shares with others.
+type sharedDatabase struct {
+	conf  *pgx.ConnConfig
+	node  string      // its name
+	first *membership // with which the node has joined
+}
+
+const (
+	joinPatience = 5 * time.Second        // for the end of a node of the same name, which may be this one, before a restart
+	rejoinDelay  = 200 * time.Millisecond // between two attempts to join the cluster
+)
+
+// joinDatabase opens a PostgreSQL database as a node of a name.
+func joinDatabase(ctx context.Context, location, node string) (*database, error) {
+	conf, err := parsePostgres(location)
+	if err != nil {
+		return nil, err
+	}
+	db, err := openDatabase(ctx, location, true)
+	if err != nil {
+		return nil, err
+	}
+	db.Close()
+	conf.RuntimeParams["webstatus.node"] = node
+	db = newDatabase(postgresDialect, openPool(conf))
+	db.shared = &sharedDatabase{conf: conf, node: node}
+	for range int(joinPatience / rejoinDelay) {
+		if db.shared.first, err = db.join(ctx); !errors.Is(err, errNameTaken) || ctx.Err() != nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rejoinDelay):
+		}
+	}
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("%s %w", postgresName(location), err)
+	}
+	return db, nil
+}
+
+func openPool(conf *pgx.ConnConfig) *sql.DB {
+	pool := stdlib.OpenDB(*conf)
+	pool.SetMaxOpenConns(postgresConnections)
+	pool.SetMaxIdleConns(postgresConnections)
+	pool.SetConnMaxIdleTime(time.Minute)
+	return pool
+}

@@ -1,0 +1,485 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Several nodes share a PostgreSQL database. Each has everybody on its board: what it changes itself, and what it reads of the changes
+// that others have made. Presence is stored by user and node, and each node changes only its own. A node that is dead or has no link
+// is replaced by the leader, who probes the users whose presence that node has heard.
+
+const (
+	clusterBatch   = 3 * time.Millisecond // for which changes are gathered before they are stored and announced
+	heartbeat      = time.Second
+	purgeInterval  = time.Minute
+	clusterTimeout = 5 * time.Second // for reading changes
+)
+
+// A cluster is what a registry knows of the other nodes.
+type cluster struct {
+	*registry
+	hooks   clusterHooks
+	changed chan struct{} // this node has changed something
+	links   chan struct{} // the link of this node has come up or gone down
+	always  bool          // the node may lead without a link
+	heard   time.Time     // when the changes of other nodes were read last
+
+	snapshot string // of the database, up to which the changes of other nodes are known
+	leads    atomic.Bool
+
+	mu      sync.Mutex
+	numbers map[string]uint16 // of nodes, by name; 0 for this one
+	others  []nodeState
+	taking  map[string]bool // nodes that are being replaced
+}
+
+// clusterHooks is what the component does for the cluster.
+type clusterHooks struct {
+	dispatch func(ctx context.Context, bare string, f func(context.Context)) // runs a function in the queue of a user
+	probe    func(ctx context.Context, jids []string) bool                   // probes users, and reports whether there was time for all answers
+	renew    func(e *entry)                                                  // probes a user, from the user's queue
+}
+
+// load returns what all nodes have heard, by bare JID.
+func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, err error) {
+	if c.snapshot, err = c.db.Snapshot(ctx); err != nil {
+		return nil, err
+	}
+	return c.heardByUser(ctx)
+}
+
+func newCluster(r *registry) *cluster {
+	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
+		taking: make(map[string]bool)}
+}
+
+// number returns the number of a node.
+func (c *cluster) number(node string) uint16 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, ok := c.numbers[node]
+	if !ok {
+		n = uint16(len(c.numbers))
+		c.numbers[node] = n
+	}
+	return n
+}
+
+// Leads reports whether this node does the work that only one node may do.
+func (r *registry) Leads() bool { return r.cluster == nil || r.cluster.leads.Load() }
+
+// nodes returns the other nodes.
+func (c *cluster) nodes() []nodeState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.others)
+}
+
+// LinkUp records a new link to the XMPP server.
+func (r *registry) LinkUp() {
+	r.board.linkUp(r.now())
+	if r.cluster != nil {
+		notify(r.cluster.links)
+	}
+}
+
+// LinkDown records that there is no link.
+func (r *registry) LinkDown() {
+	r.board.linkDown(r.now())
+	if r.cluster != nil {
+		notify(r.cluster.links)
+	}
+}
+
+// notify tells a loop that there is something to do, unless it has been told already.
+func notify(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// announce has the other nodes told of a change that this one has stored.
+func (c *cluster) announce() {
+	if c != nil {
+		notify(c.changed)
+	}
+}
+
+// RunCluster keeps this node in the cluster until ctx is done. It returns at once if no other node uses the database.
+func (r *registry) RunCluster(ctx context.Context, hooks clusterHooks) {
+	if r.cluster != nil {
+		r.cluster.hooks = hooks
+		r.cluster.run(ctx)
+	}
+}
+
+func (c *cluster) run(ctx context.Context) {
+	var loops sync.WaitGroup
+	loops.Go(func() { c.storeLoop(ctx) })
+	loops.Go(func() { c.beatLoop(ctx) })
+	for m := c.db.shared.first; ctx.Err() == nil; m = nil {
+		err := c.runMembership(ctx, m)
+		c.leads.Store(false)
+		if ctx.Err() != nil {
+			break
+		}
+		c.outages.report("listening for changes of other nodes", err)
+		if slices.ContainsFunc(c.nodes(), func(n nodeState) bool { return n.alive }) {
+			c.board.setCutOff(c.heard, c.now())
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(rejoinDelay):
+		}
+	}
+	loops.Wait()
+}
+
+// runMembership follows the changes of other nodes until there is an error, which it returns. Without a membership, the node rejoins:
+// it reads everything again, since it does not know what it has missed, and stores again what a crash of the database may have lost.
+func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) {
+	again := m == nil
+	if again {
+		if m, err = c.db.join(ctx); err != nil {
+			return err
+		}
+	}
+	defer m.Close()
+	if again {
+		if c.snapshot, err = c.db.Snapshot(ctx); err != nil {
+			return err
+		}
+		if err := c.reloadAll(ctx); err != nil {
+			return err
+		}
+		c.board.setCutOff(time.Time{}, c.now())
+	}
+	c.outages.report("", nil)
+	purged := c.now()
+	for {
+		if err := m.lead(ctx, c.always || c.board.link.Load().isUp()); err != nil {
+			return err
+		}
+		c.leads.Store(m.leads)
+		if err := c.readChanges(ctx); err != nil {
+			return err
+		}
+		c.heard = c.now()
+		if m.leads && c.now().Sub(purged) > purgeInterval {
+			purged = c.now()
+			if err := c.db.Purge(ctx); err != nil {
+				return err
+			}
+		}
+		if err := m.wait(ctx, heartbeat); err != nil {
+			return err
+		}
+	}
+}
+
+// readChanges reads what other nodes have changed, and shows it.
+func (c *cluster) readChanges(ctx context.Context) error {
+	reading, cancel := context.WithTimeout(ctx, clusterTimeout)
+	defer cancel()
+	changed, next, err := c.db.Changes(reading, c.snapshot)
+	if err != nil {
+		return err
+	}
+	c.snapshot = next
+	for _, bare := range changed.users {
+		c.hooks.dispatch(ctx, bare, func(ctx context.Context) { c.reload(ctx, bare) })
+	}
+	for _, h := range changed.presence {
+		c.hooks.dispatch(ctx, h.jid, func(context.Context) {
+			if e := c.board.byJID(h.jid); e != nil {
+				c.hearOne(e, h)
+			}
+		})
+	}
+	return nil
+}
+
+// reloadAll reads everything again. Users are read in their queues if they differ, because what this node stores there is newer.
+func (c *cluster) reloadAll(ctx context.Context) error {
+	heard, err := c.heardByUser(ctx)
+	if err != nil {
+		return err
+	}
+	present := make(map[string]bool)
+	for u, err := range c.db.Users(ctx, userFilter{}) {
+		if err != nil {
+			return err
+		}
+		present[u.JID] = true
+		c.hooks.dispatch(ctx, u.JID, func(ctx context.Context) {
+			e := c.board.byJID(u.JID)
+			if e == nil || e.user != u.User || !sameProfile(e.profile(), u.Profile.orEmpty()) {
+				c.reload(ctx, u.JID)
+				e = c.board.byJID(u.JID)
+			} else {
+				c.hear(e, heard[u.JID], u.Status)
+			}
+			if e != nil && len(e.resources.Of(0)) > 0 {
+				c.save(e, false)
+			}
+		})
+	}
+	for e := range c.board.all() {
+		if !present[e.jid] {
+			c.hooks.dispatch(ctx, e.jid, func(ctx context.Context) { c.reload(ctx, e.jid) })
+		}
+	}
+	return nil
+}
+
+// heardByUser returns what all nodes have heard, by bare JID.
+func (c *cluster) heardByUser(ctx context.Context) (map[string][]heardPresence, error) {
+	all, err := c.db.Heard(ctx, "")
+	byUser := make(map[string][]heardPresence)
+	for _, h := range all {
+		byUser[h.jid] = append(byUser[h.jid], h)
+	}
+	return byUser, err
+}
+
+// sameProfile reports whether two profiles show the same.
+func sameProfile(a, b Profile) bool {
+	return a.Nick == b.Nick && (a.Avatar == nil) == (b.Avatar == nil) && (a.Avatar == nil || a.Avatar.ID == b.Avatar.ID)
+}
+
+// reload reads a user again whom another node has changed. It runs in the user's queue.
+func (c *cluster) reload(ctx context.Context, bare string) {
+	u, err := c.db.GetUser(ctx, bare)
+	var heard []heardPresence
+	if err == nil {
+		heard, err = c.db.Heard(ctx, bare)
+	}
+	e := c.board.byJID(bare)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if e != nil {
+			c.evict(e)
+		}
+		return
+	case err != nil:
+		c.outages.report("reading a changed user", err)
+		return
+	case e == nil:
+		e = c.board.add(u.User, u.Status, u.Profile)
+	}
+	before := e.user
+	e.user = u.User
+	if u.Token != before.Token {
+		c.board.replaceToken(e, before.Token)
+	}
+	if !c.isProfileUnsaved(e) && !sameProfile(e.profile(), u.Profile.orEmpty()) {
+		e.writableExtras().profile = u.Profile
+	}
+	own := e.resources.Of(0)
+	if !u.Subscription.To() {
+		c.changeResources(e, func(all Resources) Resources { return all.Remove("") })
+	}
+	c.hear(e, heard, u.Status)
+	if u.Options != before.Options && len(own) > 0 {
+		c.adaptOptions(e)
+	}
+}
+
+// adaptOptions has what this node has heard of a user stored as new options allow it, and gets what old options did not.
+func (c *cluster) adaptOptions(e *entry) {
+	if !e.user.Options.has(fieldMessage) {
+		c.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
+	} else if e.resources.IsStripped() {
+		c.hooks.renew(e)
+	}
+	c.save(e, false)
+}
+
+// hear records what all other nodes have heard of a user, and what one of them has made up of it.
+func (c *cluster) hear(e *entry, heard []heardPresence, status Status) {
+	c.changeResources(e, func(all Resources) Resources {
+		return slices.DeleteFunc(all, func(p Presence) bool { return p.Node != 0 })
+	})
+	for _, h := range heard {
+		c.replaceHeard(e, h)
+	}
+	c.publishHeard(e, status)
+}
+
+// hearOne records what one node has heard of a user.
+func (c *cluster) hearOne(e *entry, h heardPresence) {
+	c.replaceHeard(e, h)
+	c.publishHeard(e, h.status)
+}
+
+func (c *cluster) replaceHeard(e *entry, h heardPresence) {
+	node := c.number(h.node)
+	if node == 0 && c.board.link.Load().isUp() {
+		c.save(e, false) // we know better
+		return
+	}
+	c.changeResources(e, func(all Resources) Resources { return all.Replace(node, h.resources) })
+	e.shared = e.shared || node != 0
+}
+
+// publishHeard shows what other nodes have heard, with what one of them has made up of it. If this node comes to another status, it
+// stores that.
+func (c *cluster) publishHeard(e *entry, status Status) {
+	e.failed = status.State == Unknown && e.user.Subscription.To() && len(e.resources) == 0
+	if status.State == Unavailable && len(e.resources) == 0 {
+		c.setLastSeen(e, status.Since)
+	}
+	if !e.isRegistered() {
+		return
+	}
+	c.board.updateAs(e, status)
+	now := storedStatus(*e.snapshot.Load().status, e.user.Options)
+	if len(e.resources.Of(0)) > 0 && (now.State != status.State || !slices.Equal(now.Messages, status.Messages)) {
+		c.save(e, false)
+	}
+}
+
+// own returns what this node has heard of a user; nil without a cluster.
+func (c *cluster) own(e *entry) []Presence {
+	if c == nil {
+		return nil
+	}
+	return e.resources.Of(0)
+}
+
+// noteOwn has what this node has heard stored if it is no longer what it was.
+func (c *cluster) noteOwn(e *entry, before []Presence) {
+	if c == nil {
+		return
+	}
+	after := e.resources.Of(0)
+	isKnown := func(p Presence) bool {
+		return slices.ContainsFunc(before, func(q Presence) bool { return p.Equal(q) && p.Idle.Equal(q.Idle) })
+	}
+	if len(before) != len(after) || slices.ContainsFunc(after, func(p Presence) bool { return !isKnown(p) }) {
+		c.save(e, false)
+	}
+}
+
+// registerAgain gives options to a user who has registered at another node meanwhile, or whose registration was stored although that
+// could not be confirmed.
+func (c *cluster) registerAgain(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
+	c.reload(ctx, bare)
+	e := c.board.byJID(bare)
+	if e == nil {
+		return nil, ErrNotFound
+	}
+	return e, c.SetOptions(ctx, e, options, lang)
+}
+
+// isProfileUnsaved reports whether an entry's profile is to be stored.
+func (c *cluster) isProfileUnsaved(e *entry) bool {
+	c.registry.mu.Lock()
+	defer c.registry.mu.Unlock()
+	return c.unsaved[e].profile
+}
+
+// storeLoop stores what this node has changed and tells the others, in batches.
+func (c *cluster) storeLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.changed:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(clusterBatch):
+		}
+		c.SavePresence(ctx)
+		if c.Backlog() == 0 {
+			c.outages.report("telling other nodes", c.db.Notify(ctx))
+		}
+	}
+}
+
+// beatLoop tells the other nodes once a second, and when the link changes, that this one is alive. The leader has those replaced that
+// are not, or have no link.
+func (c *cluster) beatLoop(ctx context.Context) {
+	var takeovers sync.WaitGroup
+	defer takeovers.Wait()
+	ticker := time.NewTicker(heartbeat)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		others, err := c.db.Beat(ctx, c.board.link.Load().isUp())
+		if err == nil {
+			c.setNodes(others)
+			for _, n := range others {
+				if c.Leads() && !n.linked && c.board.link.Load().isUp() {
+					takeovers.Go(func() { c.takeOver(ctx, n.name) })
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		case <-c.links:
+		}
+	}
+}
+
+// setNodes records the state of the other nodes.
+func (c *cluster) setNodes(others []nodeState) {
+	c.mu.Lock()
+	before := c.others
+	c.others = others
+	c.mu.Unlock()
+	for _, n := range others {
+		i := slices.IndexFunc(before, func(b nodeState) bool { return b.name == n.name })
+		switch {
+		case n.alive && (i < 0 || !before[i].alive):
+			c.log.Info("a node has joined", "node", n.name)
+		case !n.alive && i >= 0 && before[i].alive:
+			c.log.Warn("a node is gone", "node", n.name)
+		}
+	}
+	if elsewhere := slices.ContainsFunc(others, func(n nodeState) bool { return n.linked }); elsewhere != c.board.link.Load().elsewhere {
+		c.board.setElsewhere(elsewhere, c.now())
+	}
+}
+
+// takeOver replaces a node: it probes the users whose presence that node has heard, and then forgets what that node has heard.
+func (c *cluster) takeOver(ctx context.Context, node string) {
+	c.mu.Lock()
+	busy := c.taking[node]
+	c.taking[node] = true
+	c.mu.Unlock()
+	if busy {
+		return
+	}
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.taking, node)
+	}()
+	jids, before, err := c.db.Orphans(ctx, node)
+	if err != nil || len(jids) == 0 || !c.hooks.probe(ctx, jids) {
+		return
+	}
+	if jids, err = c.db.ReleaseOrphans(ctx, node, before); err != nil {
+		c.outages.report("replacing a node", err)
+	}
+	n := c.number(node)
+	for _, bare := range jids {
+		c.hooks.dispatch(ctx, bare, func(context.Context) {
+			if e := c.board.byJID(bare); e != nil {
+				c.changeResources(e, func(all Resources) Resources { return all.Replace(n, nil) })
+				c.publish(e)
+				c.save(e, false)
+			}
+		})
+	}
+	c.log.Info("replaced a node", "node", node, "users", len(jids))
+}

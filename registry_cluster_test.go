@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// agree waits until all nodes show the same status of Juliet, with and without a text.
+func agree(t *testing.T, with, without string, nodes ...*fixture) {
+	t.Helper()
+	var all []string
+	defer func() {
+		if t.Failed() {
+			t.Logf("the nodes do not agree on %s without %s:\n%s", with, without, strings.Join(all, "\n"))
+		}
+	}()
+	eventually(t, "the nodes agree", func() bool {
+		all = nil
+		for _, f := range nodes {
+			_, body := f.get(julietPage + ".json")
+			all = append(all, body)
+		}
+		return strings.Contains(all[0], with) && (without == "" || !strings.Contains(all[0], without)) && countEqual(all) == len(all)
+	})
+}
+
+// countEqual returns how many texts are equal to the first one.
+func countEqual(texts []string) (n int) {
+	for _, text := range texts {
+		if text == texts[0] {
+			n++
+		}
+	}
+	return n
+}
+
+// twoNodes starts two nodes, each with an XMPP server of its own, and registers Juliet at the first.
+func twoNodes(t *testing.T, location string) (a, b *fixture) {
+	t.Helper()
+	a = newNode(t, location, "a", nil)
+	b = newNode(t, location, "b", nil)
+	eventually(t, "the nodes know each other", func() bool { return a.comp.board.link.Load().elsewhere && b.comp.board.link.Load().elsewhere })
+	a.register("<show_status_msg>1</show_status_msg><show_resources>1</show_resources>")
+	agree(t, `"state":"unavailable"`, "as_of", a, b)
+	return a, b
+}
+
+// TestCluster changes a user at two nodes. Both show the same.
+func TestCluster(t *testing.T) {
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	agree(t, `"message":"lunch"`, "as_of", a, b)
+	b.says("phone", "", "<show>dnd</show><priority>5</priority><status>train</status>")
+	agree(t, `"resources":[{"name":"phone","state":"dnd","label":"Do not disturb","message":"train","priority":5},{"name":"desk",`, "", a, b)
+
+	// The phone moves to the first node before the second hears that it is gone.
+	a.says("phone", "", "<show>chat</show><priority>5</priority>")
+	agree(t, `"state":"chat"`, `"dnd"`, a, b)
+	b.says("phone", "type='unavailable'", "")
+	agree(t, `"state":"chat"`, `"dnd"`, a, b)
+	a.says("phone", "type='unavailable'", "")
+	agree(t, `"resources":[{"name":"desk"`, "phone", a, b)
+
+	// What is switched off at one node disappears at the other, and from what it has stored.
+	b.options("<show_status_msg>0</show_status_msg>")
+	agree(t, `"state":"away"`, "lunch", a, b)
+	eventually(t, "the message is deleted", func() bool {
+		var n int
+		err := a.db.sql.QueryRow("SELECT (SELECT count(*) FROM resources WHERE resources LIKE '%lunch%') + (SELECT count(*) FROM presence WHERE messages LIKE '%lunch%')").Scan(&n)
+		return err == nil && n == 0
+	})
+	b.options("<show_status_msg>1</show_status_msg>")
+	a.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	agree(t, `"message":"lunch"`, "", a, b)
+
+	a.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	agree(t, `"state":"unknown"`, "", a, b)
+	eventually(t, "the presence is deleted", func() bool {
+		heard, err := a.db.Heard(t.Context(), "")
+		return err == nil && len(heard) == 0
+	})
+
+	token := b.comp.board.byJID(juliet).snapshot.Load().token
+	b.comp.dispatcher.dispatch(t.Context(), juliet, func(ctx context.Context) {
+		if err := b.comp.registry.RenewToken(ctx, b.comp.board.byJID(juliet)); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the old link ends and there is a new one", func() bool {
+		fresh := b.comp.board.byJID(juliet).snapshot.Load().token
+		old, _ := a.get("/status/" + token.String())
+		next, _ := a.get("/status/" + fresh.String())
+		return fresh != token && old.StatusCode == 404 && next.StatusCode == 200
+	})
+
+	a.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	eventually(t, "the page ends everywhere", func() bool {
+		here, _ := a.get(julietPage)
+		there, _ := b.get(julietPage)
+		return here.StatusCode == 404 && there.StatusCode == 404
+	})
+}
+
+// TestLastSeenInCluster checks when a user was last seen who comes at one node and goes at the other.
+func TestLastSeenInCluster(t *testing.T) {
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.options("<show_last_seen>1</show_last_seen>")
+	agree(t, `"state":"unavailable"`, "", a, b)
+	for _, f := range []*fixture{a, b} {
+		go io.Copy(io.Discard, f.stream) // requests for the last activity
+	}
+	for _, f := range []*fixture{a, b, a} {
+		io.WriteString(f.stream, `<presence from='juliet@example.org/desk' to='webstatus.example.org'/>`)
+		agree(t, `"state":"available"`, "last_seen", a, b)
+		f.advance(time.Hour)
+		io.WriteString(f.stream, `<presence from='juliet@example.org/desk' to='webstatus.example.org' type='unavailable'/>`)
+		agree(t, `"last_seen":"`+f.now().Format("2006-01-02T15"), "", a, b)
+	}
+}
+
+// TestClusterStart starts a node when others have been running for a while.
+func TestClusterStart(t *testing.T) {
+	location := newPostgresDatabase(t)
+	a, b := twoNodes(t, location)
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	b.says("phone", "", "<show>dnd</show><status>train</status>")
+	agree(t, `"phone"`, "", a, b)
+	c := newNode(t, location, "c", nil)
+	c.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	agree(t, `"desk"`, "as_of", a, b, c)
+}
+
+// TestNodeIsReplaced checks what becomes of the users of a node that loses its link, and of one that stops. The leader probes them.
+func TestNodeIsReplaced(t *testing.T) {
+	location := newPostgresDatabase(t)
+	a, b := twoNodes(t, location)
+	eventually(t, "one node leads", func() bool { return a.comp.registry.Leads() != b.comp.registry.Leads() })
+	if b.comp.registry.Leads() {
+		a, b = b, a
+	}
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	b.says("phone", "", "<show>dnd</show><priority>5</priority><status>train</status>")
+	agree(t, `"phone"`, "", a, b)
+
+	b.server.listener.Close()
+	b.stream.Close()
+	a.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	eventually(t, "the silent resource is gone, on both nodes", func() bool {
+		_, here := a.get(julietPage + ".json")
+		_, there := b.get(julietPage + ".json")
+		return here == there && strings.Contains(here, `"away"`) && !strings.Contains(here, "phone") && !strings.Contains(here, "as_of")
+	})
+
+	c := newNode(t, location, "c", nil)
+	c.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	a.stop()
+	c.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	agree(t, `"state":"unavailable"`, "as_of", c)
+	if !c.comp.registry.Leads() {
+		t.Error("the last node does not lead")
+	}
+}
+
+// TestClusterWithoutDatabase kills PostgreSQL under two nodes and starts it again. Meanwhile each shows since when it knows nothing of
+// the other.
+func TestClusterWithoutDatabase(t *testing.T) {
+	p := ownPostgres(t)
+	a, b := twoNodes(t, p.newDatabase(t))
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	agree(t, `"lunch"`, "as_of", a, b)
+	p.end(syscall.SIGKILL)
+	agree(t, `"as_of":"`, "", a, b)
+	a.says("desk", "", "<show>xa</show><status>holiday</status>")
+	b.says("phone", "", "<show>dnd</show><status>train</status>")
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+	agree(t, `"holiday"`, "as_of", a, b)
+	agree(t, `"train"`, "as_of", a, b)
+	for _, f := range []*fixture{a, b} {
+		if strings.Contains(f.log.String(), postgresPassword) {
+			t.Error("the password is in the log")
+		}
+	}
+	stored, err := a.db.Heard(t.Context(), juliet)
+	if err != nil || len(stored) != 2 {
+		t.Errorf("%v %v", stored, err)
+	}
+}
+
+// TestRegisterTwice registers one person at two nodes at the same time.
+func TestRegisterTwice(t *testing.T) {
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	var got []string
+	for _, f := range []*fixture{a, b} {
+		f.send(`<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`)
+	}
+	for _, f := range []*fixture{a, b} {
+		got = append(got, f.next())
+	}
+	want := `<iq type='result' id='r' from='webstatus.example.org' to='romeo@example.org/b'></iq>`
+	if diff := cmp.Diff([]string{want, want}, got); diff != "" {
+		t.Error(diff)
+	}
+	page := "/status/" + encodeJID("romeo@example.org") + ".json"
+	eventually(t, "both nodes have the page", func() bool {
+		_, here := a.get(page)
+		_, there := b.get(page)
+		return here == there && strings.Contains(here, "romeo")
+	})
+}
