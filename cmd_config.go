@@ -32,6 +32,7 @@ type config struct {
 	db          string
 	dbFile      string
 	node        string
+	singleLink  bool
 	listen      string
 	baseURL     string
 	allow       []string
@@ -78,6 +79,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	c.dbFlag(f)
 	c.webFlags(f)
 	f.StringVar(&c.node, "node", "", "unique `name` of this node, for several that share a PostgreSQL database (default: the host name)")
+	f.BoolVar(&c.singleLink, "single-link", false, "link to the XMPP server from one node at a time; for Prosody, which accepts one connection per component")
 	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: the parent domain of --domain)")
 	f.IntVar(&c.maxUsers, "max-users", 0, "`number` of users above which nobody may register; 0 for no limit")
 	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
@@ -323,6 +325,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 		problems.add("max-users", "%d is less than 0", c.maxUsers)
 	}
 	conf.jidLinks = c.jidLinks
+	conf.singleLink = c.singleLink
 	conf.hideOS = c.hideOS
 	if conf.name = singleLine(c.name, maxNick); conf.name == "" {
 		problems.add("name", "must not be empty")

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -46,7 +47,7 @@ See "webstatus help configuration".`,
 // serve locks and opens the database, opens the listeners, and runs the service until ctx is done. It closes them in reverse order.
 func serve(ctx context.Context, conf config, component componentConfig) error {
 	limitMemory(conf.memoryLimit)
-	db, unlock, err := openForServe(ctx, conf)
+	db, unlock, err := openForServe(ctx, conf, component.log)
 	if err != nil {
 		return err
 	}
@@ -61,9 +62,9 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 }
 
 // openForServe opens the database: PostgreSQL as one of several nodes, a file for this process alone.
-func openForServe(ctx context.Context, conf config) (db *database, unlock func(), err error) {
+func openForServe(ctx context.Context, conf config, log *slog.Logger) (db *database, unlock func(), err error) {
 	if isPostgres(conf.db) {
-		db, err = joinDatabase(ctx, conf.db, conf.node)
+		db, err = awaitDatabase(ctx, conf, log)
 		return db, func() {}, err
 	}
 	lock, err := lockDatabase(ctx, conf.db)
@@ -75,6 +76,24 @@ func openForServe(ctx context.Context, conf config) (db *database, unlock func()
 		return nil, nil, err
 	}
 	return db, func() { lock.Close() }, nil
+}
+
+// awaitDatabase joins the nodes of a PostgreSQL database, as soon as it is reachable.
+func awaitDatabase(ctx context.Context, conf config, log *slog.Logger) (*database, error) {
+	for waiting := false; ; waiting = true {
+		db, err := joinDatabase(ctx, conf.db, conf.node)
+		if !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
+			return db, err
+		}
+		if !waiting {
+			log.Warn("waiting for the database: " + err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // listeners are the listeners of the web servers.

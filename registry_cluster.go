@@ -26,7 +26,6 @@ type cluster struct {
 	hooks   clusterHooks
 	changed chan struct{} // this node has changed something
 	links   chan struct{} // the link of this node has come up or gone down
-	always  bool          // the node may lead without a link
 	heard   time.Time     // when the changes of other nodes were read last
 
 	snapshot string // of the database, up to which the changes of other nodes are known
@@ -43,10 +42,17 @@ type clusterHooks struct {
 	dispatch func(ctx context.Context, bare string, f func(context.Context)) // runs a function in the queue of a user
 	probe    func(ctx context.Context, jids []string) bool                   // probes users, and reports whether there was time for all answers
 	renew    func(e *entry)                                                  // probes a user, from the user's queue
+	always   bool                                                            // a node without a link may lead
 }
 
-// load returns what all nodes have heard, by bare JID.
+// load takes note of the other nodes, and returns what all have heard, by bare JID.
 func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, err error) {
+	others, err := c.db.Beat(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	c.setNodes(others)
+	c.heard = c.now()
 	if c.snapshot, err = c.db.Snapshot(ctx); err != nil {
 		return nil, err
 	}
@@ -72,6 +78,28 @@ func (c *cluster) number(node string) uint16 {
 
 // Leads reports whether this node does the work that only one node may do.
 func (r *registry) Leads() bool { return r.cluster == nil || r.cluster.leads.Load() }
+
+// leadInterval is the time between two looks at who leads.
+const leadInterval = 100 * time.Millisecond
+
+// WhileLeading waits until this node leads, and returns a context that is done when it no longer does, or when ctx is done.
+func (r *registry) WhileLeading(ctx context.Context) (leading context.Context, stop context.CancelFunc) {
+	leading, stop = context.WithCancel(ctx)
+	await := func(leads bool) {
+		for r.Leads() != leads && leading.Err() == nil {
+			select {
+			case <-leading.Done():
+			case <-time.After(leadInterval):
+			}
+		}
+	}
+	await(true)
+	go func() {
+		await(false)
+		stop()
+	}()
+	return leading, stop
+}
 
 // nodes returns the other nodes.
 func (c *cluster) nodes() []nodeState {
@@ -129,7 +157,7 @@ func (c *cluster) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			break
 		}
-		c.outages.report("listening for changes of other nodes", err)
+		c.outages.report("listening for changes of other nodes", c.db.explain(err))
 		if slices.ContainsFunc(c.nodes(), func(n nodeState) bool { return n.alive }) {
 			c.board.setCutOff(c.heard, c.now())
 		}
@@ -163,7 +191,7 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 	c.outages.report("", nil)
 	purged := c.now()
 	for {
-		if err := m.lead(ctx, c.always || c.board.link.Load().isUp()); err != nil {
+		if err := m.lead(ctx, c.hooks.always || c.board.link.Load().isUp()); err != nil {
 			return err
 		}
 		c.leads.Store(m.leads)

@@ -27,6 +27,7 @@ type componentConfig struct {
 	maxUsers    int                 // number of users above which nobody may register; 0 for no limit
 	baseURL     string              // of the web server, without a trailing slash
 	jidLinks    bool                // JID-based URLs are answered
+	singleLink  bool                // only the leader of several nodes has a link
 	admins      []string            // bare JIDs that may run the administration commands; may be empty
 	contacts    map[string][]string // URIs of the operator, by one of contactKinds; may be empty
 	rooms       []string            // patterns of the rooms that the web shows; may be empty
@@ -104,7 +105,7 @@ func (c *component) run(ctx context.Context) error {
 		for range c.connections {
 			l := &link{domain: c.domain, secret: c.secret, server: server, tls: c.tls, times: c.linkTimes, log: c.log,
 				opened: c.opened, closed: c.closed, deliver: func(f frame) { c.deliver(work, f) }}
-			g.Go(func() error { l.run(work); return nil })
+			g.Go(func() error { c.runLink(work, l); return nil })
 		}
 	}
 	g.Go(func() error { c.contacts.pep.avatars.run(work); return nil })
@@ -113,13 +114,30 @@ func (c *component) run(ctx context.Context) error {
 	g.Go(func() error { c.rooms.run(work); return nil })
 	g.Go(func() error { c.maintain(work); return nil })
 	g.Go(func() error {
-		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe})
+		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, always: c.singleLink})
 		return nil
 	})
 	<-ctx.Done()
 	c.shutdown(work)
 	stop()
 	return g.Wait()
+}
+
+// runLink keeps a link up until ctx is done, or for as long as this node leads if only the leader may have one.
+func (c *component) runLink(ctx context.Context, l *link) {
+	if !c.singleLink {
+		l.run(ctx)
+		return
+	}
+	for ctx.Err() == nil {
+		leading, stop := c.registry.WhileLeading(ctx)
+		l.run(leading)
+		ended := leading.Err() == nil // by our shutdown
+		stop()
+		if ended {
+			return
+		}
+	}
 }
 
 // opened records a new stream. Everything may have changed while there was none, so it starts a resync.

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// An erlangNet is what Erlang nodes on this machine need to find each other.
+type erlangNet struct {
+	epmd  int // port of the name service
+	ports int // first of ten ports of the nodes
+}
+
+// newErlangNet starts a name service.
+func newErlangNet(t *testing.T) erlangNet {
+	t.Helper()
+	n := erlangNet{epmd: freePort(t), ports: freePort(t)}
+	cmd := exec.Command(need(t, "epmd"), "-port", fmt.Sprint(n.epmd), "-address", "127.0.0.1", "-relaxed_command_check")
+	start(t, cmd)
+	return n
+}
+
+// newEjabberdNode starts an ejabberd in the net, which joins the cluster of another one unless that is empty.
+func newEjabberdNode(t *testing.T, net erlangNet, name, join string) *server {
+	t.Helper()
+	erl := need(t, "erl")
+	s := &server{name: "ejabberd", dir: t.TempDir(), c2s: freePort(t), compPort: freePort(t)}
+	s.libraries = filepath.Dir(s.path(t, "/usr/lib/*-linux-gnu/ejabberd-*"))
+	config := s.configure(t, ejabberdConfig+"net_ticktime: 5\n", "ejabberd.yml")
+	for _, dir := range []string{"home", "logs", "spool"} {
+		if err := os.Mkdir(filepath.Join(s.dir, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var register strings.Builder
+	for _, user := range testAccounts {
+		fmt.Fprintf(&register, `ejabberd_auth:try_register(<<"%s">>,<<"localhost">>,<<"pass-%s">>),`, user, user)
+	}
+	s.run = func() *process {
+		ready := filepath.Join(s.dir, "ready")
+		os.Remove(ready) // may not be there
+		eval := register.String()
+		if join != "" {
+			eval = "ok=ejabberd_cluster:join('" + join + "@localhost'),"
+		}
+		cmd := exec.Command(erl, "+P", "50000", "+sbwt", "none", "-noinput", "-sname", name+"@localhost", "-setcookie", "secret", "-start_epmd", "false",
+			"-kernel", "inet_dist_use_interface", "{127,0,0,1}", "inet_dist_listen_min", fmt.Sprint(net.ports), "inet_dist_listen_max", fmt.Sprint(net.ports+9),
+			"net_ticktime", "5", "-mnesia", "dir", fmt.Sprintf("%q", filepath.Join(s.dir, "spool")), "-s", "ejabberd",
+			"-eval", eval+fmt.Sprintf("file:write_file(%q,\"ok\").", ready))
+		cmd.Env = append(os.Environ(), "HOME="+filepath.Join(s.dir, "home"), "EJABBERD_CONFIG_PATH="+config, fmt.Sprintf("ERL_EPMD_PORT=%d", net.epmd),
+			"ERL_EPMD_ADDRESS=127.0.0.1", "EJABBERD_LOG_PATH="+filepath.Join(s.dir, "logs", "ejabberd.log"), "ERL_LIBS="+s.libraries,
+			"ERL_CRASH_DUMP_BYTES=0", "ERL_MAX_PORTS=4096", "ERL_INETRC=/etc/ejabberd/inetrc")
+		p := start(t, cmd)
+		eventually(t, "ejabberd is ready", func() bool { _, err := os.Stat(ready); return err == nil })
+		return p
+	}
+	s.start(t)
+	return s
+}
+
+// agreed waits until all nodes show the same status of user1, with and without a text.
+func agreed(t *testing.T, with, without string, nodes ...*appliance) {
+	t.Helper()
+	var all []string
+	defer func() {
+		if t.Failed() {
+			t.Logf("the nodes do not agree on %s without %s:\n%s", with, without, strings.Join(all, "\n"))
+		}
+	}()
+	eventually(t, "the nodes agree on "+with, func() bool {
+		all = nil
+		for _, n := range nodes {
+			_, body := n.get(t, "/status/"+encodeJID("user1@localhost")+".json")
+			all = append(all, body)
+		}
+		return strings.Contains(all[0], with) && (without == "" || !strings.Contains(all[0], without)) && countEqual(all) == len(all)
+	})
+}
+
+// TestE2ECluster runs three nodes on one PostgreSQL beside three ejabberd nodes that form a cluster, and kills each part.
+func TestE2ECluster(t *testing.T) {
+	database := ownPostgres(t)
+	location := database.newDatabase(t)
+	net := newErlangNet(t)
+	first := newEjabberdNode(t, net, "n1", "")
+	second, third := newEjabberdNode(t, net, "n2", "n1"), newEjabberdNode(t, net, "n3", "n1")
+	node := func(s *server, name string) *appliance {
+		return newAppliance(t, s.componentAddress(), "WEBSTATUS_DB="+location, "WEBSTATUS_NODE="+name)
+	}
+	a, b, c := node(first, "a"), node(second, "b"), node(third, "c")
+	one, two := first.login(t, "user1", "desk"), second.login(t, "user1", "phone")
+	one.send(t, "<presence/>")
+	two.send(t, "<presence/>")
+	one.join(t, "show_status_msg=1", "show_resources=1")
+	agreed(t, `"state":"available"`, "as_of", a, b, c)
+	one.send(t, `<presence><show>away</show><status>lunch</status></presence>`)
+	agreed(t, `"lunch"`, "", a, b, c)
+	two.send(t, `<presence><show>dnd</show><priority>5</priority><status>train</status></presence>`)
+	agreed(t, `"train"`, "", a, b, c)
+	two.submit(t, "show_full_jid=1")
+	agreed(t, `"jid":"user1@localhost"`, "", a, b, c)
+
+	// A node of webstatus is killed. Its ejabberd hands the stanzas of its clients to another one.
+	a.end(t, syscall.SIGKILL)
+	eventually(t, "the node is missed", func() bool { return b.countLog("a node is gone", "node=a")+c.countLog("a node is gone", "node=a") > 0 })
+	one.send(t, `<presence><show>xa</show><status>holiday</status></presence>`)
+	agreed(t, `"holiday"`, "lunch", b, c)
+	a.start(t)
+	agreed(t, `"holiday"`, "as_of", a, b, c)
+	one.send(t, `<presence><show>chat</show><status>back</status></presence>`)
+	agreed(t, `"back"`, "holiday", a, b, c)
+
+	// PostgreSQL is killed.
+	database.end(syscall.SIGKILL)
+	agreed(t, `"as_of"`, "", a)
+	two.send(t, `<presence><show>away</show><priority>5</priority><status>late</status></presence>`)
+	if err := database.start(); err != nil {
+		t.Fatal(err)
+	}
+	agreed(t, `"late"`, "as_of", a, b, c)
+
+	// An ejabberd node is killed. Nobody is told that its clients are gone.
+	second.process.end(t, syscall.SIGKILL)
+	agreed(t, `"back"`, "phone", a, b, c)
+	agreed(t, `"back"`, "as_of", a, b, c)
+	second.start(t)
+	b.waitLogs(t, 2, "linked to the XMPP server")
+	three := second.login(t, "user1", "tablet")
+	three.send(t, `<presence><show>dnd</show><priority>7</priority><status>again</status></presence>`)
+	agreed(t, `"again"`, "", a, b, c)
+
+	one.revoke(t)
+	agreed(t, `"state":"unknown"`, "", a, b, c)
+	for _, n := range []*appliance{a, b, c} {
+		if strings.Contains(n.out.String(), postgresPassword) {
+			t.Error("the password is in the log")
+		}
+	}
+}
+
+// TestE2EStandby runs two nodes on a Prosody, which accepts one connection. The second takes over when the first is killed.
+func TestE2EStandby(t *testing.T) {
+	location := newPostgresDatabase(t)
+	prosody := newServer(t, "prosody")
+	a := newAppliance(t, prosody.componentAddress(), "WEBSTATUS_DB="+location, "WEBSTATUS_NODE=a", "WEBSTATUS_SINGLE_LINK=1")
+	b := *a
+	port := fmt.Sprint(freePort(t))
+	b.url = "http://127.0.0.1:" + port
+	b.env = append(append([]string(nil), a.env...), "WEBSTATUS_NODE=b", "WEBSTATUS_LISTEN=127.0.0.1:"+port)
+	b.process = start(t, b.command("serve"))
+	b.waitLog(t, "msg=serving")
+	one := prosody.login(t, "user1", "desk")
+	one.send(t, "<presence/>")
+	one.join(t, "show_status_msg=1")
+	one.send(t, `<presence><show>away</show><status>lunch</status></presence>`)
+	agreed(t, `"lunch"`, "as_of", a, &b)
+	if b.countLog("linked to the XMPP server") > 0 {
+		t.Error("both nodes are linked")
+	}
+	a.end(t, syscall.SIGKILL)
+	b.waitLog(t, "linked to the XMPP server")
+	one.send(t, `<presence><show>dnd</show><status>meeting</status></presence>`)
+	agreed(t, `"meeting"`, "as_of", &b)
+	a.process = start(t, a.command("serve"))
+	a.waitLog(t, "msg=serving")
+	agreed(t, `"meeting"`, "as_of", a, &b)
+	if a.countLog("linked to the XMPP server") > 0 {
+		t.Error("both nodes are linked")
+	}
+}
