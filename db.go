@@ -171,7 +171,7 @@ func (db *database) transact(ctx context.Context, f func(*transaction) error) er
 
 // read runs f with a deadline. Errors are explained.
 func (db *database) read(ctx context.Context, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()
 	return db.explain(whileLocked(ctx, func() error { return f(ctx) }))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -46,15 +47,21 @@ func (m *membership) Close() error {
 
 // join joins the cluster as the node that the database was opened for. The error is errNameTaken if there is one of its name.
 func (db *database) join(ctx context.Context) (*membership, error) {
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
 	m, err := connect(ctx, db.shared.conf)
 	if err != nil {
 		return nil, db.explain(err)
 	}
 	locked, err := m.tryLock(ctx, "", "node", db.shared.node)
 	if err == nil && !locked {
-		err = errNameTaken
+		// Our last connection may have been cut without the server having noticed.
+		_, err = m.conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND pid = $2 LIMIT 1",
+			applicationID, db.shared.pid)
+		err = cmp.Or(err, errNameTaken)
 	}
 	if err == nil {
+		db.shared.pid = m.conn.PgConn().PID()
 		err = m.lockDatabase(ctx, true)
 	}
 	if err == nil {
@@ -96,6 +103,8 @@ const lockKeys = "($1, hashtext($2 || ' ' || current_schema() || ' ' || $3))"
 
 // lead takes the lock of the leader if it is free, or releases it.
 func (m *membership) lead(ctx context.Context, want bool) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
 	switch {
 	case want && !m.leads:
 		m.leads, err = m.tryLock(ctx, "", "leader", "")
@@ -336,9 +345,11 @@ type sharedDatabase struct {
 	conf  *pgx.ConnConfig
 	node  string      // its name
 	first *membership // with which the node has joined
+	pid   uint32      // of the server's process for its last membership
 }
 
 const (
+	nodeTimeout  = 5 * time.Second        // for a query of a node, so that it soon notices that the database does not answer
 	joinPatience = 5 * time.Second        // for the end of a node of the same name, which may be this one, before a restart
 	rejoinDelay  = 200 * time.Millisecond // between two attempts to join the cluster
 )
@@ -356,7 +367,7 @@ func joinDatabase(ctx context.Context, location, node string) (*database, error)
 	db.Close()
 	conf.RuntimeParams["webstatus.node"] = node
 	db = newDatabase(postgresDialect, openPool(conf))
-	db.shared = &sharedDatabase{conf: conf, node: node}
+	db.shared, db.timeout = &sharedDatabase{conf: conf, node: node}, nodeTimeout
 	for range int(joinPatience / rejoinDelay) {
 		if db.shared.first, err = db.join(ctx); !errors.Is(err, errNameTaken) || ctx.Err() != nil {
 			break

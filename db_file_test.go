@@ -124,9 +124,9 @@ func TestLockedFile(t *testing.T) {
 func TestSlowDisk(t *testing.T) {
 	db, _ := openTestDatabase(t)
 	db.timeout = 250 * time.Millisecond
-	err := db.write(t.Context(), func(tx *sql.Tx) (err error) {
+	err := db.write(t.Context(), func(t *transaction) (err error) {
 		for err == nil {
-			_, err = tx.Exec("SELECT 1")
+			err = t.execute("SELECT 1")
 		}
 		return err
 	})

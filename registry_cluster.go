@@ -14,10 +14,11 @@ import (
 // is replaced by the leader, who probes the users whose presence that node has heard.
 
 const (
-	clusterBatch   = 3 * time.Millisecond // for which changes are gathered before they are stored and announced
-	heartbeat      = time.Second
-	purgeInterval  = time.Minute
-	clusterTimeout = 5 * time.Second // for reading changes
+	clusterBatch  = 3 * time.Millisecond // for which changes are gathered before they are stored and announced
+	heartbeat     = time.Second
+	purgeInterval = time.Minute
+	reloadTimeout = time.Minute // for reading everything
+	clusterSave   = 5000        // users whose presence is stored in one transaction
 )
 
 // A cluster is what a registry knows of the other nodes.
@@ -213,9 +214,7 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 
 // readChanges reads what other nodes have changed, and shows it.
 func (c *cluster) readChanges(ctx context.Context) error {
-	reading, cancel := context.WithTimeout(ctx, clusterTimeout)
-	defer cancel()
-	changed, next, err := c.db.Changes(reading, c.snapshot)
+	changed, next, err := c.db.Changes(ctx, c.snapshot)
 	if err != nil {
 		return err
 	}
@@ -235,12 +234,14 @@ func (c *cluster) readChanges(ctx context.Context) error {
 
 // reloadAll reads everything again. Users are read in their queues if they differ, because what this node stores there is newer.
 func (c *cluster) reloadAll(ctx context.Context) error {
+	reading, cancel := context.WithTimeout(ctx, reloadTimeout)
+	defer cancel()
 	heard, err := c.heardByUser(ctx)
 	if err != nil {
 		return err
 	}
 	present := make(map[string]bool)
-	for u, err := range c.db.Users(ctx, userFilter{}) {
+	for u, err := range c.db.Users(reading, userFilter{}) {
 		if err != nil {
 			return err
 		}
@@ -404,6 +405,22 @@ func (c *cluster) registerAgain(ctx context.Context, bare string, options fieldS
 		return nil, ErrNotFound
 	}
 	return e, c.SetOptions(ctx, e, options, lang)
+}
+
+// postpone leaves so much of what has changed that a transaction is short, and has the rest stored after it. The caller holds the mutex
+// of the registry.
+func (c *cluster) postpone(changed map[*entry]unsaved) {
+	if c == nil {
+		return
+	}
+	for e, u := range changed {
+		if len(changed) <= clusterSave {
+			return
+		}
+		c.unsaved[e] = u
+		delete(changed, e)
+		c.announce()
+	}
 }
 
 // isProfileUnsaved reports whether an entry's profile is to be stored.

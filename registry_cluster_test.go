@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"syscall"
@@ -216,4 +217,26 @@ func TestRegisterTwice(t *testing.T) {
 		_, there := b.get(page)
 		return here == there && strings.Contains(here, "romeo")
 	})
+}
+
+// TestClusterCutOff cuts the connection between a node and PostgreSQL, which neither of them is told. The other nodes go on; the node
+// says since when it knows nothing of them, and has everything right once the connection is back.
+func TestClusterCutOff(t *testing.T) {
+	location := newPostgresDatabase(t)
+	server := fmt.Sprintf("127.0.0.1:%d", startedPostgres.Load().port)
+	wire := newCable(t, server)
+	a := newNode(t, location, "a", nil)
+	b := newNode(t, strings.Replace(location, server, wire.address(), 1), "b", nil)
+	eventually(t, "the nodes know each other", func() bool { return a.comp.board.link.Load().elsewhere && b.comp.board.link.Load().elsewhere })
+	a.register("<show_status_msg>1</show_status_msg><show_resources>1</show_resources>")
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	agree(t, `"lunch"`, "as_of", a, b)
+	wire.die()
+	agree(t, `"as_of":"`, "", b)
+	a.says("desk", "", "<show>xa</show><status>holiday</status>")
+	b.says("phone", "", "<show>dnd</show><status>train</status>")
+	agree(t, `"holiday"`, "as_of", a)
+	wire.plug()
+	agree(t, `"train"`, "as_of", a, b)
+	agree(t, `"holiday"`, "as_of", a, b)
 }

@@ -172,6 +172,7 @@ func (r *registry) SavePresence(ctx context.Context) {
 	r.mu.Lock()
 	changed := r.unsaved
 	r.unsaved = make(map[*entry]unsaved)
+	r.cluster.postpone(changed)
 	r.mu.Unlock()
 	batch := presenceBatch{statuses: make(map[string]Status, len(changed)), profiles: make(map[string]*Profile)}
 	if r.cluster != nil {

@@ -21,8 +21,8 @@ func (f *fixture) breakDatabase() (repair func()) {
 		}
 	}
 	if isPostgres(f.dbPath) {
-		execute("ALTER TABLE users RENAME TO elsewhere")
-		return func() { execute("ALTER TABLE elsewhere RENAME TO users") }
+		execute("ALTER TABLE users RENAME TO elsewhere; ALTER TABLE link RENAME TO nowhere")
+		return func() { execute("ALTER TABLE elsewhere RENAME TO users; ALTER TABLE nowhere RENAME TO link") }
 	}
 	execute("PRAGMA query_only = 1")
 	return func() { execute("PRAGMA query_only = 0") }

@@ -30,7 +30,7 @@ var diskFaults = []diskFault{
 	{"file deleted", moveAway("", false), "was deleted or replaced"},
 	{"file replaced", moveAway("", true), "was deleted or replaced"},
 	{"log deleted", moveAway("-wal", false), "was deleted or replaced"},
-	{"locked", lockFile, ""},
+	{"locked", holdLock, ""},
 }
 
 // diskFails breaks the disk in one way after the other while people change what is stored. Nobody else may notice, /healthz must name the
@@ -186,7 +186,7 @@ func moveAway(suffix string, replace bool) func(r *rig) func() {
 	}
 }
 
-func lockFile(r *rig) func() { return lock(r.t.T, r.path) }
+func holdLock(r *rig) func() { return lock(r.t.T, r.path) }
 
 // migrationKilled kills the migration of a database again and again, and then lets it finish.
 func migrationKilled(t *torture) {

@@ -72,7 +72,7 @@ func TestLostWithdrawal(t *testing.T) {
 	f.deaf = false
 	f.wantLeave(atDomain)
 	f.settled(juliet)
-	eventually(t, "the withdrawal is recorded", func() bool { jids, err := f.db.Withdrawals(t.Context()); return err == nil && len(jids) == 0 })
+	eventually(t, "the withdrawal is recorded", func() bool { jids, err := f.db.Withdrawals(t.Context(), true); return err == nil && len(jids) == 0 })
 	f.stream.Close()
 	f.accept()
 	f.settled(juliet)

@@ -83,7 +83,7 @@ func newFixtureOn(t testing.TB, location string, change func(*componentConfig)) 
 }
 
 // newNode starts a component on a database, as a node of that name if it is PostgreSQL.
-func newNode(t *testing.T, location, node string, change func(*componentConfig)) *fixture {
+func newNode(t testing.TB, location, node string, change func(*componentConfig)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dbPath: location, node: node, log: &lockedBuffer{}, ids: make(map[string]bool), clock: noon,
 		random: &countingReader{n: 100 * (node[0] - 'a')}, asked: make(map[string]string)}
