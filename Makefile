@@ -2,8 +2,8 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Test dependencies besides Go: a C compiler for the race detector, and servers, clients and a browser for the end-to-end tests.
-PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox strace npm node initdb postgres
-PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace postgresql $(if $(shell command -v npm),,npm)
+PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox strace npm node lintian initdb postgres
+PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace lintian postgresql $(if $(shell command -v npm),,npm)
 SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
 # HAS_CC succeeds if the race detector can be built, HAS_ALL if no dependency is missing. Debian keeps PostgreSQL's servers off PATH.
@@ -13,8 +13,9 @@ HAS_ALL = $(HAS_CC) && for p in $(PROGRAMS); do command -v $$p >/dev/null || ls 
 # Debian installs servers in sbin, which is not on every user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-# Packaging tool and target platforms.
+# Tools for packages and for the software bill of materials (SBOM), and target platforms.
 NFPM      = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+SBOM      = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 VERSION   = $(shell sed -n 's/^const version = "\(.*\)"/\1/p' version.go)
 EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 PLATFORMS = linux_amd64 linux_arm64 linux_arm7 freebsd_amd64 darwin_amd64 darwin_arm64
@@ -31,20 +32,27 @@ run:
 build:
 	$(STATIC) -o webstatus .
 
-# Builds all release files in build/: a binary per platform, Debian and RPM packages, and checksums. Builds are reproducible: the same
-# commit gives the same bytes.
-dist: $(PLATFORMS:%=build/%/webstatus) manual
+# Builds all release files in build/: a binary and an SBOM per platform, Debian and RPM packages, and checksums. Builds are reproducible:
+# the same commit gives the same bytes.
+dist: $(PLATFORMS:%=build/%/webstatus) $(PLATFORMS:%=build/webstatus_$(VERSION)_%.cdx.json) manual
 	for arch in amd64 arm64 arm7; do $(MAKE) packages ARCH=$$arch || exit 1; done
 	for p in $(PLATFORMS); do tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(EPOCH) -C build/$$p -cf - webstatus | gzip -n > build/webstatus_$(VERSION)_$$p.tar.gz; done
-	cd build && sha256sum *.deb *.rpm *.tar.gz > SHA256SUMS
+	cd build && sha256sum *.deb *.rpm *.tar.gz *.cdx.json > SHA256SUMS
 
 ARCH = amd64
 packages: build/linux_$(ARCH)/webstatus manual
 	sed -e 's/@ARCH@/$(ARCH)/g' -e 's/@VERSION@/$(VERSION)/g' -e "s/@MTIME@/$$(date -u -d @$(EPOCH) +%Y-%m-%dT%H:%M:%SZ)/g" dist/nfpm.yaml > build/nfpm.yaml
+	{ echo 'webstatus ($(VERSION)) unstable; urgency=medium'; printf '\n  * See CHANGELOG.md.\n\n'; \
+		echo " -- $$(sed -n 's/^maintainer: //p' dist/nfpm.yaml)  $$(LC_ALL=C date -u -R -d @$(EPOCH))"; } | gzip -9n > build/changelog.gz
 	for format in deb rpm; do SOURCE_DATE_EPOCH=$(EPOCH) go run $(NFPM) package -f build/nfpm.yaml -p $$format -t build/ || exit 1; done
 
 build/%/webstatus: $(wildcard *.go *.sql templates/* templates/lang/*) dist/npm/webstatus.js go.mod
 	target=$*; GOOS=$${target%_*} GOARCH=$$(echo $${target#*_} | sed 's/arm7/arm/') GOARM=7 $(STATIC) -o $@ .
+
+# The SBOM in CycloneDX's format: the modules in a binary, with their licenses, and the binary's checksums. The two warnings are about the
+# licenses of webstatus itself and of Go, which are not in the module cache.
+build/webstatus_$(VERSION)_%.cdx.json: build/%/webstatus
+	go run -trimpath $(SBOM) bin -json -noserial -notimestamp -std -licenses -version $(VERSION) -output $@ $<
 
 manual: build/$(shell go env GOOS)_$(shell go env GOARCH)/webstatus
 	rm -rf build/man build/completion && mkdir -p build/completion

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"debug/buildinfo"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // A debian is a fresh Debian container booted with systemd. It uses the host's network.
@@ -90,11 +94,54 @@ func (d *debian) exists(path string) bool {
 	return err == nil
 }
 
-// packages builds the packages and returns their checksums.
+// Files that the Makefile builds.
+var (
+	builtDeb  = filepath.Join("build", fmt.Sprintf("webstatus_%s_amd64.deb", version))
+	builtRPM  = filepath.Join("build", fmt.Sprintf("webstatus-%s-1.x86_64.rpm", version))
+	builtSBOM = filepath.Join("build", fmt.Sprintf("webstatus_%s_linux_amd64.cdx.json", version))
+)
+
+// packages builds the packages and the SBOM, and returns their checksums.
 func (d *debian) packages() string {
 	d.t.Helper()
-	d.run("make", "clean", "packages")
-	return d.run("sha256sum", filepath.Join("build", fmt.Sprintf("webstatus_%s_amd64.deb", version)), filepath.Join("build", fmt.Sprintf("webstatus-%s-1.x86_64.rpm", version)))
+	d.run("make", "clean", "packages", builtSBOM)
+	return d.run("sha256sum", builtDeb, builtRPM, builtSBOM)
+}
+
+// wantModules checks that the SBOM lists the modules in the binary, with a license each.
+func wantModules(t *testing.T) {
+	t.Helper()
+	info, err := buildinfo.ReadFile("build/linux_amd64/webstatus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(builtSBOM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sbom struct {
+		BOMFormat  string
+		Components []struct {
+			Name, Version string
+			Evidence      struct{ Licenses []any }
+		}
+	}
+	if err := json.Unmarshal(content, &sbom); err != nil || sbom.BOMFormat != "CycloneDX" {
+		t.Fatalf("%q %v", sbom.BOMFormat, err)
+	}
+	want, got := map[string]string{"std": info.GoVersion}, map[string]string{}
+	for _, dep := range info.Deps {
+		want[dep.Path] = dep.Version
+	}
+	for _, c := range sbom.Components {
+		got[c.Name] = c.Version
+		if c.Name != "std" && len(c.Evidence.Licenses) == 0 {
+			t.Errorf("%s has no license", c.Name)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("modules in the binary (-) and in the SBOM (+):\n%s", diff)
+	}
 }
 
 // TestE2EDebian runs the commands of the README's section "On your server" in a fresh Debian and requests a page. It then covers a
@@ -113,8 +160,10 @@ func TestE2EDebian(t *testing.T) {
 	if first := d.packages(); first != d.packages() {
 		t.Error("the packages are not reproducible")
 	}
-	deb := fmt.Sprintf("webstatus_%s_amd64.deb", version)
-	content, err := os.ReadFile(filepath.Join("build", deb))
+	wantModules(t)
+	d.run(need(t, "lintian"), "--allow-root", "--fail-on=error,warning", builtDeb)
+	deb := filepath.Base(builtDeb)
+	content, err := os.ReadFile(builtDeb)
 	if err != nil {
 		t.Fatal(err)
 	}
