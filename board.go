@@ -157,6 +157,8 @@ type board struct {
 
 	offline, unknown Status // shared; immutable
 
+	observe func(e *entry, old, current *snapshot) // called after a snapshot has been replaced; must not block; nil for none
+
 	link   atomic.Pointer[linkState]
 	linkMu sync.Mutex // held while link is replaced
 	expiry *time.Timer
@@ -223,7 +225,7 @@ func (b *board) add(u User, last Status, p *Profile) *entry {
 	if p != nil {
 		e.writableExtras().profile = p
 	}
-	e.publish(&snapshot{id: b.lastID.Add(1), jid: u.JID, token: u.Token, options: u.Options, status: b.share(last), profile: p, visible: u.Subscription.To()})
+	b.publish(e, &snapshot{id: b.lastID.Add(1), jid: u.JID, token: u.Token, options: u.Options, status: b.share(last), profile: p, visible: u.Subscription.To()})
 	b.userShard(u.JID).set(u.JID, e)
 	b.tokenShard(u.Token).set(u.Token, e)
 	return e
@@ -233,13 +235,22 @@ func (b *board) add(u User, last Status, p *Profile) *entry {
 func (b *board) remove(e *entry) {
 	b.userShard(e.jid).remove(e.jid)
 	b.tokenShard(e.user.Token).remove(e.user.Token)
-	e.publish(nil)
+	b.publish(e, nil)
 }
 
 // replaceToken puts an entry at its token in place of an old one, which ends at once. The caller publishes.
 func (b *board) replaceToken(e *entry, old Token) {
 	b.tokenShard(e.user.Token).set(e.user.Token, e)
 	b.tokenShard(old).remove(old)
+}
+
+// publish replaces the snapshot of an entry.
+func (b *board) publish(e *entry, s *snapshot) {
+	old := e.snapshot.Load()
+	e.publish(s)
+	if b.observe != nil {
+		b.observe(e, old, s)
+	}
 }
 
 // share returns a status to be kept. Users who are offline or unknown, without a time, share one: most do.
@@ -283,7 +294,7 @@ func (b *board) updateAs(e *entry, other Status) bool {
 	if s.equal(old) && old.link >= b.link.Load().oldestValid {
 		return false
 	}
-	e.publish(s)
+	b.publish(e, s)
 	return true
 }
 

@@ -45,6 +45,7 @@ type config struct {
 	expire      string
 	jidLinks    bool
 	website     websiteConfig
+	webhookFile string // with the webhook's secret
 	tls         tlsConfig
 	metrics     string
 	redirect    string
@@ -99,6 +100,8 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")
 	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; reloaded on SIGHUP")
 	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, in the syntax of Content-Security-Policy frame-ancestors")
+	f.StringVar(&c.website.webhookConfig.url, "webhook", "", "`URL` that the status of users who allow it is posted to after each change; none if empty")
+	f.StringVar(&c.webhookFile, "webhook-secret-file", "", "`file` with the key of the webhook's signatures (default: WEBSTATUS_WEBHOOK_SECRET, or the systemd credential named webhook-secret)")
 	f.StringVar(&c.memory, "memory-limit", "", "`size` that the Go runtime keeps its memory below, such as 400MiB (default: GOMEMLIMIT, or 90% of the memory of the cgroup or machine)")
 	c.logFlags(f, "info")
 }
@@ -227,8 +230,10 @@ func (c *config) resolveLink(problems *usageError) (conf componentConfig) {
 	if conf.tls, err = c.tlsConfig(); err != nil {
 		problems.add("server-ca", "%v", err)
 	}
-	if conf.secret, err = c.secret(); err != nil {
+	if conf.secret, err = readSecret(c.secretFile, "secret"); err != nil {
 		problems.add("secret-file", "%v", err)
+	} else if conf.secret == "" {
+		problems.add("secret-file", "required: the component secret, from this file or from WEBSTATUS_SECRET")
 	}
 	conf.linkTimes = defaultLinkTimes
 	return conf
@@ -260,11 +265,14 @@ func (c *config) tlsConfig() (*tls.Config, error) {
 	return conf, nil
 }
 
-// secret returns the component secret from --secret-file, WEBSTATUS_SECRET or the systemd credential, in this order.
-func (c *config) secret() (string, error) {
-	file, secret := c.secretFile, os.Getenv("WEBSTATUS_SECRET")
+// readSecret returns a secret from a file, from the environment variable of its name, or from the systemd credential of its name, in this
+// order. It is empty if none of them is given.
+func readSecret(file, name string) (string, error) {
+	secret := os.Getenv(envName(name))
 	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); file == "" && secret == "" && credentials != "" {
-		file = filepath.Join(credentials, "secret")
+		if credential := filepath.Join(credentials, name); exists(credential) {
+			file = credential
+		}
 	}
 	if file != "" {
 		content, err := os.ReadFile(file)
@@ -273,10 +281,12 @@ func (c *config) secret() (string, error) {
 		}
 		secret = strings.TrimRight(string(content), "\r\n")
 	}
-	if secret == "" {
-		return "", errors.New("required: the component secret, from this file or from WEBSTATUS_SECRET")
-	}
 	return secret, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // resolveBaseURL returns the base URL without a trailing slash.
@@ -326,6 +336,7 @@ func (c *config) resolve(problems *usageError, logTo io.Writer) (componentConfig
 	}
 	conf.jidLinks = c.jidLinks
 	conf.singleLink = c.singleLink
+	conf.webhook = c.website.webhookConfig.url != ""
 	conf.hideOS = c.hideOS
 	if conf.name = singleLine(c.name, maxNick); conf.name == "" {
 		problems.add("name", "must not be empty")
@@ -389,6 +400,7 @@ func (c *config) resolveWebsite(problems *usageError) {
 		}
 	}
 	c.resolveTLS(problems)
+	c.resolveWebhook(problems)
 	for _, s := range c.proxies {
 		proxy, err := netip.ParsePrefix(s)
 		if address, addressErr := netip.ParseAddr(s); addressErr == nil {
@@ -403,6 +415,27 @@ func (c *config) resolveWebsite(problems *usageError) {
 		if _, err := loadRenderer("webstatus", c.website.templates); err != nil {
 			problems.add("templates", "%v", err)
 		}
+	}
+}
+
+// resolveWebhook validates the webhook. Messages do not contain its URL, which may contain a secret.
+func (c *config) resolveWebhook(problems *usageError) {
+	hook := &c.website.webhookConfig
+	hook.retry = webhookRetry
+	if hook.url == "" {
+		if c.webhookFile != "" {
+			problems.add("webhook-secret-file", "requires --webhook")
+		}
+		return
+	}
+	if u, err := url.Parse(hook.url); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Fragment != "" {
+		problems.add("webhook", "not a URL such as https://example.org/hook")
+	}
+	var err error
+	if hook.secret, err = readSecret(c.webhookFile, "webhook-secret"); err != nil {
+		problems.add("webhook-secret-file", "%v", err)
+	} else if hook.secret == "" {
+		problems.add("webhook-secret-file", "required with --webhook: the key of its signatures, from this file or from WEBSTATUS_WEBHOOK_SECRET")
 	}
 }
 

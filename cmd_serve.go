@@ -161,8 +161,12 @@ func serveOn(ctx context.Context, listeners listeners, db *database, webConf web
 	g, ctx := errgroup.WithContext(ctx)
 	webConf.domain, webConf.baseURL, webConf.jidLinks, webConf.board, webConf.rooms = conf.domain, conf.baseURL, conf.jidLinks, c.board, c.rooms.board
 	webConf.now, webConf.log, webConf.closing = conf.now, conf.log, ctx
+	webConf.leads = users.Leads
 	site := newWebsite(webConf, r)
 	g.Go(func() error { site.reload(ctx); return nil })
+	if site.webhook != nil {
+		g.Go(func() error { site.webhook.run(ctx); return nil })
+	}
 	g.Go(func() error {
 		defer stopComponent()
 		handler := site.handler()

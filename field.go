@@ -34,6 +34,7 @@ const (
 	fieldResources
 	fieldJIDLink
 	fieldSearchEngines
+	fieldPost
 )
 
 // fields lists all fields, in the order of the form. The first two options are those of the article that the service goes back to.
@@ -55,6 +56,7 @@ var fields = []field{
 	fieldResources:     {option: "show_resources", chat: "resources", query: "resources", hide: func(v *view) { v.Resources = nil }},
 	fieldJIDLink:       {option: "jid_link", on: true},
 	fieldSearchEngines: {option: "search_engines"},
+	fieldPost:          {option: "post_changes"},
 }
 
 // A fieldSet is a set of fields: bit i stands for fields[i].

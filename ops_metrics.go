@@ -33,6 +33,9 @@ var (
 	usersByState     = metric("users", "Registered users by state.", "state")
 	requestsAnswered = metric("http_requests_total", "HTTP requests by representation and status class.", "representation", "status")
 	openStreams      = metric("event_streams", "Open event streams.")
+	webhookRequests  = metric("webhook_requests_total", "Requests to the webhook by result.", "result")
+	webhookDropped   = metric("webhook_dropped_total", "Changes that the webhook has not been sent and will not be.")
+	webhookWaiting   = metric("webhook_waiting", "Users with a change that waits to be sent to the webhook.")
 	presenceBacklog  = metric("presence_backlog", "Users whose presence has not been stored in the database yet.")
 	databaseFailing  = metric("database_failing", "Whether the last database transaction failed.")
 	buildInfo        = metric("build_info", "1, with the version.", "version", "goversion")
@@ -79,6 +82,12 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	gauge(openStreams, float64(m.site.limits.streams.open()))
+	if hook := m.site.webhook; hook != nil {
+		count(webhookRequests, hook.sent.Load(), "sent")
+		count(webhookRequests, hook.failed.Load(), "failed")
+		count(webhookDropped, hook.dropped.Load())
+		gauge(webhookWaiting, float64(hook.length()))
+	}
 	gauge(presenceBacklog, float64(c.registry.Backlog()))
 	gauge(databaseFailing, oneIf(m.db.failing() != nil))
 	m.db.durations.Collect(ch)

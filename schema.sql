@@ -59,3 +59,7 @@ ALTER TABLE users       ADD COLUMN contact INTEGER NOT NULL DEFAULT 0 CHECK (con
 ALTER TABLE users       ADD COLUMN granted INTEGER NOT NULL DEFAULT 0 CHECK (granted IN (0, 1)); -- the address that sees the user's presence
 ALTER TABLE withdrawals ADD COLUMN contact INTEGER NOT NULL DEFAULT 0 CHECK (contact IN (0, 1)); -- as in users
 ALTER TABLE withdrawals ADD COLUMN granted INTEGER NOT NULL DEFAULT 0 CHECK (granted IN (0, 1)); -- as in users
+
+-- Next migration.
+
+ALTER TABLE users ADD COLUMN post_changes INTEGER NOT NULL DEFAULT 0 CHECK (post_changes IN (0, 1)); -- boolean: changes are posted to the operator's webhook

@@ -120,3 +120,7 @@ BEGIN
 END $$;
 CREATE TRIGGER note_deletion AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION note_deletion();
 CREATE TRIGGER note_deletion AFTER DELETE ON profiles FOR EACH ROW EXECUTE FUNCTION note_deletion();
+
+-- Next migration.
+
+ALTER TABLE users ADD COLUMN post_changes BOOLEAN NOT NULL DEFAULT false; -- changes are posted to the operator's webhook

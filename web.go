@@ -18,6 +18,8 @@ type websiteConfig struct {
 	frameAncestors string         // sources that may frame pages (frame-ancestors of CSP Level 3)
 	proxies        []netip.Prefix // reverse proxies whose X-Forwarded-For is trusted; nil for none
 	templates      string         // directory whose files replace embedded templates; empty for none
+	webhookConfig  webhookConfig
+	leads          func() bool // whether this node, of several, uses the webhook
 	board          *board
 	rooms          *roomBoard
 	now            func() time.Time
@@ -34,6 +36,7 @@ type website struct {
 	limits   *limits
 	answers  *answerCounts
 	topics   *eventTopics
+	webhook  *webhook // nil for none
 }
 
 // newWebsite returns a website that uses a renderer until the templates are reloaded.
@@ -42,6 +45,10 @@ func newWebsite(conf websiteConfig, r *renderer) *website {
 	w.limits.connections = newConnectionLimit(w.isExempt, w.log)
 	w.limits.streams.max = streamCapacity(w.limits.connections.open.max)
 	w.topics = newEventTopics(w)
+	if w.webhookConfig.url != "" {
+		w.webhook = newWebhook(w.webhookConfig, w)
+		w.board.observe = w.webhook.observe
+	}
 	w.use(r)
 	return w
 }

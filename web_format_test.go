@@ -265,8 +265,13 @@ func testNothingLeaks(t *testing.T, f *fixture) {
 	}
 	search := func(open string) {
 		t.Helper()
-		for _, path := range allPaths() {
-			got := f.whole(path)
+		for _, path := range append(allPaths(), "webhook") {
+			got := ""
+			if path == "webhook" {
+				got = f.posted()
+			} else {
+				got = f.whole(path)
+			}
 			for option, texts := range secrets {
 				if option == open || option == "show_full_jid" && open == "show_status_msg" {
 					continue

@@ -28,6 +28,7 @@ type componentConfig struct {
 	baseURL     string              // of the web server, without a trailing slash
 	jidLinks    bool                // JID-based URLs are answered
 	singleLink  bool                // only the leader of several nodes has a link
+	webhook     bool                // changes are posted to the operator's webhook
 	admins      []string            // bare JIDs that may run the administration commands; may be empty
 	contacts    map[string][]string // URIs of the operator, by one of contactKinds; may be empty
 	rooms       []string            // patterns of the rooms that the web shows; may be empty

@@ -168,6 +168,9 @@ func (s *service) offeredOptions() fieldSet {
 	if !s.jidLinks {
 		offered = offered.with(fieldJIDLink, false)
 	}
+	if !s.webhook {
+		offered = offered.with(fieldPost, false)
+	}
 	return offered
 }
 

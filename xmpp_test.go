@@ -31,6 +31,7 @@ type fixture struct {
 	web    *httptest.Server
 	stop   func()
 	log    *lockedBuffer
+	hook   webhookConfig
 	ids    map[string]bool   // of the messages that the component has sent
 	asked  map[string]string // ids of the component's last requests to users' servers, by question
 	pings  int
@@ -133,12 +134,17 @@ func (f *fixture) start() {
 	f.comp = newComponent(f.conf, users)
 	ctx, cancel := context.WithCancel(context.Background())
 	f.site = newWebsite(websiteConfig{domain: f.conf.domain, baseURL: f.conf.baseURL, jidLinks: f.conf.jidLinks, frameAncestors: "*", board: f.comp.board, rooms: f.comp.rooms.board,
-		now: f.conf.now, log: f.conf.log, closing: ctx}, r)
+		webhookConfig: f.hook, leads: users.Leads, now: f.conf.now, log: f.conf.log, closing: ctx}, r)
 	f.web = httptest.NewServer(f.site.handler())
 	done := make(chan error, 1)
 	go func() { done <- f.comp.run(ctx) }()
+	var posting sync.WaitGroup
+	if f.site.webhook != nil {
+		posting.Go(func() { f.site.webhook.run(ctx) })
+	}
 	f.stop = sync.OnceFunc(func() {
 		cancel()
+		posting.Wait()
 		f.web.Close()
 		if err := <-done; err != nil {
 			t.Error(err)
