@@ -62,10 +62,10 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 		count(stanzasSent, c.links.sent[i].Load(), kind)
 	}
 	gauge(queueTasks, float64(c.dispatcher.length()))
-	byState := make(map[State]int)
+	byState, now := make(map[State]int), c.now()
 	for e := range c.board.all() {
 		if s := e.snapshot.Load(); s != nil {
-			byState[s.view(s.freshness(link, c.now()), m.site.renderer.Load().languages.english(), 0).State]++
+			byState[s.state(s.freshness(link, now))]++
 		}
 	}
 	total := 0

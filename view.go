@@ -97,13 +97,18 @@ func (s *snapshot) freshness(l *linkState, now time.Time) freshness {
 	return f
 }
 
+// state returns the state that may be shown.
+func (s *snapshot) state(f freshness) State {
+	if f.expired {
+		return Unknown
+	}
+	return s.status.State
+}
+
 // view returns what may be shown, in a language, with the message of an index.
 func (s *snapshot) view(f freshness, lang *catalog, message int) view {
-	v := view{State: s.status.State, AsOf: f.asOf, Indexed: s.options.has(fieldSearchEngines), Nick: s.profile.orEmpty().Nick,
+	v := view{State: s.state(f), AsOf: f.asOf, Indexed: s.options.has(fieldSearchEngines), Nick: s.profile.orEmpty().Nick,
 		Avatar: s.profile.orEmpty().Avatar, JID: s.jid}
-	if f.expired {
-		v.State = Unknown
-	}
 	if v.State.Online() {
 		v.Since = s.status.Since // of an offline user it is the time when they were last seen
 		if message < len(s.status.Messages) {

@@ -82,10 +82,10 @@ type subject struct {
 }
 
 func (s *subject) state() State {
-	if s.snapshot == nil || s.freshness.expired {
+	if s.snapshot == nil {
 		return Unknown
 	}
-	return s.snapshot.status.State
+	return s.snapshot.state(s.freshness)
 }
 
 // view returns the view to render. Only a representation that names itself gets the address.
