@@ -468,7 +468,8 @@ func (a *appliance) get(t testing.TB, path string) (status int, body string) {
 type cable struct {
 	listener net.Listener
 	to       string
-	trickle  atomic.Int64 // bytes that are forwarded in a millisecond, in each direction; 0 for no limit
+	trickle  atomic.Int64 // bytes that are forwarded at once, in each direction; 0 for no limit
+	delay    atomic.Int64 // nanoseconds before they are forwarded
 
 	mu    sync.Mutex
 	state cableState
@@ -526,22 +527,22 @@ func (c *cable) connect(here net.Conn) {
 			return
 		}
 		w.there = there
-		go w.carry(here, there, &c.trickle)
-		go w.carry(there, here, &c.trickle)
+		go c.carry(w, here, there)
+		go c.carry(w, there, here)
 	}
 	c.wires = append(c.wires, w)
 }
 
 // carry forwards the bytes and the end of one direction. A dead wire forwards nothing.
-func (w *wire) carry(from, to net.Conn, trickle *atomic.Int64) {
+func (c *cable) carry(w *wire, from, to net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		size := len(buf)
-		if slow := trickle.Load(); slow > 0 {
+		if slow := c.trickle.Load(); slow > 0 {
 			size = int(slow)
-			time.Sleep(time.Millisecond)
 		}
 		n, err := from.Read(buf[:size])
+		time.Sleep(time.Duration(c.delay.Load()))
 		switch {
 		case w.dead.Load() && err != nil:
 			return

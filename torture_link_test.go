@@ -15,16 +15,24 @@ type linkFault struct {
 var linkFaults = []linkFault{
 	{"cut", func(_ *rig, c *cable) func() { c.cut(); return nil }},
 	{"unplugged", func(_ *rig, c *cable) func() { c.unplug(); return c.plug }},
+	{"slow", func(_ *rig, c *cable) func() { c.delay.Store(int64(200 * time.Millisecond)); return c.speedUp }},
 	{"trickles", func(_ *rig, c *cable) func() {
 		c.trickle.Store(20)
+		c.delay.Store(int64(time.Millisecond))
 		c.cut()
-		return func() { c.trickle.Store(0) }
+		return c.speedUp
 	}},
 	{"malformed", sendAndCut(`<presence from='x@localhost'><show></presence>`)},
 	{"not XML", sendAndCut("<\x00<<>>&&&")},
 	{"half a stanza", sendAndCut(`<presence from='x@localhost' to='`)},
 	{"stream error", sendAndCut(`<stream:error><internal-server-error xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>`)},
 	{"closed", sendAndCut(`</stream:stream>`)},
+}
+
+// speedUp lets a cable forward everything at once.
+func (c *cable) speedUp() {
+	c.trickle.Store(0)
+	c.delay.Store(0)
 }
 
 // sendAndCut returns a fault in which the server sends something and closes the connection.
@@ -43,6 +51,7 @@ func linkFails(t *torture) {
 	cable := newCable(t, realm.address())
 	r := newRigAt(t, realm, cable.address())
 	c := newCrowd(r, 20)
+	r.watchdog.restart()
 	n := t.rounds(func(int) {
 		stop, acted := make(chan struct{}), make(chan struct{})
 		go func() { c.act(stop); close(acted) }()
@@ -60,6 +69,7 @@ func linkFails(t *torture) {
 		c.verify(r.path)
 		c.wantPages(recoversWithin)
 	})
+	t.wantPings(r.watchdog)
 	t.Logf("%d faults, %d links, %d operations confirmed", n, r.countLog(linked), c.confirmed)
 	t.wantMemory(r.process)
 }
@@ -69,7 +79,8 @@ func linkFails(t *torture) {
 func serverFails(t *torture) {
 	s := newServer(t, "prosody")
 	cable := newCable(t, s.componentAddress())
-	a := newAppliance(t, cable.address())
+	watchdog := newWatchdog(t)
+	a := newAppliance(t, cable.address(), watchdog.env()...)
 	users := testAccounts[:4]
 	clients := make(map[string]*client)
 	for _, user := range users {
@@ -77,6 +88,7 @@ func serverFails(t *torture) {
 		clients[user].send(t, `<presence/>`)
 		clients[user].join(t, "show_status_msg=1")
 	}
+	watchdog.restart()
 	count := make(map[string]int)
 	t.rounds(func(n int) {
 		links, kind := a.countLog(linked), pick(t, "killed", "stopped", "frozen", "cut")
@@ -108,6 +120,7 @@ func serverFails(t *torture) {
 			return true
 		})
 	})
+	t.wantPings(watchdog)
 	t.Logf("%v", count)
 	t.wantMemory(a.process)
 }

@@ -174,7 +174,8 @@ func hostileSender(i int) string {
 // hostileStanzasAtProsody is like hostileStanzas, with clients that are logged in to Prosody.
 func hostileStanzasAtProsody(t *torture) {
 	s := newServer(t, "prosody")
-	a := newAppliance(t, s.componentAddress(), "WEBSTATUS_ALLOW=*")
+	watchdog := newWatchdog(t)
+	a := newAppliance(t, s.componentAddress(), append(watchdog.env(), "WEBSTATUS_ALLOW=*")...)
 	bystander := s.login(t, "user1", "bystander")
 	bystander.send(t, `<presence/>`)
 	bystander.join(t, "show_status_msg=1")
@@ -183,6 +184,7 @@ func hostileStanzasAtProsody(t *torture) {
 	for _, user := range testAccounts[1:] {
 		clients = append(clients, s.login(t, user, "hostile"))
 	}
+	watchdog.restart()
 	t.rounds(func(n int) {
 		var attackers sync.WaitGroup
 		for _, c := range clients {
@@ -199,6 +201,7 @@ func hostileStanzasAtProsody(t *torture) {
 	if n := a.countLog(noLink); n > 0 {
 		t.Errorf("the link was lost %d times", n)
 	}
+	t.wantPings(watchdog)
 	t.wantMemory(a.process)
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,8 +150,7 @@ func newRigAt(t *torture, realm *realm, address string, more ...string) *rig {
 	t.Helper()
 	r := &rig{t: t, realm: realm, path: filepath.Join(t.TempDir(), "webstatus.db"), metrics: "127.0.0.1:" + strconv.Itoa(freePort(t))}
 	r.watchdog = newWatchdog(t)
-	r.appliance = newAppliance(t, address, append([]string{"WEBSTATUS_DB=" + r.path, "WEBSTATUS_METRICS_LISTEN=" + r.metrics,
-		"NOTIFY_SOCKET=" + r.watchdog.socket, fmt.Sprintf("WATCHDOG_USEC=%d", watchdogPeriod.Microseconds())}, more...)...)
+	r.appliance = newAppliance(t, address, slices.Concat([]string{"WEBSTATUS_DB=" + r.path, "WEBSTATUS_METRICS_LISTEN=" + r.metrics}, r.watchdog.env(), more)...)
 	for _, setting := range more {
 		if path, ok := strings.CutPrefix(setting, "WEBSTATUS_DB="); ok {
 			r.path = path
@@ -215,10 +215,17 @@ func (r *rig) observe() (done func()) {
 		close(stop)
 		<-stopped
 		r.t.limit("showing a bystander's change", slowest, visibleWithin)
-		pause := r.watchdog.longestPause()
-		r.t.limit("the pause between two pings of the watchdog", pause, watchdogPeriod)
+		pause := r.t.wantPings(r.watchdog)
 		r.t.Logf("%d changes of the bystander, the slowest shown after %v; watchdog pinged every %v or faster", changes, slowest.Round(time.Millisecond), pause.Round(time.Millisecond))
 	}
+}
+
+// wantPings checks the pauses between the pings of a watchdog, and returns the longest.
+func (t *torture) wantPings(w *watchdog) (longest time.Duration) {
+	t.Helper()
+	longest = w.longestPause()
+	t.limit("the pause between two pings of the watchdog", longest, watchdogPeriod)
+	return longest
 }
 
 // wantMemory checks the most memory that a process has had.
@@ -266,6 +273,11 @@ func newWatchdog(t testing.TB) *watchdog {
 		}
 	}()
 	return w
+}
+
+// env returns the environment in which a service sends its notifications to the watchdog.
+func (w *watchdog) env() []string {
+	return []string{"NOTIFY_SOCKET=" + w.socket, fmt.Sprintf("WATCHDOG_USEC=%d", watchdogPeriod.Microseconds())}
 }
 
 func (w *watchdog) ping() {

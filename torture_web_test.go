@@ -25,12 +25,12 @@ func webAttacks(t *torture) {
 			}
 			watchdog := newWatchdog(inner)
 			cmd := a.command(inner, "webstatus")
-			cmd.Env = []string{"NOTIFY_SOCKET=" + watchdog.socket, fmt.Sprintf("WATCHDOG_USEC=%d", watchdogPeriod.Microseconds())}
+			cmd.Env = watchdog.env()
 			s := newLoadedServer(inner, 2*maxPeople, cmd)
 			watchdog.restart()
 			seen := s.endure(inner, a, t.length/time.Duration(len(attacks)))
 			sub := &torture{T: inner, full: t.full}
-			sub.limit("the pause between two pings of the watchdog", watchdog.longestPause(), watchdogPeriod)
+			sub.wantPings(watchdog)
 			if len(seen.changes) == 0 {
 				inner.Fatal("no change is visible")
 			}
