@@ -22,6 +22,7 @@ type realm struct {
 	people  map[string]*resident
 	waiting map[string]chan answer // by the id of a request over the stream; closed when the stream ends
 	open    map[string]bool        // ids of other requests that are not answered yet
+	late    map[string]bool        // ids of requests over streams that have ended: the answer may come over another one
 	ids     int
 }
 
@@ -54,7 +55,7 @@ func newRealm(t testing.TB) *realm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &realm{loopback: l, t: t, people: make(map[string]*resident), open: make(map[string]bool)}
+	r := &realm{loopback: l, t: t, people: make(map[string]*resident), open: make(map[string]bool), late: make(map[string]bool)}
 	closed := make(chan struct{})
 	t.Cleanup(func() { l.listener.Close(); r.cut(); <-closed })
 	go func() {
@@ -96,7 +97,8 @@ func (r *realm) serve(s *loopbackStream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stream = nil
-	for _, c := range r.waiting {
+	for id, c := range r.waiting {
+		r.late[id] = true
 		close(c)
 	}
 	r.waiting = nil
@@ -119,6 +121,8 @@ func (r *realm) handle(s answer) {
 			c <- s
 		case r.open[s.id]:
 			delete(r.open, s.id)
+		case r.late[s.id]:
+			delete(r.late, s.id)
 		default:
 			r.t.Errorf("nothing was asked: %s", s.raw)
 		}
