@@ -45,7 +45,7 @@ var scenarios = []scenario{
 
 const (
 	fullTorture  = 15 * time.Minute
-	shortTorture = 2 * time.Second // for each scenario
+	shortTorture = time.Second // for each scenario
 )
 
 // Limits of a full run.
