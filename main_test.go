@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 // TestMain puts a webstatus on PATH, for the scripts in testdata/script and for the tests against real servers.
 func TestMain(m *testing.M) {
+	http.DefaultClient.Timeout = 5 * patience // a response or an event that never comes fails its test
 	testscript.Main(postgresStopper{m}, map[string]func(){"webstatus": main})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -161,8 +162,9 @@ func (f *fixture) start() {
 func (f *fixture) accept() {
 	f.t.Helper()
 	var err error
+	f.server.listener.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
 	if f.stream, err = f.server.accept(); err != nil {
-		f.t.Fatal(err)
+		f.t.Fatalf("%v; log:\n%s", err, f.log)
 	}
 	f.t.Cleanup(func() { f.stream.Close() })
 	ping := f.next()
