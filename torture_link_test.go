@@ -56,7 +56,8 @@ func linkFails(t *torture) {
 		stop, acted := make(chan struct{}), make(chan struct{})
 		go func() { c.act(stop); close(acted) }()
 		time.Sleep(t.upTo(200 * time.Millisecond))
-		end := pick(t, linkFaults...).begin(r, cable)
+		f := pick(t, linkFaults...)
+		end := f.begin(r, cable)
 		time.Sleep(t.upTo(500 * time.Millisecond))
 		if end != nil {
 			end()
@@ -64,7 +65,7 @@ func linkFails(t *torture) {
 		close(stop)
 		<-acted
 		c.wander()
-		t.within(recoversWithin, "the link is back", realm.isLinked)
+		t.within(recoversWithin, "the link is back: "+f.name, realm.isLinked)
 		c.settle()
 		c.verify(r.path)
 		c.wantPages(recoversWithin)
