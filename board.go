@@ -45,10 +45,11 @@ type entry struct {
 
 // extras holds what is known of users who show more than the state.
 type extras struct {
-	profile  *Profile  // nil for none
-	lastSeen time.Time // when an offline user was last online; zero if unknown
+	profile  *Profile      // nil for none
+	rich     *RichPresence // nil for none, which it is for users who are offline
+	lastSeen time.Time     // when an offline user was last online; zero if unknown
 	avatar   avatarNotes
-	answered [questionCount]int64 // time of the last request that was answered, Unix time in milliseconds
+	answered [answeredOnce]int64 // time of the last request that was answered, Unix time in milliseconds
 }
 
 // A question is a kind of request that we send to a user's server.
@@ -61,12 +62,20 @@ const (
 	askData            // its picture
 	askVCard
 	askLast
+
+	// Answers to the following questions are as cheap as events, so they may be repeated.
+
+	askActivity
+	askMood
+	askTune
 	questionCount
+
+	answeredOnce = askActivity
 )
 
 // String returns the start of the ids of the question.
 func (q question) String() string {
-	return [questionCount]string{"nick", "avatar", "avatar-data", "vcard", "last"}[q]
+	return [questionCount]string{"nick", "avatar", "avatar-data", "vcard", "last", "activity", "mood", "tune"}[q]
 }
 
 // avatarNotes are notes of the component on the avatar of a user.
@@ -279,6 +288,8 @@ func (b *board) updateAs(e *entry, other Status) bool {
 	case e.link > 0 || e.shared: // otherwise the stored status stands
 		if status = e.resources.Status(); status.State == Unavailable {
 			status.Since = e.extras.orEmpty().lastSeen
+		} else {
+			status.Rich = e.extras.orEmpty().rich
 		}
 		if status = status.After(*old.status); status.State == other.State && !other.Since.IsZero() {
 			status.Since = other.Since

@@ -30,6 +30,9 @@ const (
 	fieldSince
 	fieldNick
 	fieldAvatar
+	fieldActivity
+	fieldMood
+	fieldTune
 	fieldLastSeen
 	fieldResources
 	fieldJIDLink
@@ -49,7 +52,24 @@ var fields = []field{
 		keys: []fieldKey{{"nick", func(v *view) string { return v.Nick }}}},
 	fieldAvatar: {option: "show_avatar", chat: "avatar", query: "avatar", hide: func(v *view) { v.Avatar = nil },
 		keys: []fieldKey{{"avatar", func(v *view) string { return v.Avatar.URI() }}}},
-	fieldLastSeen: {option: "show_last_seen", chat: "lastseen", query: "active", hide: (*view).hideActivity,
+	fieldActivity: {option: "show_activity", chat: "activity", query: "activity", hide: (*view).hideActivity,
+		keys: []fieldKey{
+			{"activity", func(v *view) string { return v.Rich.Activity.General }},
+			{"activity_specific", func(v *view) string { return v.Rich.Activity.Specific }},
+			{"activity_label", func(v *view) string { return v.ActivityLabel }},
+			{"activity_text", func(v *view) string { return v.Rich.Activity.Text }}}},
+	fieldMood: {option: "show_mood", chat: "mood", query: "mood", hide: (*view).hideMood,
+		keys: []fieldKey{
+			{"mood", func(v *view) string { return v.Rich.Mood.Name }},
+			{"mood_label", func(v *view) string { return v.MoodLabel }},
+			{"mood_text", func(v *view) string { return v.Rich.Mood.Text }}}},
+	fieldTune: {option: "show_tune", chat: "tune", query: "tune", hide: func(v *view) { v.Rich.Tune = Tune{} },
+		keys: []fieldKey{
+			{"tune", func(v *view) string { return v.Rich.Tune.String() }},
+			{"tune_artist", func(v *view) string { return v.Rich.Tune.Artist }},
+			{"tune_title", func(v *view) string { return v.Rich.Tune.Title }},
+			{"tune_source", func(v *view) string { return v.Rich.Tune.Source }}}},
+	fieldLastSeen: {option: "show_last_seen", chat: "lastseen", query: "active", hide: (*view).hideLastActive,
 		keys: []fieldKey{
 			{"idle_since", func(v *view) string { return formatTime(v.Idle) }},
 			{"last_seen", func(v *view) string { return formatTime(v.LastSeen) }}}},

@@ -23,33 +23,33 @@ func TestNewOption(t *testing.T) {
 	before := fields
 	t.Cleanup(func() { fields = before })
 	i := len(fields)
-	fields = append(slices.Clone(fields), field{option: "show_mood", chat: "mood", query: "mood", hide: func(*view) {}})
+	fields = append(slices.Clone(fields), field{option: "show_location", chat: "location", query: "location", hide: func(*view) {}})
 	db, err := openDatabase(t.Context(), f.dbPath, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.sql.ExecContext(t.Context(), "ALTER TABLE users ADD COLUMN show_mood INTEGER NOT NULL DEFAULT 0"); err != nil {
+	if _, err := db.sql.ExecContext(t.Context(), "ALTER TABLE users ADD COLUMN show_location INTEGER NOT NULL DEFAULT 0"); err != nil {
 		t.Fatal(err)
 	}
 	db.Close()
 	f.start()
 	for _, c := range f.conf.languages.all {
-		c.texts["option.show_mood"] = "Show mood"
+		c.texts["option.show_location"] = "Show location"
 	}
-	f.asks(juliet, "get", `<query xmlns='jabber:iq:register'/>`, `<field var='show_mood' type='boolean' label='Show mood'><value>0</value></field>`)
-	f.register("<show_mood>1</show_mood>")
+	f.asks(juliet, "get", `<query xmlns='jabber:iq:register'/>`, `<field var='show_location' type='boolean' label='Show location'><value>0</value></field>`)
+	f.register("<show_location>1</show_location>")
 	f.settled(juliet)
-	if u, err := f.db.GetUser(t.Context(), juliet); err != nil || !u.Options.has(i) || !newUserLine(u.User).Options["show_mood"] {
+	if u, err := f.db.GetUser(t.Context(), juliet); err != nil || !u.Options.has(i) || !newUserLine(u.User).Options["show_location"] {
 		t.Errorf("not stored: %+v %v", u, err)
 	}
-	if answer := f.write("show mood off"); strings.Contains(answer, "Show mood") {
+	if answer := f.write("show location off"); strings.Contains(answer, "Show location") {
 		t.Error(answer)
 	}
 	f.want(`<presence type='subscribe' …`)
-	if help := f.write("help"); !strings.Contains(help, "show mood on") {
+	if help := f.write("help"); !strings.Contains(help, "show location on") {
 		t.Error(help)
 	}
-	if _, page := f.get(julietPage + "/embed"); !strings.Contains(page, `value="mood"> Show mood`) {
+	if _, page := f.get(julietPage + "/embed"); !strings.Contains(page, `value="location"> Show location`) {
 		t.Errorf("not on the embed page: %s", page)
 	}
 }

@@ -51,8 +51,9 @@ type Presence struct {
 type Status struct {
 	State    State
 	Messages []Text
-	Since    time.Time // when the state began, zero if unknown; for an unavailable user, the time of the last available presence
-	Idle     time.Time // last user interaction (XEP-0319); zero if not specified
+	Since    time.Time     // when the state began, zero if unknown; for an unavailable user, the time of the last available presence
+	Idle     time.Time     // last user interaction (XEP-0319); zero if not specified
+	Rich     *RichPresence // of an online user; nil for none
 }
 
 // Equal reports whether the two are the same to a client, apart from their times.
@@ -215,7 +216,7 @@ func (r Resources) Status() Status {
 		return Status{State: Unavailable}
 	}
 	top := slices.MaxFunc(r.distinct(), Presence.compare)
-	return Status{top.State, top.Messages, top.Since, top.Idle}
+	return Status{State: top.State, Messages: top.Messages, Since: top.Since, Idle: top.Idle}
 }
 
 // compare orders presences for Status, which uses the greatest one.
@@ -245,5 +246,5 @@ func (s Status) After(before Status) Status {
 
 // Equal reports whether the two are the same to a client.
 func (s Status) Equal(o Status) bool {
-	return s.State == o.State && s.Since.Equal(o.Since) && s.Idle.Equal(o.Idle) && slices.Equal(s.Messages, o.Messages)
+	return s.State == o.State && s.Since.Equal(o.Since) && s.Idle.Equal(o.Idle) && slices.Equal(s.Messages, o.Messages) && s.Rich.orEmpty() == o.Rich.orEmpty()
 }

@@ -125,6 +125,7 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 	if profile := storedProfile(e.profile(), e.user.Options); profile.orEmpty() != e.profile() {
 		e.writableExtras().profile = profile
 	}
+	r.setRich(e, e.extras.orEmpty().rich.orEmpty()) // as far as the options allow
 	r.publish(e)
 	return nil
 }

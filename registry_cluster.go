@@ -310,6 +310,7 @@ func (c *cluster) reload(ctx context.Context, bare string) {
 	if !c.isProfileUnsaved(e) && !sameProfile(e.profile(), u.Profile.orEmpty()) {
 		e.writableExtras().profile = u.Profile
 	}
+	c.setRich(e, e.extras.orEmpty().rich.orEmpty()) // as far as the options allow
 	own := e.resources.Of(0)
 	if !u.Subscription.To() {
 		c.changeResources(e, func(all Resources) Resources { return all.Remove("") })

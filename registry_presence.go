@@ -33,6 +33,9 @@ func (r *registry) changeResources(e *entry, change func(Resources) Resources) {
 	}
 	r.presenceBytes.Add(int64(e.resources.size() - before))
 	r.cluster.noteOwn(e, own)
+	if e.resources == nil {
+		r.setRich(e, RichPresence{})
+	}
 }
 
 // RemoveResource records that a resource has gone offline; all of them if it is empty. If it was the last, the user was last seen at
@@ -112,6 +115,33 @@ func (r *registry) setProfile(e *entry, p Profile) {
 	e.writableExtras().profile = stored
 	r.board.update(e)
 	r.save(e, true)
+}
+
+// SetRichPresence changes a user's rich presence. That of offline users is not kept, and neither is any while the resources of all users
+// take up much memory.
+func (r *registry) SetRichPresence(e *entry, p RichPresence) {
+	if e.resources == nil || r.presenceBytes.Load() > maxAllPresence {
+		p = RichPresence{}
+	}
+	r.setRich(e, p)
+	if e.isRegistered() {
+		r.board.update(e) // nothing of it is stored
+	}
+}
+
+// setRich changes a user's rich presence as far as the options allow to keep it, and keeps count of the memory.
+func (r *registry) setRich(e *entry, p RichPresence) {
+	p = p.only(e.user.Options)
+	before := e.extras.orEmpty().rich.orEmpty()
+	if p == before {
+		return
+	}
+	r.presenceBytes.Add(int64(p.size() - before.size()))
+	if x := e.writableExtras(); p == (RichPresence{}) {
+		x.rich = nil
+	} else {
+		x.rich = &p
+	}
 }
 
 // publish puts the entry on the board, and has it stored if it has changed.

@@ -63,3 +63,10 @@ ALTER TABLE withdrawals ADD COLUMN granted INTEGER NOT NULL DEFAULT 0 CHECK (gra
 -- Next migration.
 
 ALTER TABLE users ADD COLUMN post_changes INTEGER NOT NULL DEFAULT 0 CHECK (post_changes IN (0, 1)); -- boolean: changes are posted to the operator's webhook
+
+-- Next migration.
+
+-- Options of rich presence, which itself is never stored.
+ALTER TABLE users ADD COLUMN show_activity INTEGER NOT NULL DEFAULT 0 CHECK (show_activity IN (0, 1)); -- boolean: show the activity
+ALTER TABLE users ADD COLUMN show_mood     INTEGER NOT NULL DEFAULT 0 CHECK (show_mood IN (0, 1));     -- boolean: show the mood
+ALTER TABLE users ADD COLUMN show_tune     INTEGER NOT NULL DEFAULT 0 CHECK (show_tune IN (0, 1));     -- boolean: show the tune

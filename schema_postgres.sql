@@ -124,3 +124,10 @@ CREATE TRIGGER note_deletion AFTER DELETE ON profiles FOR EACH ROW EXECUTE FUNCT
 -- Next migration.
 
 ALTER TABLE users ADD COLUMN post_changes BOOLEAN NOT NULL DEFAULT false; -- changes are posted to the operator's webhook
+
+-- Next migration.
+
+-- Options of rich presence, which itself is never stored.
+ALTER TABLE users ADD COLUMN show_activity BOOLEAN NOT NULL DEFAULT false; -- show the activity
+ALTER TABLE users ADD COLUMN show_mood     BOOLEAN NOT NULL DEFAULT false; -- show the mood
+ALTER TABLE users ADD COLUMN show_tune     BOOLEAN NOT NULL DEFAULT false; -- show the tune

@@ -28,6 +28,10 @@ type view struct {
 	Indexed    bool           // search engines may index the page
 	Room       *Room          // the view is that of a room; nil for a person
 	Address    string         // by which the representation may name itself: a token, or the JID in base64; empty for none
+
+	Rich          RichPresence // without the fields that are not shown
+	ActivityLabel string       // the activity in the client's language; empty if not shown
+	MoodLabel     string       // the mood in the client's language; empty if not shown
 }
 
 // A viewResource is one connected resource.
@@ -37,6 +41,49 @@ type viewResource struct {
 	Label    string
 	Message  string // empty if not shown
 	Priority int8
+}
+
+// A viewDetail is an activity, a mood or a tune.
+type viewDetail struct {
+	Label string
+	Text  string // in the user's words; empty for none
+}
+
+// String returns the detail in one line.
+func (d viewDetail) String() string {
+	if d.Text == "" {
+		return d.Label
+	}
+	return d.Label + " – " + d.Text
+}
+
+// tuneMark stands before a tune in texts for people.
+const tuneMark = "♫ "
+
+// details returns the activity, the mood and the tune, those of them that are shown.
+func (v *view) details() (all []viewDetail) {
+	if v.ActivityLabel != "" {
+		all = append(all, viewDetail{v.ActivityLabel, v.Rich.Activity.Text})
+	}
+	if v.MoodLabel != "" {
+		all = append(all, viewDetail{v.MoodLabel, v.Rich.Mood.Text})
+	}
+	if tune := v.Rich.Tune.String(); tune != "" {
+		all = append(all, viewDetail{tuneMark + tune, ""})
+	}
+	return all
+}
+
+// detailsText returns the details in one line, empty if there are none.
+func (v *view) detailsText() string {
+	var b strings.Builder
+	for i, d := range v.details() {
+		if i > 0 {
+			b.WriteString(" · ")
+		}
+		b.WriteString(d.String())
+	}
+	return b.String()
 }
 
 // A freshness is what the clock and the link to the XMPP server make of a snapshot: whatever of a view can change while the
@@ -115,6 +162,10 @@ func (s *snapshot) view(f freshness, lang *catalog, message int) view {
 			v.Message = s.status.Messages[message].Body
 		}
 		v.Resources = viewResources(s.resources, lang)
+		if s.status.Rich != nil {
+			v.Rich = *s.status.Rich
+			v.ActivityLabel, v.MoodLabel = v.Rich.Activity.label(lang), v.Rich.Mood.label(lang)
+		}
 	}
 	if f.active.unit > 0 {
 		at := s.lastActive().UTC().Truncate(f.active.unit)
@@ -173,7 +224,11 @@ func (v *view) hideMessage() {
 	}
 }
 
-func (v *view) hideActivity() {
+func (v *view) hideActivity() { v.Rich.Activity, v.ActivityLabel = Activity{}, "" }
+
+func (v *view) hideMood() { v.Rich.Mood, v.MoodLabel = Mood{}, "" }
+
+func (v *view) hideLastActive() {
 	v.Idle, v.LastSeen, v.LastActive, v.Ago = time.Time{}, time.Time{}, "", ""
 }
 

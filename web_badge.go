@@ -223,16 +223,21 @@ func card(v view, o imageOptions) *drawing {
 		d.shapes = append(d.shapes, stateMark(v.State, point{faceX, faceY}, 24)...)
 	}
 	rows := cardRows(v, cmp.Or(o.label, v.Nick))
-	y := (cardHeight - 19*float64(len(rows)) + 15) / 2
+	pitch := 19.0
+	if len(rows) > 3 {
+		pitch = 17
+	}
+	y := (cardHeight - pitch*float64(len(rows)) + pitch - 4) / 2
 	for _, row := range rows {
 		row.at = point{left, y + 5}
 		d.shapes = append(d.shapes, row.fits(cardWidth-left-right))
-		y += 19
+		y += pitch
 	}
 	return d
 }
 
-// cardRows returns the lines of a card, at most three: the name, the state, and the message, the last activity or the JID.
+// cardRows returns the lines of a card, at most three: the name, the state, and the message, the last activity or the JID. The activity,
+// the mood and the tune have a further line.
 func cardRows(v view, name string) (rows []text) {
 	big := text{size: 16, bold: true, string: v.Label, fill: stateColors[v.State]}
 	if name != "" {
@@ -244,6 +249,9 @@ func cardRows(v view, name string) (rows []text) {
 		if more != "" && len(rows) < 3 {
 			rows = append(rows, text{size: 13, string: more, fill: cardSoft})
 		}
+	}
+	if details := v.detailsText(); details != "" {
+		rows = append(rows, text{size: 13, string: details, fill: cardSoft})
 	}
 	return rows
 }

@@ -140,8 +140,8 @@ func summary(spec *renderSpec, views []view) view {
 	return views[0]
 }
 
-// writeText writes the state, the nickname, the message, the last activity and the JID on a line each; several people on a line
-// each.
+// writeText writes the state, the nickname, the message, the activity, the mood, the tune, the last activity and the JID on a line each;
+// several people on a line each.
 func writeText(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	var b bytes.Buffer
 	separator := "\n"
@@ -150,7 +150,11 @@ func writeText(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	}
 	for _, v := range views {
 		b.WriteString(v.Label)
-		for _, value := range []string{v.Nick, v.Message, v.LastActive, v.JID} {
+		values := []string{v.Nick, v.Message}
+		for _, d := range v.details() {
+			values = append(values, d.String())
+		}
+		for _, value := range append(values, v.LastActive, v.JID) {
 			if value != "" {
 				b.WriteString(separator + strings.Join(strings.Fields(value), " "))
 			}

@@ -27,12 +27,25 @@ import (
 
 // A statusJSON is the decoded JSON of a status.
 type statusJSON struct {
-	Version int          `json:"version"`
-	State   State        `json:"state"`
-	Label   string       `json:"label"`
-	Message string       `json:"message"`
-	Nick    string       `json:"nick"`
-	Avatar  string       `json:"avatar"`
+	Version int    `json:"version"`
+	State   State  `json:"state"`
+	Label   string `json:"label"`
+	Message string `json:"message"`
+	Nick    string `json:"nick"`
+	Avatar  string `json:"avatar"`
+
+	Activity         string `json:"activity"`
+	SpecificActivity string `json:"activity_specific"`
+	ActivityLabel    string `json:"activity_label"`
+	ActivityText     string `json:"activity_text"`
+	Mood             string `json:"mood"`
+	MoodLabel        string `json:"mood_label"`
+	MoodText         string `json:"mood_text"`
+	Tune             string `json:"tune"`
+	Artist           string `json:"tune_artist"`
+	Title            string `json:"tune_title"`
+	Source           string `json:"tune_source"`
+
 	JID     string       `json:"jid"`
 	Since   string       `json:"since"`
 	Idle    string       `json:"idle_since"`
@@ -65,19 +78,30 @@ func withoutSources(t *testing.T, page string) string {
 
 // everything is the form of a user who shows everything.
 const everything = `<show_status_msg>1</show_status_msg><show_full_jid>1</show_full_jid><show_nick>1</show_nick><show_avatar>1</show_avatar>` +
+	`<show_activity>1</show_activity><show_mood>1</show_mood><show_tune>1</show_tune>` +
 	`<show_last_seen>1</show_last_seen><show_resources>1</show_resources>`
 
-// openAll registers Juliet with all options enabled, and publishes a presence, a nickname and an avatar.
+// openAll enables all of Juliet's options, and publishes a nickname, rich presence and an avatar.
 func (f *fixture) openAll() {
 	f.t.Helper()
 	_, id, text := encoded(f.t, func(b *bytes.Buffer) error { return png.Encode(b, plain(8, 8, red)) })
 	f.options(everything)
-	f.want(wantNick, wantMetadata)
+	f.want(wantNick, wantMetadata, wantActivity, wantMood, wantTune)
 	f.publishes(nsNick, `<item id='x'>`+nick+`Giulietta &lt;3</nick></item>`)
+	f.publishesRich()
 	f.answers("result", "avatar", items(nsAvatarMetadata, metadata(id, "100")))
 	f.want(wantData(id))
 	f.answers("result", "avatar-data", data(id, text))
 	f.wantColor("red")
+}
+
+// publishesRich publishes an activity, a mood and a tune.
+func (f *fixture) publishesRich() {
+	f.t.Helper()
+	f.publishes(nsActivity, activity(`<relaxing><reading/></relaxing><text>sonnets &amp; &lt;letters></text>`))
+	f.publishes(nsMood, mood(`<in_love/><text>with "him"</text>`))
+	f.publishes(nsTune, tune(`<artist>Prokofiev</artist><title>Dance of the Knights</title><source>Ballet</source>`))
+	f.settled(juliet)
 }
 
 // juliets sets Juliet's state, with two resources if she is online.
@@ -92,9 +116,13 @@ func (f *fixture) juliets(state State) {
 		if state == Available {
 			show = ""
 		}
-		f.says("phone", "", `<show>xa</show><priority>-1</priority>`)
+		f.send(`<presence from='juliet@example.org/phone' to='webstatus.example.org'><show>xa</show><priority>-1</priority></presence>`)
+		if f.comp.board.byJID(juliet).snapshot.Load().options.has(fieldMood) {
+			f.want(wantActivity, wantMood, wantTune)
+		}
 		f.says("balcony", "", show+`<status>At &lt;the&gt; "ball" &amp; back</status><status xml:lang='de'>Beim Ball</status><priority>5</priority>`+
 			`<idle xmlns='urn:xmpp:idle:1' since='2026-11-22T09:42:00Z'/>`)
+		f.publishesRich()
 	}
 	if state == Unknown {
 		f.send(`<presence type='error' from='juliet@example.org' to='webstatus.example.org'/>`)
@@ -197,7 +225,7 @@ func TestSchemaIsStrict(t *testing.T) {
 func allPaths() (paths []string) {
 	for _, id := range []string{julietPage, "/status/" + Token{}.String(), julietPage + "," + Token{}.String()} {
 		for _, rest := range []string{"", ".json", ".txt", ".xml", ".js", ".svg", ".png", "/embed", "/events", ".json?format=shields", ".svg?style=card",
-			".png?style=card", ".svg?style=dot", "?lang=fa", ".xml?parts=message,since,nick,avatar,jid,active,resources"} {
+			".png?style=card", ".svg?style=dot", "?lang=fa", ".xml?parts=message,since,nick,avatar,activity,mood,tune,jid,active,resources"} {
 			paths = append(paths, id+rest)
 		}
 	}
@@ -261,7 +289,8 @@ func testNothingLeaks(t *testing.T, f *fixture) {
 	}
 	secrets := map[string][]string{
 		"show_full_jid": encodings, "show_status_msg": {"Rendezvous"}, "show_nick": {"Giulietta"}, "show_avatar": {avatar},
-		"show_resources": {"Balkon"}, "show_last_seen": {"2026-11-22T09", "min ago", "h ago"},
+		"show_activity": {"relaxing", "reading", "Reading", "sonnets"}, "show_mood": {"in_love", "In love", "him"},
+		"show_tune": {"Prokofiev", "Knights", "Ballet"}, "show_resources": {"Balkon"}, "show_last_seen": {"2026-11-22T09", "min ago", "h ago"},
 	}
 	search := func(open string) {
 		t.Helper()
@@ -299,6 +328,15 @@ func testNothingLeaks(t *testing.T, f *fixture) {
 		switch option {
 		case "show_nick":
 			f.want(wantNick)
+		case "show_activity":
+			f.want(wantActivity)
+			f.publishesRich()
+		case "show_mood":
+			f.want(wantMood)
+			f.publishesRich()
+		case "show_tune":
+			f.want(wantTune)
+			f.publishesRich()
 		case "show_avatar":
 			f.advance(time.Minute)
 			f.send(`<presence from='juliet@example.org/Balkon' to='webstatus.example.org'>` + presence + `</presence>`)
@@ -318,6 +356,9 @@ func TestDirectionControls(t *testing.T) {
 	const text = "\u202etxt\u202cexe\u2066\u2067\u2068\u2069\u202a\u202b\u202d"
 	f.says("b", "", `<status>`+text+`</status>`+nick+text+`</nick>`)
 	f.says("\u202ec", "", `<status>`+text+`</status>`)
+	f.publishes(nsMood, mood(`<happy/><text>`+text+`</text>`))
+	f.publishes(nsTune, tune(`<artist>`+text+`</artist><title>`+text+`</title>`))
+	f.settled(juliet)
 	if s := f.status(); s.Message != "txtexe" || s.Nick != "txtexe" {
 		t.Errorf("%+v", s)
 	}
@@ -336,14 +377,13 @@ var hostile = []string{
 	`*/window.hurt=1/*`, `%3Cscript%3E`, `data:text/html,<script>`, "\\u003cscript\\u003e", `<?xml version="1.0"?><!DOCTYPE x [<!ENTITY y "z">]>&y;`,
 }
 
-// TestHostileTexts renders hostile messages, nicknames and resources in every representation, and checks that each is parsed as plain
+// TestHostileTexts renders hostile messages, nicknames, resources and rich presence in every representation, and checks that each is parsed as plain
 // text.
 func TestHostileTexts(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
 	f.openAll()
-	f.says("b", "type='unavailable'", "")
 	for _, text := range hostile {
 		var escapedText bytes.Buffer
 		if err := xml.EscapeText(&escapedText, []byte(text)); err != nil {
@@ -358,6 +398,9 @@ func TestHostileTexts(t *testing.T) {
 		}, escapedText.String())
 		f.send(`<presence to='webstatus.example.org' from='juliet@example.org/` + truncate(strings.ReplaceAll(resource, "&#x", "&#x"), 500) + `'><status>` +
 			escapedText.String() + `</status>` + nick + escapedText.String() + `</nick></presence>`)
+		f.publishes(nsActivity, activity(`<working/><text>`+escapedText.String()+`</text>`))
+		f.publishes(nsMood, mood(`<happy/><text>`+escapedText.String()+`</text>`))
+		f.publishes(nsTune, tune(`<title>`+escapedText.String()+`</title>`))
 		f.settled(juliet)
 		shown := f.status()
 		if shown.State != Available {
@@ -388,7 +431,7 @@ func TestHostileTexts(t *testing.T) {
 		_, fragment := f.get("/status/juliet@example.org/html")
 		checkHTML(t, text, fragment, shown.Message)
 		for _, path := range []string{".txt"} {
-			if _, body := f.get(julietPage + path); strings.Count(body, "\n") != len(slices.DeleteFunc([]string{shown.Label, shown.Nick, shown.Message, shown.JID}, func(s string) bool { return s == "" })) {
+			if _, body := f.get(julietPage + path); strings.Count(body, "\n") != len(slices.DeleteFunc([]string{shown.Label, shown.Nick, shown.Message, shown.Activity, shown.Mood, shown.Tune, shown.JID}, func(s string) bool { return s == "" })) {
 				t.Errorf("%q: wrong number of lines: %q", text, body)
 			}
 		}

@@ -7,7 +7,7 @@ func writeSVG(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	return d.writeSVG(spec.options.theme, spec.options.height(d)), nil
 }
 
-// writePNG writes an image with the texts that the embedded fonts can draw: a label of a state in another script is in English,
+// writePNG writes an image with the texts that the embedded fonts can draw: labels in another script are in English,
 // other texts are left out.
 func writePNG(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	english, options := r.languages.english(), spec.options.imageOptions
@@ -16,7 +16,14 @@ func writePNG(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
 		if !canDraw(v.Label) {
 			v.Label = v.labelIn(english)
 		}
-		for _, s := range []*string{&v.Message, &v.Nick, &v.LastActive, &v.JID} {
+		if !canDraw(v.ActivityLabel) {
+			v.ActivityLabel = v.Rich.Activity.label(english)
+		}
+		if !canDraw(v.MoodLabel) {
+			v.MoodLabel = v.Rich.Mood.label(english)
+		}
+		for _, s := range []*string{&v.Message, &v.Nick, &v.LastActive, &v.JID, &v.Rich.Activity.Text, &v.Rich.Mood.Text,
+			&v.Rich.Tune.Artist, &v.Rich.Tune.Title, &v.Rich.Tune.Source} {
 			if !canDraw(*s) {
 				*s = ""
 			}

@@ -93,6 +93,7 @@ type person struct {
 	Since   moment
 	Active  moment
 	AsOf    moment
+	Details []viewDetail
 	Clients []viewResource
 	JID     string
 	Card    bool         // a microformat h-card, since there is a name or an address to put into it
@@ -128,7 +129,7 @@ func (r *renderer) newPerson(v view, lang *catalog) person {
 	}
 	p := person{State: string(v.State), Label: v.Label, Nick: v.Nick, Message: v.Message, Avatar: template.URL(v.Avatar.URI()),
 		Since: newMoment(lang, "page.since", v.Since, clock(v.Since)), Active: newMoment(lang, "page.active", active, v.Ago),
-		AsOf: newMoment(lang, "page.as_of", v.AsOf, clock(v.AsOf)), Clients: v.Resources, JID: v.JID}
+		AsOf: newMoment(lang, "page.as_of", v.AsOf, clock(v.AsOf)), Details: v.details(), Clients: v.Resources, JID: v.JID}
 	if p.Card = v.Nick != "" || v.JID != ""; p.Card && v.Address != "" {
 		p.URL = r.baseURL + statusPath + v.Address
 	}
@@ -251,7 +252,8 @@ func (r *renderer) setPolicies(frameAncestors string) {
 // check renders each page that newRenderer does not, so that an error in a template shows at once.
 func (r *renderer) check() error {
 	v := view{State: Away, Label: "x", Message: "x", Nick: "x", Avatar: &Avatar{}, JID: "x@y", Since: time.Unix(1, 0), Idle: time.Unix(1, 0),
-		LastActive: "x", Ago: "x", Resources: []viewResource{{Name: "x", State: Away, Label: "x", Message: "x"}}, AsOf: time.Unix(1, 0)}
+		LastActive: "x", Ago: "x", Resources: []viewResource{{Name: "x", State: Away, Label: "x", Message: "x"}}, AsOf: time.Unix(1, 0),
+		Rich: RichPresence{Mood: Mood{Name: "happy", Text: "x"}}, MoodLabel: "x"}
 	for _, lang := range r.languages.all {
 		for _, views := range [][]view{{v}, {unknownView(lang), v}} {
 			spec := &renderSpec{format: formatPage, lang: lang, many: len(views) > 1, options: renderOptions{imageOptions: imageOptions{theme: themeDark}, fields: allFields}}

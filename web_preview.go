@@ -77,7 +77,7 @@ func (r *renderer) head(spec *renderSpec, views []view) template.HTML {
 	name := html.EscapeString(title("", v))
 	tag(`property="og:type"`, "profile")
 	tag(`property="og:title"`, name)
-	if text := cmp.Or(strings.Join(strings.Fields(v.Message), " "), v.LastActive); text != "" {
+	if text := cmp.Or(strings.Join(strings.Fields(v.Message), " "), v.detailsText(), v.LastActive); text != "" {
 		tag(`property="og:description"`, html.EscapeString(text))
 	}
 	l, ok := r.selfLinks(spec, views)

@@ -194,7 +194,7 @@ func (c *chat) status(_ context.Context, m chatMessage) (string, func(), error) 
 func (a *accounts) status(lang *catalog, e *entry) string {
 	s := e.snapshot.Load()
 	v := s.view(s.freshness(a.board.link.Load(), a.now()), lang, 0)
-	parts := []string{v.Label, v.Message, v.LastActive, v.Nick, v.JID}
+	parts := []string{v.Label, v.Message, v.detailsText(), v.LastActive, v.Nick, v.JID}
 	for _, r := range v.Resources {
 		parts = append(parts, r.Name+": "+r.Label)
 	}

@@ -64,10 +64,13 @@ func (c *contacts) onAvailable(ctx context.Context, e *entry, s *received) {
 	if c.logOns.onAvailable(s) {
 		c.sendAvailable(e, s.from.String())
 	}
+	wasOffline := len(e.resources) == 0
 	first := c.registry.SetPresence(e, parsePresence(s, c.now()))
 	c.accountExists(ctx, e)
 	if first {
 		c.pep.request(ctx, e)
+	} else if wasOffline {
+		c.pep.requestRich(e)
 	}
 	c.pep.onPresence(ctx, e, s)
 }

@@ -26,7 +26,7 @@ const (
 
 // features lists what disco#info names (XEP-0030 §3.1): all requests that we answer, receipts, and the PEP nodes that we follow
 // (XEP-0163 §4.3.2).
-var features = []string{nsCommands, nsDiscoInfo, nsDiscoItem, nsNick + "+notify", nsLast, nsRegister, nsVersion, nsAvatarMetadata + "+notify",
+var features = []string{nsActivity + "+notify", nsCommands, nsDiscoInfo, nsDiscoItem, nsMood + "+notify", nsNick + "+notify", nsTune + "+notify", nsLast, nsRegister, nsVersion, nsAvatarMetadata + "+notify",
 	nsPing, nsReceipts, nsVCard}
 
 // A discoInfo is the description of an entity (XEP-0030 §3.1), with forms for more (XEP-0128). The library's type has no form.

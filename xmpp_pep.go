@@ -24,7 +24,7 @@ const (
 	avatarInterval = 10 * time.Second // between two requests for the same user's avatar
 )
 
-// pep follows what users show besides presence: nickname, avatar and last activity. It requests what the options want shown and no
+// pep follows what users show besides presence: nickname, avatar, rich presence and last activity. It requests what the options want shown and no
 // presence carries, and follows events (XEP-0163).
 type pep struct {
 	*service
@@ -81,6 +81,7 @@ func (p *pep) request(ctx context.Context, e *entry) {
 	if e.user.Options.has(fieldAvatar) {
 		p.requestAvatar(ctx, e)
 	}
+	p.requestRich(e)
 	if e.user.Options.has(fieldLastSeen) && len(e.resources) == 0 {
 		p.send(e, askLast, lastQuery{})
 	}
@@ -108,11 +109,11 @@ func (p *pep) requestAvatar(ctx context.Context, e *entry) {
 	}
 }
 
-// isAnswer reports whether a result or an error is the first answer to one of our requests, and to which.
+// isAnswer reports whether a result or an error is the answer to one of our requests, and to which; the first one, if that matters.
 func (p *pep) isAnswer(e *entry, s *received) (question, bool) {
 	q, at, ok := p.ids.parse(e.jid, s.id, p.now())
-	if !ok {
-		return 0, false
+	if !ok || q >= answeredOnce {
+		return q, ok
 	}
 	answered := &e.writableExtras().answered[q]
 	if at <= *answered {
@@ -150,6 +151,8 @@ func (p *pep) handleAnswer(ctx context.Context, e *entry, s *received) {
 		p.onPicture(ctx, e, AvatarVCard, e.extras.orEmpty().avatar.photoHash, picture)
 	case askLast:
 		p.onLast(e, s)
+	case askActivity, askMood, askTune:
+		p.onRich(e, s, nsPubSub)
 	}
 }
 
@@ -282,6 +285,7 @@ func (p *pep) handleEvent(ctx context.Context, e *entry, s *received) {
 	if !e.user.Subscription.To() {
 		return
 	}
+	p.onRich(e, s, nsPubSubEvent)
 	if item, ok := s.item(nsPubSubEvent, nsNick); ok {
 		p.setNick(e, item)
 	}
@@ -296,12 +300,18 @@ func (p *pep) handleEvent(ctx context.Context, e *entry, s *received) {
 	}
 }
 
-// item returns the first item of a node, an empty one if there is none. It is not ok if the stanza is not about the node.
+// item returns the first item of a node, an empty one if there is none or if the node has been purged or deleted. It is not ok if the
+// stanza is not about the node.
 func (s *received) item(space, node string) (item *element, ok bool) {
 	for _, name := range []string{"pubsub", "event"} {
 		outer := s.child(space, name)
 		if outer == nil {
 			continue
+		}
+		for _, end := range []string{"purge", "delete"} { // XEP-0060 §8.5, §8.4
+			if e := outer.child(space, end); e != nil && e.attr("node") == node {
+				return &element{}, true
+			}
 		}
 		items := outer.child(space, "items")
 		if items == nil || items.attr("node") != node {

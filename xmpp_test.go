@@ -191,7 +191,7 @@ var messageID = regexp.MustCompile(`^(<message(?: type='(?:chat|normal)')?) id='
 // confirmPing matches a ping by which the component learns that the server has handled what was sent before.
 var confirmPing = regexp.MustCompile(`^<iq type='get' id='ping-0x[0-9a-f]+-[0-9]+'`)
 
-var questionID = regexp.MustCompile(`^<iq type='get' id='((nick|avatar|avatar-data|vcard|last)\.[^']*)'`)
+var questionID = regexp.MustCompile(`^<iq type='get' id='((nick|avatar|avatar-data|vcard|last|activity|mood|tune)\.[^']*)'`)
 
 // next returns the next element that the component sends, with single quotes. It returns the pings of confirm to the component. Every message must have an ID that no other has; it is
 // left out.
@@ -365,9 +365,10 @@ func TestRequests(t *testing.T) {
 		{"ping", "romeo@example.org/x", "get", `<ping xmlns='urn:xmpp:ping'/>`, ``},
 		{"disco#info", "romeo@elsewhere.example/x", "get", `<query xmlns='http://jabber.org/protocol/disco#info'/>`,
 			`<query xmlns='http://jabber.org/protocol/disco#info'><identity name='web presence' category='component' type='presence'></identity>` +
-				`<feature var='http://jabber.org/protocol/commands'></feature>` +
+				`<feature var='http://jabber.org/protocol/activity+notify'></feature><feature var='http://jabber.org/protocol/commands'></feature>` +
 				`<feature var='http://jabber.org/protocol/disco#info'></feature><feature var='http://jabber.org/protocol/disco#items'></feature>` +
-				`<feature var='http://jabber.org/protocol/nick+notify'></feature>` +
+				`<feature var='http://jabber.org/protocol/mood+notify'></feature><feature var='http://jabber.org/protocol/nick+notify'></feature>` +
+				`<feature var='http://jabber.org/protocol/tune+notify'></feature>` +
 				`<feature var='jabber:iq:last'></feature><feature var='jabber:iq:register'></feature><feature var='jabber:iq:version'></feature>` +
 				`<feature var='urn:xmpp:avatar:metadata+notify'></feature><feature var='urn:xmpp:ping'></feature><feature var='urn:xmpp:receipts'></feature><feature var='vcard-temp'></feature>` +
 				`<x xmlns='jabber:x:data' type='result'><field var='FORM_TYPE' type='hidden'><value>urn:xmpp:data-policy:0</value></field>` +
@@ -466,6 +467,9 @@ func TestRegistration(t *testing.T) {
 			`<field var='show_full_jid' type='boolean' label='Show full JID'><value>` + values[1] + `</value></field>` +
 			`<field var='show_nick' type='boolean' label='Show nickname'><value>0</value></field>` +
 			`<field var='show_avatar' type='boolean' label='Show picture'><value>0</value></field>` +
+			`<field var='show_activity' type='boolean' label='Show what you are doing'><value>0</value></field>` +
+			`<field var='show_mood' type='boolean' label='Show your mood'><value>0</value></field>` +
+			`<field var='show_tune' type='boolean' label='Show the music you listen to'><value>0</value></field>` +
 			`<field var='show_last_seen' type='boolean' label='Show when you were last active (roughly)'><value>0</value></field>` +
 			`<field var='show_resources' type='boolean' label='Show each connected client'><value>0</value></field>` +
 			`<field var='jid_link' type='boolean' label='Also answer at the JID-based address'><value>` + values[2] + `</value></field>` +

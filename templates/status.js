@@ -47,6 +47,22 @@
 		}));
 	}
 
+	// Each entry is a text, or a name and the person's own words.
+	function showDetails(list, details) {
+		details = details.filter(([label]) => label);
+		set(list, "hidden", !details.length);
+		list.replaceChildren(...details.map(texts => {
+			const item = document.createElement("li");
+			texts.filter(text => text).forEach((text, i) => {
+				const part = document.createElement("span");
+				part.dir = "auto";
+				part.textContent = text;
+				item.append(...(i ? [" – ", part] : [part]));
+			});
+			return item;
+		}));
+	}
+
 	function link(part, attribute, target) {
 		if (target) set(part, attribute, target);
 		else part.removeAttribute(attribute);
@@ -68,6 +84,7 @@
 		link(get("avatar"), "src", status.avatar);
 		showText(get("label"), status.label);
 		showText(get("message"), status.message);
+		showDetails(get("details"), [[status.activity_label, status.activity_text], [status.mood_label, status.mood_text], [status.tune && "♫ " + status.tune]]);
 		showTime(get("since"), status.since, clock);
 		showTime(get("active"), status.idle_since || status.last_seen, age);
 		showTime(get("asof"), status.as_of, clock);

@@ -6,8 +6,8 @@
 // theme  light or dark (default: the system's; a line has the color of the text around it)
 // lang   language of the state (default: the browser's)
 //
-// The element's content is shown until there is a status. The attribute state, and the parts name, label, message, avatar and mark, are
-// for the site's style sheet. A Content-Security-Policy needs the server in script-src and connect-src, and data: in img-src for avatars.
+// The element's content is shown until there is a status. The attribute state, and the parts name, label, message, detail, avatar and mark,
+// are for the site's style sheet. A Content-Security-Policy needs the server in script-src and connect-src, and data: in img-src for avatars.
 (() => {
 	"use strict";
 	if (customElements.get("xmpp-status")) return;
@@ -28,11 +28,12 @@
 		[data-state=dnd] { --state: light-dark(#c0303a, #f27d84) }
 		[part=mark] { flex: none; width: .7em; height: .7em; box-sizing: border-box; border: .12em solid var(--state); border-radius: 50%; background: var(--state) }
 		[data-state=unavailable] [part=mark], [data-state=unknown] [part=mark] { background: none }
-		[part=message] { overflow-wrap: anywhere }
+		:is([part=message], [part=detail]) { overflow-wrap: anywhere }
 
 		.line { display: inline-flex; align-items: baseline; gap: .4em; margin-inline-end: .4em }
 		.line [part=name]::after { content: ":" }
 		.line [part=message]::before { content: "– " }
+		.line [part=detail]::before { content: "· " }
 		.line:hover [part=label] { text-decoration: underline }
 
 		.badge { display: inline-flex; margin: 1px; border-radius: 3px; overflow: hidden; color: #fff; font: 11px/20px Verdana, "DejaVu Sans", sans-serif; white-space: nowrap; color-scheme: light }
@@ -45,10 +46,10 @@
 			border: 1px solid light-dark(#dde2ea, #2f3845); border-radius: 12px; background: light-dark(#fff, #1c222b); color: light-dark(#1d2430, #eceff4);
 			font: 14px/1.35 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
 		.card > div { min-width: 0 }
-		.card :is([part=name], [part=label], [part=message]) { display: block }
+		.card :is([part=name], [part=label], [part=message], [part=detail]) { display: block }
 		.card [part=name] { font-size: 16px; overflow-wrap: anywhere }
 		.card [part=label] { color: var(--state); font-weight: 600 }
-		.card [part=message] { color: light-dark(#5a6473, #a3adbb) }
+		.card :is([part=message], [part=detail]) { color: light-dark(#5a6473, #a3adbb) }
 		.card [part=avatar] { flex: none; width: 52px; height: 52px; border-radius: 50%; object-fit: cover }
 		.card [part=mark] { width: 18px; height: 18px; border-width: 3px }
 	`);
@@ -142,6 +143,8 @@
 			link.dataset.state = person.state;
 			const label = create("span", "label", person.label), message = person.message ? [create("span", "message", person.message)] : [];
 			const name = person.nick ? [create("b", "name", person.nick)] : [], mark = create("span", "mark");
+			for (const texts of [[person.activity_label, person.activity_text], [person.mood_label, person.mood_text], [person.tune && "♫ " + person.tune]])
+				if (texts[0]) message.push(create("span", "detail", texts.filter(Boolean).join(" – ")));
 			for (const element of [...name, ...message]) element.dir = "auto";
 			if (look === "line") {
 				link.className = "line";

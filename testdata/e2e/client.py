@@ -24,7 +24,7 @@ class Client(slixmpp.ClientXMPP):
         self.answers = asyncio.Queue()
         self.available = asyncio.Queue()
         for plugin in ("xep_0004", "xep_0030", "xep_0050", "xep_0054", "xep_0012", "xep_0077", "xep_0092", "xep_0084", "xep_0115",
-                       "xep_0153", "xep_0172", "xep_0184", "xep_0199", "xep_0319"):
+                       "xep_0107", "xep_0108", "xep_0118", "xep_0153", "xep_0172", "xep_0184", "xep_0199", "xep_0319"):
             self.register_plugin(plugin)
         self["feature_mechanisms"].unencrypted_plain = True
         self.auto_authorize = True
@@ -128,6 +128,41 @@ class Client(slixmpp.ClientXMPP):
         assert "only your state is shown" in await self.write("show nick avatar lastseen resources message jid off")
         await self.shown("nothing", lambda s: s.keys() <= {"version", "state", "label", "since"})
 
+    async def rich_presence(self):
+        """Publishes an activity, a mood and a tune, and stops again."""
+        keys = {"activity", "mood", "tune"}
+        await self["xep_0107"].publish_mood("in_love", "with Romeo", id="current")  # before the option is on
+        assert "Show your mood" in await self.write("show activity mood tune on")
+        await self.shown("mood", lambda s: s.get("mood") == "in_love" and s["mood_label"] == "In love" and s["mood_text"] == "with Romeo")
+        await self["xep_0108"].publish_activity("relaxing", "reading", "sonnets")
+        await self["xep_0118"].publish_tune(artist="Prokofiev", title="Dance of the Knights", source="Ballet", length=340, rating=9)
+        await self.shown("activity", lambda s: (s.get("activity"), s.get("activity_specific"), s.get("activity_text")) == ("relaxing", "reading", "sonnets"))
+        await self.shown("tune", lambda s: (s.get("tune_artist"), s.get("tune_title"), s.get("tune_source")) == ("Prokofiev", "Dance of the Knights", "Ballet"))
+        assert "Reading – sonnets" in await self.write("status")
+        await self["xep_0118"].stop()
+        await self.shown("no tune", lambda s: not keys & s.keys() - {"activity", "mood"})
+        server = await self["xep_0030"].get_info(self.boundjid.domain)
+        if any(name == "Prosody" for _, _, _, name in server["disco_info"]["identities"]):
+            await self["xep_0060"].retract(None, "http://jabber.org/protocol/mood", "current", notify=True)
+        else:  # ejabberd does not tell anybody of a retraction
+            await self["xep_0107"].stop()
+        await self["xep_0108"].stop()
+        await self.shown("nothing", lambda s: not keys & s.keys())
+
+        await self["xep_0107"].publish_mood("happy")
+        await self.shown("happy", lambda s: s.get("mood") == "happy")
+        await self.write("show mood off")
+        await self.shown("switched off", lambda s: not keys & s.keys())
+        await self.write("show mood on")
+        await self.shown("switched on", lambda s: s.get("mood") == "happy")
+        self.send_presence(ptype="unavailable")
+        await self.shown("offline", lambda s: s["state"] == "unavailable" and not keys & s.keys())
+        self.send_presence()
+        await self.shown("online", lambda s: s.get("mood") == "happy")
+        await self["xep_0107"].stop()
+        await self.shown("no mood", lambda s: not keys & s.keys())
+        await self.write("show activity mood tune off")
+
     async def administration(self):
         admin = "http://jabber.org/protocol/admin#"
         me = self.boundjid.bare
@@ -197,6 +232,7 @@ class Client(slixmpp.ClientXMPP):
         await self["xep_0199"].send_ping(to)
 
         await self.profile()
+        await self.rich_presence()
         await self.administration()
         await self.command("stop")
         assert "not registered" in await self.write("status")
