@@ -36,6 +36,8 @@ var diskFaults = []diskFault{
 // diskFails breaks the disk in one way after the other while people change what is stored. Nobody else may notice, /healthz must name the
 // problem, and everything works again when it is over.
 func diskFails(t *torture) {
+	locked := min(time.Minute, t.length/2)
+	t.length -= locked
 	dir := mountDisk(t)
 	r := newRig(t, "WEBSTATUS_DB="+filepath.Join(dir, "webstatus.db"))
 	c := newCrowd(r, 20)
@@ -68,17 +70,15 @@ func diskFails(t *torture) {
 		c.wantPages(recoversWithin)
 	})
 	t.Logf("%d operations confirmed, %d refused", c.confirmed, c.refused)
-	r.lockForLong()
+	r.lockFor(locked)
 }
 
-// lockForLong locks the database for a long time, in which it blocks only changes, and ends the service meanwhile.
-func (r *rig) lockForLong() {
+// lockFor locks the database for a time, in which it blocks only changes, and ends the service meanwhile.
+func (r *rig) lockFor(d time.Duration) {
 	t := r.t
 	release := lock(t.T, r.path)
 	done := r.observe()
-	if t.full {
-		time.Sleep(min(time.Minute, t.length/2))
-	}
+	time.Sleep(d)
 	r.realm.request(bystander, "get", `<ping xmlns='urn:xmpp:ping'/>`)
 	if page, err := r.look(t, jidPath(bystander)); err != nil {
 		t.Errorf("%+v %v", page, err)
