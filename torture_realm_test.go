@@ -263,8 +263,8 @@ func (a account) matches(u *User) bool {
 	return u.Options&formOptions == a.options && (a.token == "" || a.token == token) && (a.oldToken == "" || a.oldToken != token)
 }
 
-// formOptions are the options that people set.
-var formOptions = fieldsWhere(func(f field) bool { return f.option != "" })
+// formOptions are the options that a service offers that has no --webhook.
+var formOptions = fieldsWhere(func(f field) bool { return f.option != "" }).with(fieldPost, false)
 
 // A member is a person who registers, changes options, gets new links and leaves, again and again.
 type member struct {
@@ -338,7 +338,7 @@ func (c *crowd) step(m *member) bool {
 	case !after.registered || n < 5:
 		var form strings.Builder
 		for i, f := range fields {
-			if f.option != "" {
+			if formOptions.has(i) {
 				on := t.intN(2)
 				after.options = after.options.with(i, on == 1)
 				fmt.Fprintf(&form, "<%s>%d</%[1]s>", f.option, on)
