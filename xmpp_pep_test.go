@@ -572,6 +572,9 @@ func TestUnaskedLanguage(t *testing.T) {
 func FuzzAnswer(f *testing.F) {
 	for _, seed := range []string{
 		items(nsNick, `<item id='x'>`+nick+`Giulietta</nick></item>`), items(nsAvatarMetadata, metadata("abc", "100")), `<vCard xmlns='vcard-temp'><PHOTO><BINVAL>AA==</BINVAL></PHOTO></vCard>`,
+		items(nsActivity, `<item><activity xmlns='http://jabber.org/protocol/activity'><eating><having_lunch/></eating><text>x</text></activity></item>`),
+		items(nsMood, `<item><mood xmlns='http://jabber.org/protocol/mood'><happy/></mood></item>`),
+		items(nsTune, `<item><tune xmlns='http://jabber.org/protocol/tune'><artist>a</artist><title>b</title></tune></item>`),
 		`<query xmlns='http://jabber.org/protocol/disco#info'><identity category='conference' name='x'/><feature var='http://jabber.org/protocol/muc'/>` +
 			`<x xmlns='jabber:x:data'><field var='muc#roominfo_occupants'><value>3</value></field></x></query>`,
 	} {
@@ -587,6 +590,17 @@ func FuzzAnswer(f *testing.F) {
 				avatarID(item)
 				if got := singleLine(item.childText(nsNick, "nick"), maxNick); len(got) > maxNick || !utf8.ValidString(got) || strings.ContainsAny(got, "\r\n") {
 					t.Errorf("%q: nickname %q", content, got)
+				}
+			}
+		}
+		for _, n := range richNodes {
+			if item, ok := s.item(nsPubSub, n.node); ok {
+				var p RichPresence
+				n.read(&p, item)
+				for _, text := range []string{p.Activity.Text, p.Mood.Text, p.Tune.Artist, p.Tune.Title, p.Tune.Source} {
+					if len(text) > maxRichText || !utf8.ValidString(text) || strings.ContainsAny(text, "\r\n") {
+						t.Errorf("%q: %s %q", content, n.node, text)
+					}
 				}
 			}
 		}
