@@ -85,7 +85,7 @@ func newLoadedServer(b testing.TB, people int, cmd *exec.Cmd) *loadedServer {
 	cmd.Env = append(append(os.Environ(), cmd.Env...), "WEBSTATUS_TRUSTED_PROXY=127.0.0.1", "WEBSTATUS_DOMAIN="+server.domain, "WEBSTATUS_SECRET="+server.secret, "WEBSTATUS_SERVER="+server.address(),
 		"WEBSTATUS_DB="+path, "WEBSTATUS_LISTEN="+s.address)
 	s.process = start(b, cmd)
-	if s.stream, err = server.accept(); err != nil {
+	if s.stream, err = server.acceptSoon(); err != nil {
 		b.Fatal(err)
 	}
 	go s.discardStanzas()

@@ -102,7 +102,7 @@ func TestSystemd(t *testing.T) {
 		}
 	}
 	expect("READY=1")
-	stream, err := server.accept()
+	stream, err := server.acceptSoon()
 	if err != nil {
 		t.Fatal(err)
 	}
