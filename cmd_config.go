@@ -94,7 +94,7 @@ func (c *config) serveFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.tls.cert, "tls-cert", "", "PEM `file` with the certificate chain for HTTPS; reloaded when it changes")
 	f.StringVar(&c.tls.key, "tls-key", "", "PEM `file` with the private key; reloaded when it changes")
 	f.StringSliceVar(&c.tls.acmeDomains, "acme-domain", nil, "`name` to obtain a certificate for with ACME, such as status.example.org; repeatable")
-	f.StringVar(&c.tls.acmeCache, "acme-cache", "acme", "`directory` for the ACME account key and certificates")
+	f.StringVar(&c.tls.acmeCache, "acme-cache", "acme", "`directory` for the ACME account key and certificates; with PostgreSQL, the nodes share them in the database")
 	f.StringVar(&c.tls.acmeDirectory, "acme-directory", acme.LetsEncryptURL, "ACME directory `URL` of the certificate authority")
 	f.StringVar(&c.redirect, "redirect-listen", "", "`address` of a server that redirects to --base-url and answers ACME HTTP challenges, such as :80; none if empty")
 	f.StringVar(&c.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/acme/autocert"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -53,7 +54,11 @@ func serve(ctx context.Context, conf config, component componentConfig) error {
 	}
 	defer unlock()
 	defer db.Close()
-	listeners, err := openListeners(conf, component)
+	var certificates autocert.Cache // shared with other nodes
+	if db.shared != nil {
+		certificates = sharedCertificates{db}
+	}
+	listeners, err := openListeners(conf, certificates, component)
 	defer listeners.close()
 	if err != nil {
 		return err
@@ -107,14 +112,14 @@ type listeners struct {
 
 // openListeners opens all listeners of the configuration; a socket passed by systemd replaces --listen. After an error, the result
 // holds those that were opened.
-func openListeners(conf config, component componentConfig) (l listeners, err error) {
+func openListeners(conf config, certificates autocert.Cache, component componentConfig) (l listeners, err error) {
 	if l.web, err = systemdListener(); err == nil && l.web == nil {
 		l.web, err = listen(conf.listen, "listen")
 	}
 	if err != nil {
 		return l, err
 	}
-	if l.tls, l.redirectHandler, err = conf.tls.listenerConfig(component.baseURL, component.log); err != nil {
+	if l.tls, l.redirectHandler, err = conf.tls.listenerConfig(component.baseURL, certificates, component.log); err != nil {
 		return l, err
 	}
 	if conf.metrics != "" {

@@ -131,3 +131,11 @@ ALTER TABLE users ADD COLUMN post_changes BOOLEAN NOT NULL DEFAULT false; -- cha
 ALTER TABLE users ADD COLUMN show_activity BOOLEAN NOT NULL DEFAULT false; -- show the activity
 ALTER TABLE users ADD COLUMN show_mood     BOOLEAN NOT NULL DEFAULT false; -- show the mood
 ALTER TABLE users ADD COLUMN show_tune     BOOLEAN NOT NULL DEFAULT false; -- show the tune
+
+-- Next migration.
+
+-- What nodes share to get certificates by ACME: the account key, certificates with their private keys, and challenges that are under way.
+CREATE TABLE acme (
+	name    TEXT  COLLATE "C" NOT NULL PRIMARY KEY, -- as the library golang.org/x/crypto/acme/autocert names it
+	content BYTEA NOT NULL                          -- PEM, or the answer to an http-01 challenge
+);

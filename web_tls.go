@@ -19,21 +19,25 @@ import (
 type tlsConfig struct {
 	cert, key     string   // PEM files
 	acmeDomains   []string // names of the certificate to get by ACME (RFC 8555)
-	acmeCache     string   // directory of its keys and certificates
+	acmeCache     string   // directory of its keys and certificates, unless nodes share them in a database
 	acmeDirectory string   // URL of the authority's directory
 }
 
 func (c tlsConfig) enabled() bool { return c.cert != "" || len(c.acmeDomains) > 0 }
 
 // listenerConfig returns the configuration of the listener, nil for plain HTTP, and the handler of port 80: redirections, and the
-// authority's challenges (RFC 8555 §8.3).
-func (c tlsConfig) listenerConfig(baseURL string, log *slog.Logger) (*tls.Config, http.Handler, error) {
+// authority's challenges (RFC 8555 §8.3). What ACME needs is kept in shared, or in a directory if shared is nil.
+func (c tlsConfig) listenerConfig(baseURL string, shared autocert.Cache, log *slog.Logger) (*tls.Config, http.Handler, error) {
 	switch {
 	case len(c.acmeDomains) > 0:
-		if err := os.MkdirAll(c.acmeCache, 0o700); err != nil {
-			return nil, nil, err
+		cache := shared
+		if cache == nil {
+			if err := os.MkdirAll(c.acmeCache, 0o700); err != nil {
+				return nil, nil, err
+			}
+			cache = autocert.DirCache(c.acmeCache)
 		}
-		manager := &autocert.Manager{Prompt: autocert.AcceptTOS, Cache: autocert.DirCache(c.acmeCache),
+		manager := &autocert.Manager{Prompt: autocert.AcceptTOS, Cache: newGuardedCache(cache, log),
 			HostPolicy: autocert.HostWhitelist(c.acmeDomains...), Client: &acme.Client{DirectoryURL: c.acmeDirectory}}
 		return manager.TLSConfig(), withoutPort(manager.HTTPHandler(redirect(baseURL))), nil
 	case c.cert != "":

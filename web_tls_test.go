@@ -10,19 +10,24 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/acme/autocert"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -136,8 +141,16 @@ func answerName(conn net.Conn) error {
 	return err
 }
 
-// TestACME gets a certificate from a local certificate authority.
-func TestACME(t *testing.T) {
+// An acmeAuthority is a local certificate authority.
+type acmeAuthority struct {
+	directory     string // URL
+	certificate   string // file with the certificate of its own web server
+	secure, plain int    // ports at which it validates names
+}
+
+// newAuthorities returns a function that starts certificate authorities.
+func newAuthorities(t *testing.T) func() acmeAuthority {
+	t.Helper()
 	if os.Getenv("WEBSTATUS_E2E") == "" {
 		t.Skip("the certificate authority is downloaded only if WEBSTATUS_E2E=require")
 	}
@@ -148,47 +161,152 @@ func TestACME(t *testing.T) {
 		t.Fatalf("pebble: %v %s", err, out)
 	}
 	cert, key := writeCertificate(t, dir, "authority")
-	api, management, secure, plain := freePort(t), freePort(t), freePort(t), freePort(t)
-	conf, err := json.Marshal(map[string]any{"pebble": map[string]any{"listenAddress": fmt.Sprintf("127.0.0.1:%d", api), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", management),
-		"certificate": cert, "privateKey": key, "httpPort": plain, "tlsPort": secure}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "pebble.json"), conf, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	authority := exec.Command(filepath.Join(dir, "pebble"), "-config", filepath.Join(dir, "pebble.json"), "-dnsserver", nameServer(t))
-	authority.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1")
-	start(t, authority)
-	directory := fmt.Sprintf("https://127.0.0.1:%d/dir", api)
-	eventually(t, "the authority answers", func() bool {
-		resp, err := insecure("localhost").Get(directory)
-		if err == nil {
-			resp.Body.Close()
+	names := nameServer(t)
+	return func() acmeAuthority {
+		api, management := freePort(t), freePort(t)
+		a := acmeAuthority{fmt.Sprintf("https://127.0.0.1:%d/dir", api), cert, freePort(t), freePort(t)}
+		conf, err := json.Marshal(map[string]any{"pebble": map[string]any{"listenAddress": fmt.Sprintf("127.0.0.1:%d", api), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", management),
+			"certificate": cert, "privateKey": key, "httpPort": a.plain, "tlsPort": a.secure}})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err == nil
-	})
-	address := fmt.Sprintf("127.0.0.1:%d", secure)
-	a := &appliance{env: []string{"SSL_CERT_FILE=" + cert, "WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret", "WEBSTATUS_SERVER=127.0.0.1:1",
-		"WEBSTATUS_DB=" + filepath.Join(dir, "w.db"), "WEBSTATUS_LISTEN=" + address, "WEBSTATUS_REDIRECT_LISTEN=127.0.0.1:" + strconv.Itoa(plain),
-		"WEBSTATUS_ACME_DOMAIN=status.example.org", "WEBSTATUS_ACME_CACHE=" + filepath.Join(dir, "acme"), "WEBSTATUS_ACME_DIRECTORY=" + directory}}
-	a.process = start(t, a.command("serve"))
-	a.waitLog(t, "msg=serving")
-	issuer := ""
+		file := filepath.Join(t.TempDir(), "pebble.json")
+		if err := os.WriteFile(file, conf, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		authority := exec.Command(filepath.Join(dir, "pebble"), "-config", file, "-dnsserver", names)
+		authority.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1")
+		start(t, authority)
+		eventually(t, "the authority answers", func() bool {
+			resp, err := insecure("localhost").Get(a.directory)
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err == nil
+		})
+		return a
+	}
+}
+
+// newClient starts a webstatus that gets its certificate from the authority.
+func (a acmeAuthority) newClient(t *testing.T, secure, plain int, more ...string) *appliance {
+	t.Helper()
+	c := &appliance{url: fmt.Sprintf("https://127.0.0.1:%d", secure), env: append([]string{"SSL_CERT_FILE=" + a.certificate,
+		"WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret", "WEBSTATUS_SERVER=127.0.0.1:1",
+		fmt.Sprintf("WEBSTATUS_LISTEN=127.0.0.1:%d", secure), fmt.Sprintf("WEBSTATUS_REDIRECT_LISTEN=127.0.0.1:%d", plain),
+		"WEBSTATUS_ACME_DOMAIN=status.example.org", "WEBSTATUS_ACME_DIRECTORY=" + a.directory}, more...)}
+	c.process = start(t, c.command("serve"))
+	c.waitLog(t, "msg=serving")
+	return c
+}
+
+// certificate waits for a page over HTTPS, and returns the certificate.
+func (a *appliance) certificate(t *testing.T) (certificate *x509.Certificate) {
+	t.Helper()
 	eventually(t, "a certificate of the authority", func() bool {
-		resp, err := insecure("status.example.org").Get("https://" + address + "/")
+		resp, err := insecure("status.example.org").Get(a.url + "/")
 		if err != nil {
 			return false
 		}
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		issuer = resp.TLS.PeerCertificates[0].Issuer.CommonName
+		certificate = resp.TLS.PeerCertificates[0]
 		return err == nil && strings.Contains(string(body), "webstatus.example.org")
 	})
-	if !strings.Contains(issuer, "Pebble") {
+	if issuer := certificate.Issuer.CommonName; !strings.Contains(issuer, "Pebble") {
 		t.Errorf("issued by %s", issuer)
 	}
-	if _, err := insecure("elsewhere.example").Get("https://" + address + "/"); err == nil {
-		t.Error("a certificate was issued for an unknown name")
+	return certificate
+}
+
+// TestACME gets certificates from a local certificate authority.
+func TestACME(t *testing.T) {
+	newAuthority := newAuthorities(t)
+	t.Run("file", func(t *testing.T) {
+		authority, dir := newAuthority(), t.TempDir()
+		a := authority.newClient(t, authority.secure, authority.plain, "WEBSTATUS_DB="+filepath.Join(dir, "w.db"), "WEBSTATUS_ACME_CACHE="+filepath.Join(dir, "acme"))
+		a.certificate(t)
+		if _, err := insecure("elsewhere.example").Get(a.url + "/"); err == nil {
+			t.Error("a certificate was issued for an unknown name")
+		}
+	})
+	// The first node asks for the certificate, and the authority reaches the second alone. Both show the same certificate, also after a restart.
+	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			authority, location := newAuthority(), newPostgresDatabase(t)
+			secure := authority.secure
+			if challenge == "http-01" {
+				secure = freePort(t) // the authority finds nothing at its own
+			}
+			nowhere := "WEBSTATUS_ACME_CACHE=/proc/nowhere" // a directory that cannot be created
+			a := authority.newClient(t, freePort(t), freePort(t), "WEBSTATUS_DB="+location, "WEBSTATUS_NODE=a", nowhere)
+			b := authority.newClient(t, secure, authority.plain, "WEBSTATUS_DB="+location, "WEBSTATUS_NODE=b", nowhere)
+			first := a.certificate(t)
+			if second := b.certificate(t); !first.Equal(second) {
+				t.Errorf("the nodes have two certificates: %s and %s", first.SerialNumber, second.SerialNumber)
+			}
+			a.end(t, 15)
+			a.process = start(t, a.command("serve"))
+			if again := a.certificate(t); !first.Equal(again) {
+				t.Errorf("after a restart, the certificate is %s, and was %s", again.SerialNumber, first.SerialNumber)
+			}
+		})
+	}
+}
+
+// TestSharedCertificates checks that a node finds what another has stored, and that clients who ask for challenges learn nothing about a
+// database that does not answer.
+func TestSharedCertificates(t *testing.T) {
+	p := ownPostgres(t)
+	location := p.newDatabase(t)
+	var log lockedBuffer
+	var nodes []*guardedCache
+	var port http.Handler // port 80 of the second node
+	for _, name := range []string{"a", "b"} {
+		db, err := joinDatabase(t.Context(), location, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		cache := newGuardedCache(sharedCertificates{db}, slog.New(slog.NewTextHandler(&log, nil)))
+		nodes = append(nodes, cache)
+		if _, port, err = (tlsConfig{acmeDomains: []string{"status.example.org"}}).listenerConfig("https://status.example.org", cache, cache.failures.log); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := nodes[0], nodes[1]
+	ask := func(token string) (int, string) {
+		answer := httptest.NewRecorder()
+		port.ServeHTTP(answer, httptest.NewRequest("GET", "http://status.example.org/.well-known/acme-challenge/"+token, nil))
+		return answer.Code, answer.Body.String()
+	}
+	for _, content := range []string{"first", "second"} {
+		if err := a.Put(t.Context(), "t0ken+http-01", []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if code, body := ask("t0ken"); code != 200 || body != content {
+			t.Errorf("%d %s, want %s", code, body, content)
+		}
+	}
+	if err := b.Delete(t.Context(), "t0ken+http-01"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Get(t.Context(), "t0ken+http-01"); !errors.Is(err, autocert.ErrCacheMiss) {
+		t.Errorf("what was deleted: %v", err)
+	}
+	for _, token := range []string{"t0ken", "other", "%00", "%FF", strings.Repeat("x", 300)} {
+		if code, body := ask(token); code != 404 || strings.TrimSpace(body) != autocert.ErrCacheMiss.Error() {
+			t.Errorf("%s: %d %s", token, code, body)
+		}
+	}
+	if log.String() != "" {
+		t.Errorf("log of a working database: %s", log.String())
+	}
+	p.end(syscall.SIGINT)
+	if code, body := ask("t0ken"); code != 404 || strings.TrimSpace(body) != errCertificates.Error() {
+		t.Errorf("without the database: %d %s", code, body)
+	}
+	if !strings.Contains(log.String(), "the store of certificates is not reachable") || strings.Contains(log.String(), postgresPassword) {
+		t.Errorf("log without the database: %s", log.String())
 	}
 }
