@@ -99,7 +99,7 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 	return r.board.add(u, Status{State: Unknown}, nil), nil
 }
 
-// SetOptions changes what a user shows, and the language of unasked messages unless lang is empty. Whatever is switched off is
+// SetOptions changes what a user shows, and the language of unasked messages unless lang is empty. Everything that is switched off is
 // deleted in the same transaction.
 func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, lang string) error {
 	r.storing.RLock()

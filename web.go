@@ -105,9 +105,9 @@ func (w *website) status(rw http.ResponseWriter, r *http.Request) {
 		w.embed(rw, r, address)
 		return
 	}
-	var room [1]*entry
+	var one [1]*entry
 	address, f := splitExtension(path)
-	w.representation(rw, r, f, w.lookUpAll(address, room[:0]))
+	w.representation(rw, r, f, w.lookUpAll(address, one[:0]))
 }
 
 func (w *website) index(rw http.ResponseWriter, r *http.Request) {
@@ -150,14 +150,14 @@ type target struct {
 	byJID  bool     // at least one address is JID-based
 }
 
-// lookUpAll returns the target of addresses separated by commas. The entry of a single address is appended to room.
-func (w *website) lookUpAll(addresses string, room []*entry) (t target) {
+// lookUpAll returns the target of addresses separated by commas. The entry of a single address is appended to buf.
+func (w *website) lookUpAll(addresses string, buf []*entry) (t target) {
 	if strings.IndexByte(addresses, ',') < 0 {
 		e, byJID := w.lookUp(addresses)
 		if e == nil {
 			return target{}
 		}
-		return target{people: append(room, e), byJID: byJID}
+		return target{people: append(buf, e), byJID: byJID}
 	}
 	t.many = true
 	all := splitAddresses(addresses)

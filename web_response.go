@@ -64,8 +64,8 @@ func (spec *renderSpec) key(subjects []subject) renderingKey {
 		}
 		return key
 	}
-	var room [1024]byte
-	b := room[:0]
+	var buf [1024]byte
+	b := buf[:0]
 	for i := range subjects {
 		b = subjects[i].key.append(b)
 	}
@@ -103,8 +103,8 @@ func (s *subject) view(spec *renderSpec) view {
 	return v
 }
 
-// subjectsOf appends what is now known of people to room, and reports whether search engines may index all of it.
-func (w *website) subjectsOf(people []*entry, accepted string, room []subject) (subjects []subject, indexed bool) {
+// subjectsOf appends what is now known of people to buf, and reports whether search engines may index all of it.
+func (w *website) subjectsOf(people []*entry, accepted string, buf []subject) (subjects []subject, indexed bool) {
 	link := w.board.link.Load()
 	indexed = len(people) > 0
 	for _, e := range people {
@@ -113,7 +113,7 @@ func (w *website) subjectsOf(people []*entry, accepted string, room []subject) (
 			s = e.snapshot.Load()
 		}
 		if s == nil {
-			room = append(room, subject{})
+			buf = append(buf, subject{})
 			continue
 		}
 		indexed = indexed && s.options.has(fieldSearchEngines)
@@ -126,9 +126,9 @@ func (w *website) subjectsOf(people []*entry, accepted string, room []subject) (
 			now = w.now()
 		}
 		f := s.freshness(link, now)
-		room = append(room, subject{snapshot: s, freshness: f, key: newPersonKey(s, f, message)})
+		buf = append(buf, subject{snapshot: s, freshness: f, key: newPersonKey(s, f, message)})
 	}
-	return room, indexed
+	return buf, indexed
 }
 
 // representation sends a representation of a target in a format.
@@ -144,8 +144,8 @@ func (w *website) representation(rw http.ResponseWriter, r *http.Request, f *for
 		return
 	}
 	spec.byJID = f.namesItself && t.byJID
-	var room [1]subject
-	subjects, indexed := w.subjectsOf(t.people, spec.accepted, room[:0])
+	var one [1]subject
+	subjects, indexed := w.subjectsOf(t.people, spec.accepted, one[:0])
 	status := http.StatusOK
 	switch {
 	case len(subjects) == 0:
