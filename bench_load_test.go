@@ -452,23 +452,13 @@ func benchmarkStreams(b *testing.B, streams, people int) {
 	before := memory(b, s.process, "VmRSS")
 	var viewers []*webClient
 	for i := range streams {
-		c, err := s.client(fmt.Sprintf("198.18.%d.%d", i>>8, i&255))
-		if err != nil {
-			b.Fatal(err)
-		}
+		c := s.viewer(b, i%len(s.people), i)
 		defer c.Close()
-		fmt.Fprintf(c, "GET %s/events HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\n\r\n", s.path(i%len(s.people)), c.from)
 		viewers = append(viewers, c)
 	}
 	event := func(c *webClient) {
-		for {
-			line, err := c.answers.ReadBytes('\n')
-			if err != nil {
-				b.Fatal(err)
-			}
-			if bytes.HasPrefix(line, []byte("data: ")) {
-				return
-			}
+		if err := c.event(); err != nil {
+			b.Fatal(err)
 		}
 	}
 	for _, c := range viewers {
