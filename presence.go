@@ -151,6 +151,18 @@ func (r Resources) Replace(node uint16, received []Presence) Resources {
 	return r
 }
 
+// Doubt marks what this node has received of some resources as outdated, so that only another presence over the link keeps it. It reports
+// whether there was any that was not.
+func (r Resources) Doubt(resources []Presence) (doubted bool) {
+	for i := range r {
+		isDoubted := r[i].Node == 0 && r[i].Link != 0 && slices.ContainsFunc(resources, func(p Presence) bool { return p.Resource == r[i].Resource })
+		if isDoubted {
+			r[i].Link, doubted = 0, true
+		}
+	}
+	return doubted
+}
+
 // distinct returns r without the older of two presences of one resource, which a client that reconnects to another node leaves.
 func (r Resources) distinct() Resources {
 	if !slices.ContainsFunc(r, func(p Presence) bool { return p.Node != 0 }) {

@@ -109,17 +109,13 @@ func (c *cluster) nodes() []nodeState {
 	return slices.Clone(c.others)
 }
 
-// LinkUp records a new link to the XMPP server.
-func (r *registry) LinkUp() {
-	r.board.linkUp(r.now())
-	if r.cluster != nil {
-		notify(r.cluster.links)
+// SetLink records whether there is a link to the XMPP server; up is also a new one.
+func (r *registry) SetLink(up bool) {
+	if up {
+		r.board.linkUp(r.now())
+	} else {
+		r.board.linkDown(r.now())
 	}
-}
-
-// LinkDown records that there is no link.
-func (r *registry) LinkDown() {
-	r.board.linkDown(r.now())
 	if r.cluster != nil {
 		notify(r.cluster.links)
 	}
@@ -252,7 +248,14 @@ func (c *cluster) reloadAll(ctx context.Context) error {
 				c.reload(ctx, u.JID)
 				e = c.board.byJID(u.JID)
 			} else {
+				lost := u.Status.State == Unknown && e.link > 0 && e.snapshot.Load().status.State != Unknown
+				if lost {
+					u.Status = *e.snapshot.Load().status
+				}
 				c.hear(e, heard[u.JID], u.Status)
+				if lost {
+					c.save(e, false)
+				}
 			}
 			if e != nil && len(e.resources.Of(0)) > 0 {
 				c.save(e, false)
@@ -348,14 +351,20 @@ func (c *cluster) hearOne(e *entry, h heardPresence) {
 	c.publishHeard(e, h.status)
 }
 
+// replaceHeard replaces what a node has heard of a user. A resource that this node has heard of too has moved from one to the other: it is
+// gone here unless a probe brings it back.
 func (c *cluster) replaceHeard(e *entry, h heardPresence) {
 	node := c.number(h.node)
 	if node == 0 && c.board.link.Load().isUp() {
 		c.save(e, false) // we know better
 		return
 	}
+	moved := append(e.resources.Of(node), h.resources...)
 	c.changeResources(e, func(all Resources) Resources { return all.Replace(node, h.resources) })
 	e.shared = e.shared || node != 0
+	if node != 0 && e.resources.Doubt(moved) {
+		c.hooks.renew(e)
+	}
 }
 
 // publishHeard shows what other nodes have heard, with what one of them has made up of it. If this node comes to another status, it

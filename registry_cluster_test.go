@@ -63,6 +63,7 @@ func TestCluster(t *testing.T) {
 	// The phone moves to the first node before the second hears that it is gone.
 	a.says("phone", "", "<show>chat</show><priority>5</priority>")
 	agree(t, `"state":"chat"`, `"dnd"`, a, b)
+	b.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	b.says("phone", "type='unavailable'", "")
 	agree(t, `"state":"chat"`, `"dnd"`, a, b)
 	a.says("phone", "type='unavailable'", "")
@@ -107,6 +108,20 @@ func TestCluster(t *testing.T) {
 		there, _ := b.get(julietPage)
 		return here.StatusCode == 404 && there.StatusCode == 404
 	})
+}
+
+// TestMovedResource checks that a resource that has moved to another node is forgotten at the first one, which does not hear when it leaves.
+func TestMovedResource(t *testing.T) {
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.says("phone", "", "<show>away</show>")
+	agree(t, `"state":"away"`, "", a, b)
+	b.says("phone", "", "<show>dnd</show>")
+	a.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	agree(t, `"state":"dnd"`, "", a, b)
+	b.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`) // once the first has forgotten it
+	b.says("phone", "", "<show>dnd</show>")
+	b.says("phone", "type='unavailable'", "")
+	agree(t, `"state":"unavailable"`, "", a, b)
 }
 
 // TestLastSeenInCluster checks when a user was last seen who comes at one node and goes at the other.

@@ -144,13 +144,13 @@ func (c *component) runLink(ctx context.Context, l *link) {
 // opened records a new stream. Everything may have changed while there was none, so it starts a resync.
 func (c *component) opened(s *stream) {
 	c.links.add(s)
-	c.registry.LinkUp()
+	c.registry.SetLink(true)
 	notify(c.linked)
 }
 
 func (c *component) closed(s *stream) {
 	if c.links.remove(s) {
-		c.registry.LinkDown()
+		c.registry.SetLink(false)
 	}
 }
 
