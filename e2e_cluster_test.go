@@ -17,7 +17,7 @@ type erlangNet struct {
 }
 
 // newErlangNet starts a name service.
-func newErlangNet(t *testing.T) erlangNet {
+func newErlangNet(t testing.TB) erlangNet {
 	t.Helper()
 	n := erlangNet{epmd: freePort(t), ports: freePort(t)}
 	cmd := exec.Command(need(t, "epmd"), "-port", fmt.Sprint(n.epmd), "-address", "127.0.0.1", "-relaxed_command_check")
@@ -26,7 +26,7 @@ func newErlangNet(t *testing.T) erlangNet {
 }
 
 // newEjabberdNode starts an ejabberd in the net, which joins the cluster of another one unless that is empty.
-func newEjabberdNode(t *testing.T, net erlangNet, name, join string) *server {
+func newEjabberdNode(t testing.TB, net erlangNet, name, join string) *server {
 	t.Helper()
 	erl := need(t, "erl")
 	s := &server{name: "ejabberd", dir: t.TempDir(), c2s: freePort(t), compPort: freePort(t)}

@@ -41,6 +41,7 @@ var scenarios = []scenario{
 	{"clock jumps", 5 * time.Second, clockJumps},
 	{"endurance", 60 * time.Second, endurance},
 	{"hostile stanzas at Prosody", 90 * time.Second, hostileStanzasAtProsody},
+	{"cluster fails", 0, clusterFails}, // as long as its number of faults takes
 }
 
 const (
