@@ -259,6 +259,7 @@ func heard(ctx context.Context, q interface {
 		}
 		for _, p := range stored {
 			h.resources = append(h.resources, p.presence())
+			h.status.Rich = cmp.Or(h.status.Rich, p.Rich)
 		}
 		all = append(all, h)
 		return nil
@@ -274,6 +275,8 @@ type storedPresence struct {
 	Messages []Text `json:"m,omitempty"`
 	Since    int64  `json:"t"`           // Unix time in milliseconds
 	Idle     int64  `json:"i,omitempty"` // Unix time in milliseconds
+
+	Rich *RichPresence `json:"x,omitempty"` // of the user, in the first presence of the node that has heard it
 }
 
 func (p storedPresence) presence() Presence {
@@ -284,8 +287,9 @@ func (p storedPresence) presence() Presence {
 	return q
 }
 
-// encodeResources encodes the presence of resources for the database, with the messages if they are to be kept.
-func encodeResources(resources []Presence, withMessages bool) string {
+// encodeResources encodes the presence of resources for the database, with the messages if they are to be kept, and with the user's rich
+// presence if this node has heard it.
+func encodeResources(resources []Presence, withMessages bool, rich *RichPresence) string {
 	stored := make([]storedPresence, 0, len(resources))
 	for _, p := range resources {
 		s := storedPresence{Resource: p.Resource, State: p.State, Priority: p.Priority, Since: p.Since.UnixMilli()}
@@ -296,6 +300,9 @@ func encodeResources(resources []Presence, withMessages bool) string {
 			s.Idle = p.Idle.UnixMilli()
 		}
 		stored = append(stored, s)
+	}
+	if rich.orEmpty().own && len(stored) > 0 {
+		stored[0].Rich = rich
 	}
 	encoded, _ := json.Marshal(stored) // strings and numbers alone
 	return string(encoded)

@@ -361,6 +361,9 @@ func (c *cluster) replaceHeard(e *entry, h heardPresence) {
 	}
 	moved := append(e.resources.Of(node), h.resources...)
 	c.changeResources(e, func(all Resources) Resources { return all.Replace(node, h.resources) })
+	if node != 0 && h.status.Rich != nil {
+		c.setRich(e, *h.status.Rich)
+	}
 	e.shared = e.shared || node != 0
 	if node != 0 && e.resources.Doubt(moved) {
 		c.hooks.renew(e)

@@ -124,6 +124,49 @@ func TestMovedResource(t *testing.T) {
 	agree(t, `"state":"unavailable"`, "", a, b)
 }
 
+// TestRichPresenceInCluster checks that all nodes show what one of them hears, for as long as it is to be shown.
+func TestRichPresenceInCluster(t *testing.T) {
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.says("desk", "", "")
+	agree(t, `"state":"available"`, "", a, b)
+	a.options("<show_mood>1</show_mood><show_tune>1</show_tune>")
+	a.want(wantMood, wantTune)
+	a.publishes(nsMood, mood("<happy/><text>at last</text>"))
+	agree(t, `"mood_text":"at last"`, "", a, b)
+	b.says2("phone") // does not change what the first node has heard
+	b.want(wantMood, wantTune)
+	b.says("phone", "", "<show>dnd</show><priority>5</priority>")
+	agree(t, `"mood_text":"at last"`, "", a, b)
+	b.publishes(nsTune, tune("<title>Dance of the Knights</title>"))
+	agree(t, `"tune_title":"Dance of the Knights"`, "", a, b)
+	agree(t, `"mood_text":"at last"`, "", a, b)
+	a.says("desk", "", "<show>away</show>")
+	b.publishes(nsTune, "<retract id='current'/>")
+	agree(t, `"mood_text":"at last"`, "Knights", a, b)
+	b.publishes(nsMood, "<retract id='current'/>")
+	agree(t, `"state":"dnd"`, "at last", a, b)
+
+	b.publishes(nsMood, mood("<happy/><text>again</text>"))
+	agree(t, `"mood_text":"again"`, "", a, b)
+	a.options("<show_mood>0</show_mood>")
+	a.want(wantTune)
+	agree(t, `"state":"dnd"`, "again", a, b)
+	stored := func(text string) func() bool {
+		return func() bool {
+			var n int
+			err := a.db.sql.QueryRow("SELECT count(*) FROM resources WHERE resources LIKE '%" + text + "%'").Scan(&n)
+			return err == nil && n == 0
+		}
+	}
+	eventually(t, "the mood is deleted", stored("again"))
+	b.publishes(nsTune, tune("<title>Dance of the Knights</title>"))
+	agree(t, `"tune_title":"Dance of the Knights"`, "", a, b)
+	a.says("desk", "type='unavailable'", "")
+	b.says("phone", "type='unavailable'", "")
+	agree(t, `"state":"unavailable"`, "Knights", a, b)
+	eventually(t, "the tune is deleted", stored("Knights"))
+}
+
 // TestLastSeenInCluster checks when a user was last seen who comes at one node and goes at the other.
 func TestLastSeenInCluster(t *testing.T) {
 	a, b := twoNodes(t, newPostgresDatabase(t))

@@ -123,9 +123,10 @@ func (r *registry) SetRichPresence(e *entry, p RichPresence) {
 	if e.resources == nil || r.presenceBytes.Load() > maxAllPresence {
 		p = RichPresence{}
 	}
+	p.own = r.cluster != nil && e.resources != nil
 	r.setRich(e, p)
-	if e.isRegistered() {
-		r.board.update(e) // nothing of it is stored
+	if e.isRegistered() && r.board.update(e) && r.cluster != nil {
+		r.save(e, false)
 	}
 }
 
@@ -218,7 +219,7 @@ func (r *registry) SavePresence(ctx context.Context) {
 			batch.profiles[s.jid] = s.profile
 		}
 		if r.cluster != nil {
-			batch.resources[s.jid] = encodeResources(u.own, s.options.has(fieldMessage))
+			batch.resources[s.jid] = encodeResources(u.own, s.options.has(fieldMessage), s.status.Rich)
 		}
 	}
 	if len(batch.statuses) == 0 {

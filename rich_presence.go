@@ -5,12 +5,14 @@ import (
 	"strings"
 )
 
-// A RichPresence is what a user publishes about the moment besides presence. It is immutable and holds only what is switched on. It is
-// never stored, and forgotten when the user goes offline.
+// A RichPresence is what a user publishes about the moment besides presence. It is immutable, holds only what is switched on, and is
+// forgotten when the user goes offline. It is not stored, unless the nodes of a cluster have to tell it to each other.
 type RichPresence struct {
 	Activity Activity
 	Mood     Mood
 	Tune     Tune
+
+	own bool // of a cluster: this node has heard it, and not another node
 }
 
 // An Activity is what a user is doing (XEP-0108). The zero Activity is none.

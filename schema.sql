@@ -66,7 +66,7 @@ ALTER TABLE users ADD COLUMN post_changes INTEGER NOT NULL DEFAULT 0 CHECK (post
 
 -- Next migration.
 
--- Options of rich presence, which itself is never stored.
+-- Options of rich presence.
 ALTER TABLE users ADD COLUMN show_activity INTEGER NOT NULL DEFAULT 0 CHECK (show_activity IN (0, 1)); -- boolean: show the activity
 ALTER TABLE users ADD COLUMN show_mood     INTEGER NOT NULL DEFAULT 0 CHECK (show_mood IN (0, 1));     -- boolean: show the mood
 ALTER TABLE users ADD COLUMN show_tune     INTEGER NOT NULL DEFAULT 0 CHECK (show_tune IN (0, 1));     -- boolean: show the tune

@@ -127,7 +127,7 @@ ALTER TABLE users ADD COLUMN post_changes BOOLEAN NOT NULL DEFAULT false; -- cha
 
 -- Next migration.
 
--- Options of rich presence, which itself is never stored.
+-- Options of rich presence.
 ALTER TABLE users ADD COLUMN show_activity BOOLEAN NOT NULL DEFAULT false; -- show the activity
 ALTER TABLE users ADD COLUMN show_mood     BOOLEAN NOT NULL DEFAULT false; -- show the mood
 ALTER TABLE users ADD COLUMN show_tune     BOOLEAN NOT NULL DEFAULT false; -- show the tune
