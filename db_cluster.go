@@ -38,10 +38,11 @@ func connect(ctx context.Context, conf *pgx.ConnConfig) (*membership, error) {
 	return &membership{conn: conn}, err
 }
 
-// Close ends the membership.
+// Close ends the membership. The server releases the locks of a closed connection a little later, so they are released first.
 func (m *membership) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	m.conn.Exec(ctx, "SELECT pg_advisory_unlock_all()") // fails if the connection is broken
 	return m.conn.Close(ctx)
 }
 
