@@ -567,7 +567,7 @@ func TestLegacyRoutes(t *testing.T) {
 	f.register("")
 	f.says("Work", "", "")
 	f.options(everything)
-	f.want(wantNick, wantMetadata)
+	f.want(wantNick, wantMetadata, wantActivity, wantMood, wantTune)
 	f.says("Work", "", `<show>away</show><status>lunch &amp; "more"</status><priority>5</priority>`)
 	const user, prosody = "/presence/jid/juliet/example.org/", "/status/juliet@example.org/"
 	sum := sha1.Sum([]byte(juliet))
@@ -696,9 +696,11 @@ func TestParts(t *testing.T) {
 		slices.Sort(names)
 		return names
 	}
+	all := []string{"activity", "activity_label", "activity_specific", "activity_text", "avatar", "jid", "label", "message", "mood", "mood_label", "mood_text",
+		"nick", "resources", "since", "state", "tune", "tune_artist", "tune_source", "tune_title", "version"}
 	for query, want := range map[string][]string{
-		"":                              {"avatar", "jid", "label", "message", "nick", "resources", "since", "state", "version"},
-		"?parts=":                       {"avatar", "jid", "label", "message", "nick", "resources", "since", "state", "version"},
+		"":                              all,
+		"?parts=":                       all,
 		"?parts=state":                  {"label", "state", "version"},
 		"?parts=nick,since":             {"label", "nick", "since", "state", "version"},
 		"?parts=message,jid,avatar,bad": {"avatar", "jid", "label", "message", "state", "version"},
