@@ -340,10 +340,14 @@ func (db *database) ReleaseOrphans(ctx context.Context, node, before string) (ji
 	return jids, err
 }
 
-// Purge deletes what no node needs any longer.
+// Purge deletes what no node needs any longer, and nodes that have been gone for a day and are replaced.
 func (db *database) Purge(ctx context.Context) error {
 	return db.read(ctx, func(ctx context.Context) error {
 		_, err := db.sql.ExecContext(ctx, "DELETE FROM deletions WHERE created < clock_timestamp() - interval '1 hour'")
+		if err == nil {
+			_, err = db.sql.ExecContext(ctx, `DELETE FROM nodes WHERE seen < clock_timestamp() - interval '1 day'
+				AND NOT EXISTS (SELECT FROM resources WHERE node = name AND resources <> '[]')`)
+		}
 		return err
 	})
 }

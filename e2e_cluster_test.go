@@ -151,7 +151,7 @@ func TestE2EStandby(t *testing.T) {
 	b := *a
 	port := fmt.Sprint(freePort(t))
 	b.url = "http://127.0.0.1:" + port
-	b.env = append(append([]string(nil), a.env...), "WEBSTATUS_NODE=b", "WEBSTATUS_LISTEN=127.0.0.1:"+port)
+	b.env = append(append([]string(nil), a.env...), "WEBSTATUS_NODE=b", "WEBSTATUS_LISTEN=127.0.0.1:"+port, fmt.Sprintf("WEBSTATUS_METRICS_LISTEN=127.0.0.1:%d", freePort(t)))
 	b.process = start(t, b.command("serve"))
 	b.waitLog(t, "msg=serving")
 	one := prosody.login(t, "user1", "desk")
@@ -162,6 +162,10 @@ func TestE2EStandby(t *testing.T) {
 	if b.countLog("linked to the XMPP server") > 0 {
 		t.Error("both nodes are linked")
 	}
+	eventually(t, "the standby is healthy", func() bool {
+		out, err := b.command("healthcheck").Output()
+		return err == nil && strings.Contains(string(out), `"node":{"name":"b","leads":false,"standby":true}`)
+	})
 	a.end(t, syscall.SIGKILL)
 	b.waitLog(t, "linked to the XMPP server")
 	one.send(t, `<presence><show>dnd</show><status>meeting</status></presence>`)

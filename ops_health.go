@@ -17,6 +17,7 @@ type checkResult struct {
 // health is the response body of /healthz.
 type health struct {
 	OK       bool        `json:"ok"`
+	Node     *nodeHealth `json:"node,omitempty"` // only with PostgreSQL
 	Link     checkResult `json:"link"`
 	Database checkResult `json:"database"`
 	Web      checkResult `json:"web"`
@@ -27,8 +28,8 @@ const databaseTimeout = 5 * time.Second
 
 // health checks the link, the dispatcher, the database and the web server.
 func (m collector) health(ctx context.Context) health {
-	var h health
-	if link := m.component.board.link.Load(); link.isUp() {
+	h := health{Node: m.node()}
+	if link := m.component.board.link.Load(); link.isUp() || h.Node != nil && h.Node.Standby && link.elsewhere {
 		h.Link.OK = true
 	} else {
 		h.Link = checkResult{Problem: "no link to the XMPP server", Since: formatTime(link.downSince)}

@@ -91,6 +91,7 @@ func (m collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(presenceBacklog, float64(c.registry.Backlog()))
 	gauge(databaseFailing, oneIf(m.db.failing() != nil))
 	m.db.durations.Collect(ch)
+	m.collectNodes(gauge)
 	gauge(buildInfo, 1, version, runtime.Version())
 }
 

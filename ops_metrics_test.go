@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -76,6 +78,53 @@ func TestMetrics(t *testing.T) {
 	healthy(503, false, true)
 }
 
+// TestNodeMetrics checks that /metrics and /healthz distinguish nodes, and that a node is forgotten that has been gone for long.
+func TestNodeMetrics(t *testing.T) {
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	eventually(t, "one node leads", func() bool { return a.comp.registry.Leads() != b.comp.registry.Leads() })
+	if b.comp.registry.Leads() {
+		a, b = b, a
+	}
+	addresses := make(map[*fixture]string) // of the monitoring
+	for _, f := range []*fixture{a, b} {
+		monitoring := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
+		t.Cleanup(monitoring.Close)
+		addresses[f] = monitoring.URL
+	}
+	names := strings.NewReplacer("LEADER", a.node, "OTHER", b.node)
+	shows := func(f *fixture, path string, lines ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s of %s has %q", path, f.node, lines), func() bool {
+			_, body := fetch(t, addresses[f]+path)
+			return !slices.ContainsFunc(lines, func(line string) bool { return !strings.Contains(body, names.Replace(line)) })
+		})
+	}
+	shows(a, "/healthz", `{"ok":true,"node":{"name":"LEADER","leads":true,"standby":false},"link":{"ok":true}`)
+	shows(b, "/healthz", `{"ok":true,"node":{"name":"OTHER","leads":false,"standby":false},"link":{"ok":true}`)
+	shows(a, "/metrics", `webstatus_node_info{node="LEADER"} 1`, "webstatus_node_leads 1", `webstatus_cluster_node_alive{node="OTHER"} 1`,
+		`webstatus_cluster_node_linked{node="OTHER"} 1`)
+	shows(b, "/metrics", `webstatus_node_info{node="OTHER"} 1`, "webstatus_node_leads 0", `webstatus_cluster_node_alive{node="LEADER"} 1`,
+		`webstatus_cluster_node_linked{node="LEADER"} 1`)
+	a.stop()
+	shows(b, "/metrics", "webstatus_node_leads 1", `webstatus_cluster_node_alive{node="LEADER"} 0`, `webstatus_cluster_node_linked{node="LEADER"} 0`)
+	shows(b, "/healthz", `{"ok":true,"node":{"name":"OTHER","leads":true,"standby":false},"link":{"ok":true}`)
+
+	if err := b.db.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	shows(b, "/metrics", `webstatus_cluster_node_alive{node="LEADER"} 0`)
+	if _, err := b.db.sql.Exec("UPDATE nodes SET seen = seen - interval '25 hours' WHERE name = $1", a.node); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.db.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the node is forgotten", func() bool {
+		_, body := fetch(t, addresses[b]+"/metrics")
+		return !strings.Contains(body, "webstatus_cluster_node") && strings.Contains(body, "webstatus_node_info")
+	})
+}
+
 // TestAlerts checks and tests the alerting rules with promtool, and checks that they and the dashboard use existing metrics.
 func TestAlerts(t *testing.T) {
 	if out, err := exec.Command(need(t, "promtool"), "check", "rules", "dist/alerts.yml").CombinedOutput(); err != nil {
@@ -84,7 +133,7 @@ func TestAlerts(t *testing.T) {
 	if out, err := exec.Command(need(t, "promtool"), "test", "rules", "dist/alerts_test.yml").CombinedOutput(); err != nil {
 		t.Errorf("%v %s", err, out)
 	}
-	f := newFixture(t, nil)
+	f, _ := twoNodes(t, newPostgresDatabase(t))
 	monitoring := httptest.NewServer(collector{f.comp, f.site, f.db}.handler())
 	defer monitoring.Close()
 	_, known := fetch(t, monitoring.URL+"/metrics")

@@ -141,6 +141,9 @@ func (c *component) runLink(ctx context.Context, l *link) {
 	}
 }
 
+// isStandby reports whether this node leaves the link to the leader.
+func (c *component) isStandby() bool { return c.singleLink && !c.registry.Leads() }
+
 // opened records a new stream. Everything may have changed while there was none, so it starts a resync.
 func (c *component) opened(s *stream) {
 	c.links.add(s)
