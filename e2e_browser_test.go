@@ -160,9 +160,14 @@ func (tab tab) run(t testing.TB, script string) {
 
 // colorScheme emulates the system's color scheme.
 func colorScheme(scheme string) chromedp.Action[chromedp.Void] {
+	return mediaFeature("prefers-color-scheme", scheme)
+}
+
+// mediaFeature emulates a feature of the system, by its name in CSS.
+func mediaFeature(name, value string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
 		_, err := cdp.Call(ctx, target, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+			Features: []*emulation.MediaFeature{{Name: name, Value: value}}})
 		return err
 	})
 }
