@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -195,5 +196,39 @@ func keepRequesting(t *testing.T, url string) (stop func()) {
 	return func() {
 		close(stopped)
 		<-done
+	}
+}
+
+// TestNixOSModule checks that the NixOS module has the version and the settings of the systemd unit.
+func TestNixOSModule(t *testing.T) {
+	unit, err := os.ReadFile("dist/webstatus.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile("dist/nixos.nix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	module := string(content)
+	if !strings.Contains(module, `version = "`+version+`";`) {
+		t.Errorf("the version is not %s", version)
+	}
+	_, service, _ := strings.Cut(string(unit), "[Service]\n")
+	service, _, _ = strings.Cut(service, "[Install]")
+	different := []string{"ExecStartPre", "ExecStart", "ExecReload", "EnvironmentFile", "Environment", "LoadCredential", "AmbientCapabilities"}
+	for line := range strings.Lines(service) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok || strings.HasPrefix(key, "#") || slices.Contains(different, key) {
+			continue
+		}
+		_, setting, _ := strings.Cut(module, "\n        "+key+" = ")
+		setting, _, _ = strings.Cut(setting, ";")
+		if value == "yes" {
+			value = "true"
+		}
+		words := strings.Fields(strings.Trim(value, "~"))
+		if setting == "" || slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(setting, word) }) {
+			t.Errorf("%s is %q, want %s", key, setting, value)
+		}
 	}
 }
