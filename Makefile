@@ -2,8 +2,8 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Test dependencies besides Go: a C compiler for the race detector, and servers, clients and a browser for the end-to-end tests.
-PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox strace npm node lintian initdb postgres
-PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace lintian postgresql $(if $(shell command -v npm),,npm)
+PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox strace npm node podman-compose lintian initdb postgres
+PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace podman-compose lintian postgresql $(if $(shell command -v npm),,npm)
 SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
 
 # HAS_CC succeeds if the race detector can be built, HAS_ALL if no dependency is missing. Debian keeps PostgreSQL's servers off PATH.

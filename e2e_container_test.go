@@ -42,6 +42,20 @@ func (p podman) run(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// importDir creates an image from a directory, owned by nobody, with changes in the syntax of a Containerfile.
+func (p podman) importDir(name, dir string, changes ...string) {
+	p.t.Helper()
+	tar := filepath.Join(p.t.TempDir(), "image.tar")
+	if out, err := exec.Command("tar", "-C", dir, "--owner=65534", "--group=65534", "-cf", tar, ".").CombinedOutput(); err != nil {
+		p.t.Fatalf("%v %s", err, out)
+	}
+	args := []string{"import"}
+	for _, change := range changes {
+		args = append(args, "--change="+change)
+	}
+	p.run(append(args, tar, name)...)
+}
+
 // importBase creates a replacement for the Go base image of dist/Containerfile: a shell, certificates, and a mount point for the Go
 // installation that runs the tests.
 func (p podman) importBase(name string) {
@@ -66,11 +80,7 @@ func (p podman) importBase(name string) {
 			p.t.Fatal(err)
 		}
 	}
-	tar := filepath.Join(p.t.TempDir(), "base.tar")
-	if out, err := exec.Command("tar", "-C", dir, "-cf", tar, ".").CombinedOutput(); err != nil {
-		p.t.Fatalf("%v %s", err, out)
-	}
-	p.run("import", "--change=ENV PATH=/usr/local/go/bin:/bin", "--change=ENV GOPROXY=off", "--change=ENV GOMODCACHE=/mod", "--change=ENV GOCACHE=/cache", tar, name)
+	p.importDir(name, dir, "ENV PATH=/usr/local/go/bin:/bin", "ENV GOPROXY=off", "ENV GOMODCACHE=/mod", "ENV GOCACHE=/cache")
 }
 
 // runArgs returns the arguments for a container that uses the host's network and has no more privileges than the test.
@@ -78,7 +88,7 @@ func runArgs(more ...string) []string {
 	return append([]string{"run", "--rm", "--network=host", "--pull=never", "--ulimit=nofile=4096:4096", "--ulimit=nproc=1024:1024"}, more...)
 }
 
-// TestE2EContainer builds and runs the image, and checks its user, its database volume and its health check.
+// TestE2EContainer builds the image, runs it, and runs the compose file with it.
 func TestE2EContainer(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can run containers here")
@@ -91,7 +101,13 @@ func TestE2EContainer(t *testing.T) {
 	}
 	p.run("build", "--pull=never", "--isolation=chroot", "--format=docker", "--volume="+goEnv(t, "GOROOT")+":/usr/local/go:ro",
 		"--volume="+goEnv(t, "GOMODCACHE")+":/mod", "--volume="+goEnv(t, "GOCACHE")+":/cache", "--file=dist/Containerfile", "--tag=webstatus", ".")
+	t.Run("image", func(t *testing.T) { testImage(t, p) })
+	t.Run("compose", func(t *testing.T) { testCompose(t, p) })
+}
 
+// testImage checks the image's user, its database volume and its health check.
+func testImage(t *testing.T, p podman) {
+	p.t = t
 	s := newServer(t, "prosody")
 	web, metrics := "127.0.0.1:"+strconv.Itoa(freePort(t)), "127.0.0.1:"+strconv.Itoa(freePort(t))
 	args := runArgs("--name=webstatus", "--volume=data:/data", "--env=WEBSTATUS_DOMAIN="+testDomain, "--env=WEBSTATUS_SECRET="+testSecret,
@@ -115,6 +131,107 @@ func TestE2EContainer(t *testing.T) {
 	a.want(t, c.bare, shown{state: "available"})
 	s.process.end(t, syscall.SIGTERM)
 	eventually(t, "it is not well", func() bool { return p.command("healthcheck", "run", "webstatus").Run() != nil })
+}
+
+// imageProsodyConfig reads the variables of Prosody's image that dist/compose.yaml sets.
+const imageProsodyConfig = `data_path = "/var/lib/prosody"
+pidfile = "/var/lib/prosody/prosody.pid"
+log = "*console"
+VirtualHost (ENV_PROSODY_VIRTUAL_HOSTS)
+Component (ENV_PROSODY_EXTERNAL_COMPONENTS)
+	component_secret = ENV_PROSODY_COMPONENT_SECRET
+Include "/etc/prosody/conf.d/*.cfg.lua"
+`
+
+// composeOverride takes the programs of Prosody's container from a root directory.
+const composeOverride = `services:
+  prosody:
+    ulimits: {nofile: "4096:4096", nproc: "1024:1024"}
+    volumes: ["ROOT/usr:/usr:ro"]
+  webstatus:
+    ulimits: {nofile: "4096:4096", nproc: "1024:1024"}
+    environment: {WEBSTATUS_SERVER: "127.0.0.1:5347"}
+`
+
+// podmanWrapper runs podman for podman-compose, with the network that it is in for all containers. The services have no names there.
+const podmanWrapper = `#!/bin/sh
+[ "$1" = network ] && exit
+for arg; do
+	shift
+	case $skip$arg in
+	--net) set -- "$@" --net=host; skip=skip ;;
+	--network-alias | -p) skip=skip ;;
+	skip*) skip= ;;
+	*) set -- "$@" "$arg" ;;
+	esac
+done
+exec PODMAN "$@"
+`
+
+// testCompose starts the services of dist/compose.yaml in a network of their own, with a replacement for Prosody's image.
+func testCompose(t *testing.T, p podman) {
+	p.t = t
+	image, dir := t.TempDir(), t.TempDir()
+	for _, sub := range []string{"usr", "tmp", "etc/prosody/certs", "etc/prosody/conf.d", "var/lib/prosody"} {
+		if err := os.MkdirAll(filepath.Join(image, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range []string{"bin", "lib", "lib64"} {
+		if err := os.Symlink("usr/"+link, filepath.Join(image, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	network := start(t, exec.Command("unshare", "--net", need(t, "busybox"), "sh", "-c", "busybox ifconfig lo up && busybox echo up && exec busybox sleep 1000000"))
+	eventually(t, "a network", func() bool { return network.out.String() == "up\n" })
+	inside := []string{"nsenter", "--net=/proc/" + strconv.Itoa(network.cmd.Process.Pid) + "/ns/net"}
+	for path, content := range map[string]string{
+		filepath.Join(image, "etc/prosody/prosody.cfg.lua"): imageProsodyConfig,
+		filepath.Join(dir, "override.yaml"):                 strings.Replace(composeOverride, "ROOT", string(debianRoot(t, "trixie")), 1),
+		filepath.Join(dir, ".env"):                          "COMPONENT_SECRET=" + testSecret + "\n",
+		filepath.Join(dir, "podman"):                        strings.Replace(podmanWrapper, "PODMAN", strings.Join(append(inside, p.args...), " "), 1),
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"compose.yaml", "compose-prosody.cfg.lua"} {
+		content, err := os.ReadFile(filepath.Join("dist", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.importDir("docker.io/prosodyim/prosody:13.0", image, "USER 65534:65534", "ENV PATH=/usr/bin", `CMD ["prosody", "-F"]`)
+
+	compose := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(need(t, "podman-compose"), append([]string{"--podman-path=" + filepath.Join(dir, "podman"), "--project-name=webstatus", "-f", "compose.yaml", "-f", "override.yaml"}, args...)...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("podman-compose %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	compose("up", "--detach", "--no-build")
+	t.Cleanup(func() { compose("down") })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(compose("logs"))
+			out, _ := p.command("ps", "--all").CombinedOutput() // only for the log
+			t.Logf("%s", out)
+		}
+	})
+	eventually(t, "the services are well", func() bool {
+		return exec.Command(filepath.Join(dir, "podman"), "healthcheck", "run", "webstatus_webstatus_1").Run() == nil
+	})
+	page, err := exec.Command(inside[0], inside[1], "busybox", "wget", "-q", "-O", "-", "http://localhost:8080/").Output()
+	if err != nil || !strings.Contains(string(page), "webstatus.localhost") {
+		t.Errorf("the start page: %v %s\n%s", err, page, compose("logs"))
+	}
 }
 
 func goEnv(t *testing.T, name string) string {
