@@ -46,8 +46,15 @@ func TestE2EBrowser(t *testing.T) {
 	framed.wantsFramed(t, ".label", "Do not disturb")
 	framed.wantsFramed(t, ".message", message)
 	alone.wants(t, `String(document.querySelector("link[rel=icon]").href.includes("%23c0303a") && document.querySelector("link[rel=icon]").href.includes("`+pathData(glyphs[DoNotDisturb])+`"))`, "true")
+	c.submit(t, "show_activity=1", "show_mood=1", "show_tune=1")
+	details := `[...document.querySelectorAll(".details:not([hidden]) li")].map(e => e.innerText).join("|")`
+	c.publishRich(t)
+	alone.wants(t, details, "Reading – <b>sonnets</b>|In love|♫ Prokofiev – Dance of the Knights")
 	alone.picture(t, "page.png")
 	framed.picture(t, "iframe.png")
+	newTab(t, browser, page).wants(t, details, "Reading – <b>sonnets</b>|In love|♫ Prokofiev – Dance of the Knights")
+	c.submit(t, "show_activity=0", "show_mood=0", "show_tune=0")
+	alone.wants(t, details, "")
 
 	c.submit(t, "show_status_msg=0", "show_full_jid=0")
 	alone.wants(t, `document.querySelector(".message").innerText + document.querySelector(".jid span").innerText`, "")

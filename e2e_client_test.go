@@ -312,6 +312,19 @@ func (c *client) submit(t testing.TB, fields ...string) {
 	}
 }
 
+// publishRich publishes an activity, a mood and a tune (XEP-0108, XEP-0107, XEP-0118).
+func (c *client) publishRich(t testing.TB) {
+	t.Helper()
+	for _, payload := range []string{
+		`<activity xmlns='http://jabber.org/protocol/activity'><relaxing><reading/></relaxing><text>&lt;b>sonnets&lt;/b></text></activity>`,
+		`<mood xmlns='http://jabber.org/protocol/mood'><in_love/></mood>`,
+		`<tune xmlns='http://jabber.org/protocol/tune'><artist>Prokofiev</artist><title>Dance of the Knights</title></tune>`,
+	} {
+		node := strings.Split(payload, "'")[1]
+		c.request(t, "set", "", `<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='`+node+`'><item id='current'>`+payload+`</item></publish></pubsub>`)
+	}
+}
+
 // join registers and accepts the subscription request.
 func (c *client) join(t testing.TB, fields ...string) {
 	t.Helper()

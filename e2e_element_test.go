@@ -89,6 +89,12 @@ func TestE2EElement(t *testing.T) {
 		tab.picture(t, "element-"+scheme+".png")
 	}
 
+	c.submit(t, "show_activity=1", "show_mood=1", "show_tune=1")
+	c.publishRich(t)
+	details := strings.ReplaceAll(text("card"), "[part=name], [part=label], [part=message]", "[part=detail]")
+	tab.wants(t, details, "Beim Lesen – <b>sonnets</b>|Verliebt|♫ Prokofiev – Dance of the Knights")
+	tab.picture(t, "element-rich.png")
+
 	c.send(t, `<presence><show>dnd</show></presence>`)
 	tab.wants(t, text("badge"), "XMPP|Do not disturb")
 	tab.wants(t, text("card"), "Bitte nicht stören")
