@@ -79,38 +79,57 @@ func demoActors() []*actor {
 
 func demoCommand() *cobra.Command {
 	var conf config
+	var nodes int
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run everything against a built-in XMPP server with simulated users",
 		Long: `Run everything, with a temporary database, against a built-in XMPP server with five simulated users. It needs no XMPP server and no
-configuration. Without --listen, it uses a free port if the default port is in use.`,
+configuration. Without --listen, it uses a free port if the default port is in use.
+
+With --nodes, run several nodes on one temporary PostgreSQL database, as processes of their own, and show them side by side on a page where
+each can be killed and started. The nodes listen on free ports of 127.0.0.1. PostgreSQL must be installed; it need not be running.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			conf.resolveListen(problems)
 			conf.resolveBaseURL(problems)
 			log := conf.logger(problems, cmd.ErrOrStderr())
+			if nodes < 0 || nodes > maxDemoNodes {
+				problems.add("nodes", "%d is not between 0 and %d", nodes, maxDemoNodes)
+			}
+			if nodes > 0 && conf.baseURL != "" {
+				problems.add("base-url", "cannot be combined with --nodes: each node has a URL of its own")
+			}
 			if err := problems.orNil(); err != nil {
 				return err
 			}
-			return demo(cmd.Context(), conf, !cmd.Flags().Changed("listen"), cmd.OutOrStdout(), log)
+			listener, err := listenAnyPort(conf.listen, !cmd.Flags().Changed("listen"))
+			if err != nil {
+				return err
+			}
+			defer listener.Close()
+			if nodes > 0 {
+				return demoNodes(cmd.Context(), conf, nodes, listener, cmd.OutOrStdout(), cmd.ErrOrStderr(), log)
+			}
+			return demo(cmd.Context(), conf, listener, cmd.OutOrStdout(), log)
 		}),
 	}
 	conf.webFlags(cmd.Flags())
 	conf.logFlags(cmd.Flags(), "warn")
+	cmd.Flags().IntVar(&nodes, "nodes", 0, "`number` of nodes on a temporary PostgreSQL database; 0 for one on an SQLite file")
 	return cmd
 }
 
-// demo runs the component, the web server and a loopback server with a temporary database until ctx is done. If --listen is not
-// available and anyPort is true, it listens on a free port.
-func demo(ctx context.Context, conf config, anyPort bool, out io.Writer, log *slog.Logger) error {
-	listener, err := listen(conf.listen, "listen")
+// listenAnyPort listens on an address or, if that is not available and anyPort is true, on a free port.
+func listenAnyPort(address string, anyPort bool) (net.Listener, error) {
+	listener, err := listen(address, "listen")
 	if err != nil && anyPort {
-		listener, err = net.Listen("tcp", "127.0.0.1:0")
+		return net.Listen("tcp", "127.0.0.1:0")
 	}
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
+	return listener, err
+}
+
+// demo runs the component, the web server and a loopback server with a temporary database until ctx is done.
+func demo(ctx context.Context, conf config, listener net.Listener, out io.Writer, log *slog.Logger) error {
 	if conf.baseURL == "" {
 		conf.baseURL = "http://" + listener.Addr().String()
 	}
@@ -139,11 +158,8 @@ func demo(ctx context.Context, conf config, anyPort bool, out io.Writer, log *sl
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := l.serve(ctx, cast, func() { printDemoURLs(out, component.baseURL, cast) })
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		l.serve(ctx, cast, 1, func() { printDemoURLs(out, component.baseURL, cast) })
+		return nil
 	})
 	g.Go(func() error {
 		return serveOn(ctx, listeners{web: listener}, db, websiteConfig{frameAncestors: "*"}, component, middleware)
@@ -163,6 +179,15 @@ func printDemoURLs(out io.Writer, baseURL string, cast []*actor) {
 	fmt.Fprintf(out, "\nAppend .json to a user's URL for the status as JSON. Press Ctrl-C to stop.\n")
 }
 
+// allPath returns the path of the status page of all actors.
+func allPath(cast []*actor) string {
+	var ids []string
+	for _, a := range cast {
+		ids = append(ids, encodeJID(a.jid))
+	}
+	return statusPath + strings.Join(ids, ",")
+}
+
 // demoPage returns middleware that adds /demo, a page that shows all actors in every form.
 func demoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
 	t, err := template.ParseFS(embeddedTemplates, "demo.html")
@@ -175,13 +200,11 @@ func demoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
 		All    string // address of all of them
 		Styles []badgeStyle
 	}
-	var ids []string
 	for _, a := range cast {
 		name, _, _ := strings.Cut(a.jid, "@")
-		ids = append(ids, encodeJID(a.jid))
 		data.People = append(data.People, person{strings.ToUpper(name[:1]) + name[1:], statusPath + encodeJID(a.jid)})
 	}
-	data.All, data.Styles = statusPath+strings.Join(ids, ","), []badgeStyle{"flat", styleFlatSquare, stylePlastic, styleDot}
+	data.All, data.Styles = allPath(cast), []badgeStyle{"flat", styleFlatSquare, stylePlastic, styleDot}
 	var page strings.Builder
 	if err := t.Execute(&page, data); err != nil {
 		return nil, err

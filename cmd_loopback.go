@@ -7,12 +7,14 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // A loopback is the server side of XEP-0114 on a loopback address. It stands in for an XMPP server in the demo and in tests.
@@ -20,11 +22,14 @@ type loopback struct {
 	listener net.Listener
 	domain   string // of the component
 	secret   string
+
+	mu      sync.Mutex
+	streams []*loopbackStream // that serve has accepted, nil for a free place
 }
 
 func newLoopback(domain, secret string) (*loopback, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	return &loopback{l, domain, secret}, err
+	return &loopback{listener: l, domain: domain, secret: secret}, err
 }
 
 func (l *loopback) address() string { return l.listener.Addr().String() }
@@ -94,11 +99,35 @@ func (s *loopbackStream) receive() (*received, error) {
 	return decodeStanza(f.data)
 }
 
+// stream returns the connection for stanzas from a full JID: always the same one or, while that is closed, the next one, as in a
+// cluster of ejabberd with one component beside each node. It returns nil if there is none.
+func (l *loopback) stream(from string) *loopbackStream {
+	hash := fnv.New32a()
+	io.WriteString(hash, from) // cannot fail
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := int(hash.Sum32() % uint32(len(l.streams)))
+	for i := range l.streams {
+		if s := l.streams[(first+i)%len(l.streams)]; s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// deliver sends XML from a full JID to a component. It is lost if no connection is open.
+func (l *loopback) deliver(from, format string, values ...string) {
+	if s := l.stream(from); s != nil {
+		s.send(format, values...) // on failure, the connection is about to be removed
+	}
+}
+
 // play sends the presence of a scene.
-func (s *loopbackStream) play(a *actor, c scene) error {
+func (l *loopback) play(a *actor, c scene) {
 	from := a.jid + "/" + c.resource
 	if c.typ != "" {
-		return s.send(`<presence from='%s' to='%s' type='%s'/>`, from, demoDomain, c.typ)
+		l.deliver(from, `<presence from='%s' to='%s' type='%s'/>`, from, demoDomain, c.typ)
+		return
 	}
 	stanza, values := `<presence from='%s' to='%s'>`, []string{from, demoDomain}
 	if a.nick != "" {
@@ -111,15 +140,13 @@ func (s *loopbackStream) play(a *actor, c scene) error {
 			values = append(values, child[1])
 		}
 	}
-	return s.send(stanza+`</presence>`, values...)
+	l.deliver(from, stanza+`</presence>`, values...)
 }
 
 // perform registers an actor and plays the scenes in a loop until ctx is done.
-func (s *loopbackStream) perform(ctx context.Context, a *actor) error {
-	if err := s.send(`<iq type='set' id='register' from='%s/play' to='%s'><query xmlns='jabber:iq:register'>`+a.fields+`</query></iq>`,
-		a.jid, demoDomain); err != nil {
-		return err
-	}
+func (l *loopback) perform(ctx context.Context, a *actor) {
+	l.deliver(a.jid+"/play", `<iq type='set' id='register' from='%s/play' to='%s'><query xmlns='jabber:iq:register'>`+a.fields+`</query></iq>`,
+		a.jid, demoDomain)
 	tick := time.NewTicker(a.pause)
 	defer tick.Stop()
 	for i := 0; ; i++ {
@@ -128,78 +155,97 @@ func (s *loopbackStream) perform(ctx context.Context, a *actor) error {
 		if a.now[next.resource] = next; next.typ != "" {
 			delete(a.now, next.resource)
 		}
-		err := s.play(a, next)
+		l.play(a, next)
 		a.mu.Unlock()
-		if err != nil {
-			return err
-		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
 	}
 }
 
-// reply acts as the server of an actor: it approves subscription requests, and answers probes with the current presence.
-func (s *loopbackStream) reply(a *actor, r *received) error {
+// reply acts as the server of an actor: it approves the subscription requests of a component, and answers probes with the current
+// presence.
+func (l *loopback) reply(s *loopbackStream, a *actor, r *received) {
 	switch r.typ {
 	case "subscribe":
-		if err := s.send(`<presence from='%s' to='%s' type='subscribed'/>`, a.jid, demoDomain); err != nil {
-			return err
-		}
+		s.send(`<presence from='%s' to='%s' type='subscribed'/>`, a.jid, demoDomain) // by the server, not by a client
 	case "probe":
 	default:
-		return nil
+		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, c := range a.now {
-		if err := s.play(a, c); err != nil {
-			return err
-		}
+		l.play(a, c)
 	}
-	return nil
 }
 
-// serve accepts one component and performs for it until ctx is done. It calls ready when all actors are registered.
-func (l *loopback) serve(ctx context.Context, cast []*actor, ready func()) error {
+// serve accepts components, and performs for them once there are as many as nodes, until ctx is done and their connections are closed.
+// It calls ready when all actors are registered.
+func (l *loopback) serve(ctx context.Context, cast []*actor, nodes int, ready func()) {
 	stop := context.AfterFunc(ctx, func() { l.listener.Close() })
 	defer stop()
-	s, err := l.accept()
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	g, ctx := errgroup.WithContext(ctx)
+	l.streams = make([]*loopbackStream, nodes)
 	for _, a := range cast {
 		a.now = make(map[string]scene)
-		g.Go(func() error { return s.perform(ctx, a) })
 	}
-	registered := 0
+	var running sync.WaitGroup
+	defer running.Wait()
+	var registered atomic.Int32
+	for accepted := 0; ; {
+		s, err := l.accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // the component has ended during the handshake
+		}
+		l.replace(nil, s)
+		running.Go(func() {
+			defer s.Close()
+			defer l.replace(s, nil)
+			l.converse(s, cast, func() {
+				if int(registered.Add(1)) == len(cast) {
+					ready()
+				}
+			})
+		})
+		if accepted++; accepted == nodes {
+			for _, a := range cast {
+				running.Go(func() { l.perform(ctx, a) })
+			}
+		}
+	}
+}
+
+// replace replaces a connection in the list of open ones; nil stands for a free place there.
+func (l *loopback) replace(old, s *loopbackStream) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.streams, old); i >= 0 {
+		l.streams[i] = s
+	}
+}
+
+// converse answers the stanzas of a component until its connection ends. It calls registered for each result of a registration.
+func (l *loopback) converse(s *loopbackStream, cast []*actor, registered func()) {
 	for {
 		r, err := s.receive()
-		if errors.Is(err, errStreamClosed) {
-			return g.Wait()
-		}
 		if err != nil && !errors.Is(err, errNoSender) {
-			return err
+			return
 		}
 		for _, a := range cast {
 			if a.jid == r.to.bare && r.name.Local == "presence" {
-				err = s.reply(a, r)
+				l.reply(s, a, r)
 			}
 		}
 		if r.to.bare == demoDomain { // a self-ping of the component
-			err = s.send(`<iq type='get' id='%s' from='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>`, r.id, demoDomain, demoDomain)
+			s.send(`<iq type='get' id='%s' from='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>`, r.id, demoDomain, demoDomain)
 		}
 		if r.id == "register" {
-			if registered++; registered == len(cast) {
-				ready()
-			}
-		}
-		if err != nil && !errors.Is(err, errNoSender) {
-			return err
+			registered()
 		}
 	}
 }

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,18 +23,9 @@ func eachEngine(t *testing.T, f func(t *testing.T, location string)) {
 // postgresPassword is the password of the tests' PostgreSQL. It must not occur in any output.
 const postgresPassword = "pa55word"
 
-// A postgresServer is a PostgreSQL server on a free port of this machine, with its files in a temporary directory.
-type postgresServer struct {
-	dir  string
-	port int
-	cmd  *exec.Cmd
-	done chan struct{}
-	out  *lockedBuffer
-}
-
 // sharedPostgres starts the server that the tests of this process share.
 var sharedPostgres = sync.OnceValues(func() (*postgresServer, error) {
-	p, err := newPostgresServer()
+	p, err := newPostgresServer(context.Background(), postgresPassword)
 	if err == nil {
 		startedPostgres.Store(p)
 	}
@@ -48,98 +34,6 @@ var sharedPostgres = sync.OnceValues(func() (*postgresServer, error) {
 
 // startedPostgres is the shared server, nil before its start.
 var startedPostgres atomic.Pointer[postgresServer]
-
-// errNoPostgres says that PostgreSQL is not installed.
-var errNoPostgres = errors.New("PostgreSQL is not installed")
-
-// postgresProgram returns the path of a program that Debian does not put on PATH, empty if it is not installed.
-func postgresProgram(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
-	if len(found) == 0 {
-		return ""
-	}
-	return slices.Max(found)
-}
-
-// postgresCommand returns a command that does not run as root, which PostgreSQL refuses.
-func postgresCommand(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(postgresProgram(name), args...)
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if os.Getuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
-	}
-	return cmd
-}
-
-// newPostgresServer creates the files of a server and starts it.
-func newPostgresServer() (*postgresServer, error) {
-	if postgresProgram("initdb") == "" || postgresProgram("postgres") == "" {
-		return nil, errNoPostgres
-	}
-	dir, err := os.MkdirTemp("", "webstatus-postgres-")
-	if err != nil {
-		return nil, err
-	}
-	p := &postgresServer{dir: dir, port: unusedPort()}
-	if err := os.WriteFile(filepath.Join(dir, "password"), []byte(postgresPassword), 0o644); err != nil {
-		return nil, err
-	}
-	data := filepath.Join(dir, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return nil, err
-	}
-	if os.Getuid() == 0 {
-		if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(data, 65534, 65534)); err != nil {
-			return nil, err
-		}
-	}
-	initdb := postgresCommand("initdb", "-D", data, "-U", "webstatus", "-A", "scram-sha-256", "--pwfile", filepath.Join(dir, "password"), "-E", "UTF8", "--locale=C", "--no-sync")
-	if out, err := initdb.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
-	}
-	return p, p.start()
-}
-
-// start starts the server and waits until it accepts connections.
-func (p *postgresServer) start() error {
-	data := filepath.Join(p.dir, "data")
-	p.out, p.done = &lockedBuffer{}, make(chan struct{})
-	p.cmd = postgresCommand("postgres", "-D", data, "-p", fmt.Sprint(p.port), "-k", data, "-h", "127.0.0.1",
-		"-c", "fsync=off", "-c", "max_connections=300", "-c", "max_wal_senders=0", "-c", "wal_level=minimal")
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		cmd.Wait()
-		close(done)
-	}(p.cmd, p.done)
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := pgx.Connect(context.Background(), p.url("postgres"))
-		if err == nil {
-			return conn.Close(context.Background())
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("PostgreSQL does not start: %w\n%s", err, p.out)
-		}
-	}
-}
-
-// end ends the server with a signal, SIGINT for an orderly one, and waits for it.
-func (p *postgresServer) end(s syscall.Signal) {
-	p.cmd.Process.Signal(s)
-	<-p.done
-}
-
-// url returns the URL of a database.
-func (p *postgresServer) url(database string) string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword("webstatus", postgresPassword), Host: fmt.Sprintf("127.0.0.1:%d", p.port), Path: database}
-	return u.String()
-}
 
 var postgresDatabases atomic.Int64 // created so far
 
@@ -192,8 +86,7 @@ type postgresStopper struct{ m *testing.M }
 func (s postgresStopper) Run() int {
 	defer func() {
 		if p := startedPostgres.Load(); p != nil {
-			p.end(syscall.SIGINT)
-			os.RemoveAll(p.dir)
+			p.remove()
 		}
 	}()
 	return s.m.Run()
@@ -298,16 +191,13 @@ func TestExclusiveDatabase(t *testing.T) {
 // ownPostgres starts a server that the test may stop.
 func ownPostgres(t testing.TB) *postgresServer {
 	t.Helper()
-	p, err := newPostgresServer()
+	p, err := newPostgresServer(context.Background(), postgresPassword)
 	if errors.Is(err, errNoPostgres) {
 		missing(t, err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		p.end(syscall.SIGINT)
-		os.RemoveAll(p.dir)
-	})
+	t.Cleanup(p.remove)
 	return p
 }

@@ -119,7 +119,7 @@ func TestE2ECluster(t *testing.T) {
 	database.end(syscall.SIGKILL)
 	agreed(t, `"as_of"`, "", a)
 	two.send(t, `<presence><show>away</show><priority>5</priority><status>late</status></presence>`)
-	if err := database.start(); err != nil {
+	if err := database.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	agreed(t, `"late"`, "as_of", a, b, c)

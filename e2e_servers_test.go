@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -61,18 +60,6 @@ func freePort(t testing.TB) int {
 		t.Fatal("there is no free port")
 	}
 	return port
-}
-
-// unusedPort returns the port for freePort, 0 if there is none.
-func unusedPort() int {
-	for range 100 {
-		port := 10000 + rand.IntN(20000)
-		if l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	return 0
 }
 
 // A process is a program that runs beside the test.

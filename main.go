@@ -17,7 +17,7 @@
 //	webstatus templates export  write the embedded templates to a directory, for serve --templates
 //	webstatus check             check the configuration, the database and the link to the XMPP server
 //	webstatus healthcheck       check the health of a running serve, for containers
-//	webstatus demo              run everything against a built-in XMPP server with simulated users
+//	webstatus demo              run everything against a built-in XMPP server with simulated users; --nodes 3 runs several nodes
 //	webstatus version           print the version
 //
 // Every flag can be set by an environment variable: WEBSTATUS_ and the flag's name in upper case, with "_" for "-". The

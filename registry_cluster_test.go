@@ -239,7 +239,7 @@ func TestClusterWithoutDatabase(t *testing.T) {
 	agree(t, `"as_of":"`, "", a, b)
 	a.says("desk", "", "<show>xa</show><status>holiday</status>")
 	b.says("phone", "", "<show>dnd</show><status>train</status>")
-	if err := p.start(); err != nil {
+	if err := p.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	agree(t, `"holiday"`, "as_of", a, b)

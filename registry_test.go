@@ -263,7 +263,7 @@ func TestUnreachableDatabase(t *testing.T) {
 		t.Errorf("health: %+v", health)
 	}
 	f.says("b", "", "<show>dnd</show>")
-	if err := p.start(); err != nil {
+	if err := p.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the presence is stored", func() bool {

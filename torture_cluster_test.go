@@ -84,7 +84,7 @@ func restartNode(t *torture, n *appliance, s syscall.Signal) {
 func (r *clusterRig) restartDatabase(t *torture, s syscall.Signal) {
 	r.database.end(s)
 	time.Sleep(t.upTo(time.Second))
-	if err := r.database.start(); err != nil {
+	if err := r.database.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
