@@ -81,10 +81,10 @@ func (r *rig) lockFor(d time.Duration) {
 	done := r.observe()
 	time.Sleep(d)
 	r.realm.request(bystander, "get", `<ping xmlns='urn:xmpp:ping'/>`)
+	done() // the page and the data agree only while nothing changes
 	if page, err := r.look(t, jidPath(bystander)); err != nil {
 		t.Errorf("%+v %v", page, err)
 	}
-	done()
 	began := time.Now()
 	r.end(t, syscall.SIGTERM)
 	t.limit("SIGTERM while the database is locked", time.Since(began), 10*time.Second)
