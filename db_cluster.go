@@ -31,7 +31,8 @@ type membership struct {
 // connect opens a connection that the server ends some seconds after this machine has stopped, and its locks with it.
 func connect(ctx context.Context, conf *pgx.ConnConfig) (*membership, error) {
 	conf = conf.Copy()
-	for name, value := range map[string]string{"synchronous_commit": "off", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3"} {
+	for name, value := range map[string]string{"synchronous_commit": "off", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
+		"tcp_user_timeout": "5000"} {
 		conf.RuntimeParams[name] = value
 	}
 	conn, err := pgx.ConnectConfig(ctx, conf)
@@ -309,11 +310,11 @@ func encodeResources(resources []Presence, withMessages bool, rich *RichPresence
 	return string(encoded)
 }
 
-// Orphans returns the bare JIDs of the users whose presence a node has heard that is dead or has no link, and the first transaction
-// that is not taken into account.
+// Orphans returns the bare JIDs of the users whose presence a node has heard that is dead or has no link, and the snapshot of the database
+// that is taken into account.
 func (db *database) Orphans(ctx context.Context, node string) (jids []string, before string, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		if err := db.sql.QueryRowContext(ctx, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text").Scan(&before); err != nil {
+		if err := db.sql.QueryRowContext(ctx, "SELECT pg_current_snapshot()::text").Scan(&before); err != nil {
 			return err
 		}
 		return query(ctx, db.sql, func(scan func(...any) error) error {
@@ -326,7 +327,7 @@ func (db *database) Orphans(ctx context.Context, node string) (jids []string, be
 	return jids, before, err
 }
 
-// ReleaseOrphans forgets what a node has heard before a transaction, unless it has a link again. It returns the bare JIDs.
+// ReleaseOrphans forgets what a node has heard before a snapshot, unless it has a link again. It returns the bare JIDs.
 func (db *database) ReleaseOrphans(ctx context.Context, node, before string) (jids []string, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
 		return query(ctx, db.sql, func(scan func(...any) error) error {
@@ -334,7 +335,7 @@ func (db *database) ReleaseOrphans(ctx context.Context, node, before string) (ji
 			err := scan(&bare)
 			jids = append(jids, bare)
 			return err
-		}, `UPDATE resources SET resources = '[]' WHERE node = $1 AND resources <> '[]' AND changed < $2::text::xid8
+		}, `UPDATE resources SET resources = '[]' WHERE node = $1 AND resources <> '[]' AND pg_visible_in_snapshot(changed, $2::text::pg_snapshot)
 			AND NOT EXISTS (SELECT FROM live_nodes WHERE name = $1 AND linked) RETURNING jid`, node, before)
 	})
 	return jids, err

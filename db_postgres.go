@@ -30,7 +30,7 @@ var postgresDialect = &dialect{
 		SELECT jid, current_setting('webstatus.node'), $2 FROM users WHERE jid = $1
 		ON CONFLICT (jid, node) DO UPDATE SET resources = excluded.resources`,
 	canInterrupt:  true,
-	forUpdate:     " FOR UPDATE",
+	forUpdate:     " FOR NO KEY UPDATE",
 	lazily:        "SET LOCAL synchronous_commit = off",
 	schemaVersion: postgresVersion,
 	setVersion: func(t *transaction, version int) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 )
 
 // agree waits until all nodes show the same status of Juliet, with and without a text.
@@ -54,6 +55,7 @@ func twoNodes(t *testing.T, location string) (a, b *fixture) {
 
 // TestCluster changes a user at two nodes. Both show the same.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	a.says("desk", "", "<show>away</show><status>lunch</status>")
 	agree(t, `"message":"lunch"`, "as_of", a, b)
@@ -65,6 +67,8 @@ func TestCluster(t *testing.T) {
 	agree(t, `"state":"chat"`, `"dnd"`, a, b)
 	b.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	b.says("phone", "type='unavailable'", "")
+	a.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	a.says("phone", "", "<show>chat</show><priority>5</priority>")
 	agree(t, `"state":"chat"`, `"dnd"`, a, b)
 	a.says("phone", "type='unavailable'", "")
 	agree(t, `"resources":[{"name":"desk"`, "phone", a, b)
@@ -112,6 +116,7 @@ func TestCluster(t *testing.T) {
 
 // TestMovedResource checks that a resource that has moved to another node is forgotten at the first one, which does not hear when it leaves.
 func TestMovedResource(t *testing.T) {
+	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	a.says("phone", "", "<show>away</show>")
 	agree(t, `"state":"away"`, "", a, b)
@@ -126,6 +131,7 @@ func TestMovedResource(t *testing.T) {
 
 // TestRichPresenceInCluster checks that all nodes show what one of them hears, for as long as it is to be shown.
 func TestRichPresenceInCluster(t *testing.T) {
+	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	a.says("desk", "", "")
 	agree(t, `"state":"available"`, "", a, b)
@@ -169,6 +175,7 @@ func TestRichPresenceInCluster(t *testing.T) {
 
 // TestLastSeenInCluster checks when a user was last seen who comes at one node and goes at the other.
 func TestLastSeenInCluster(t *testing.T) {
+	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	a.options("<show_last_seen>1</show_last_seen>")
 	agree(t, `"state":"unavailable"`, "", a, b)
@@ -186,6 +193,7 @@ func TestLastSeenInCluster(t *testing.T) {
 
 // TestClusterStart starts a node when others have been running for a while.
 func TestClusterStart(t *testing.T) {
+	t.Parallel()
 	location := newPostgresDatabase(t)
 	a, b := twoNodes(t, location)
 	a.says("desk", "", "<show>away</show><status>lunch</status>")
@@ -198,6 +206,7 @@ func TestClusterStart(t *testing.T) {
 
 // TestNodeIsReplaced checks what becomes of the users of a node that loses its link, and of one that stops. The leader probes them.
 func TestNodeIsReplaced(t *testing.T) {
+	t.Parallel()
 	location := newPostgresDatabase(t)
 	a, b := twoNodes(t, location)
 	eventually(t, "one node leads", func() bool { return a.comp.registry.Leads() != b.comp.registry.Leads() })
@@ -207,6 +216,18 @@ func TestNodeIsReplaced(t *testing.T) {
 	a.says("desk", "", "<show>away</show><status>lunch</status>")
 	b.says("phone", "", "<show>dnd</show><priority>5</priority><status>train</status>")
 	agree(t, `"phone"`, "", a, b)
+	// A transaction of some other program that does not end delays nothing.
+	other, err := pgx.Connect(t.Context(), location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	if _, err := other.Exec(t.Context(), "BEGIN; SELECT pg_current_xact_id()"); err != nil {
+		t.Fatal(err)
+	}
+	a.says("desk", "", "<show>away</show><status>lunch later</status>")
+	b.says("phone", "", "<show>dnd</show><priority>5</priority><status>late train</status>")
+	agree(t, `late train`, "", a, b)
 
 	b.server.listener.Close()
 	b.stream.Close()
@@ -231,6 +252,7 @@ func TestNodeIsReplaced(t *testing.T) {
 // TestClusterWithoutDatabase kills PostgreSQL under two nodes and starts it again. Meanwhile each shows since when it knows nothing of
 // the other.
 func TestClusterWithoutDatabase(t *testing.T) {
+	t.Parallel()
 	p := ownPostgres(t)
 	a, b := twoNodes(t, p.newDatabase(t))
 	a.says("desk", "", "<show>away</show><status>lunch</status>")
@@ -257,6 +279,7 @@ func TestClusterWithoutDatabase(t *testing.T) {
 
 // TestRegisterTwice registers one person at two nodes at the same time.
 func TestRegisterTwice(t *testing.T) {
+	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	var got []string
 	for _, f := range []*fixture{a, b} {
@@ -280,6 +303,7 @@ func TestRegisterTwice(t *testing.T) {
 // TestClusterCutOff cuts the connection between a node and PostgreSQL, which neither of them is told. The other nodes go on; the node
 // says since when it knows nothing of them, and has everything right once the connection is back.
 func TestClusterCutOff(t *testing.T) {
+	t.Parallel()
 	location := newPostgresDatabase(t)
 	server := fmt.Sprintf("127.0.0.1:%d", startedPostgres.Load().port)
 	wire := newCable(t, server)
