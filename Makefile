@@ -67,7 +67,7 @@ clean:
 test: programs check
 	if ($(HAS_ALL)); then export WEBSTATUS_E2E=require; fi; \
 	race=; if $(HAS_CC); then race=-race; fi; \
-	go test $$race -count 1 -parallel 8 -timeout 20m ./... # most parallel tests are waiting, not computing
+	go test $$race -count 1 -parallel 8 -timeout 30m ./... # most parallel tests are waiting, not computing
 
 check:
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt: $$files"; exit 1; fi

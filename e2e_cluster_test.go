@@ -84,6 +84,7 @@ func agreed(t *testing.T, with, without string, nodes ...*appliance) {
 
 // TestE2ECluster runs three nodes on one PostgreSQL beside three ejabberd nodes that form a cluster, and kills each part.
 func TestE2ECluster(t *testing.T) {
+	t.Parallel()
 	database := ownPostgres(t)
 	location := database.newDatabase(t)
 	net := newErlangNet(t)
@@ -145,6 +146,7 @@ func TestE2ECluster(t *testing.T) {
 
 // TestE2EStandby runs two nodes on a Prosody, which accepts one connection. The second takes over when the first is killed.
 func TestE2EStandby(t *testing.T) {
+	t.Parallel()
 	location := newPostgresDatabase(t)
 	prosody := newServer(t, "prosody")
 	a := newAppliance(t, prosody.componentAddress(), "WEBSTATUS_DB="+location, "WEBSTATUS_NODE=a", "WEBSTATUS_SINGLE_LINK=1")

@@ -90,6 +90,7 @@ func runArgs(more ...string) []string {
 
 // TestE2EContainer builds the image, runs it, and runs the compose file with it.
 func TestE2EContainer(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can run containers here")
 	}

@@ -147,6 +147,7 @@ func wantModules(t *testing.T) {
 // TestE2EDebian runs the commands of the README's section "On your server" in a fresh Debian and requests a page. It then covers a
 // crash, an upgrade, files owned by root, an invalid configuration, and removal.
 func TestE2EDebian(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can set up a Debian in a directory")
 	}

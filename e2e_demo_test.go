@@ -60,6 +60,7 @@ func TestE2EDemo(t *testing.T) {
 // TestE2EDemoNodes kills a node of the demo with the button on its page, and starts it again, while the others follow the people. At the
 // end, no process and no file is left.
 func TestE2EDemoNodes(t *testing.T) {
+	t.Parallel()
 	if postgresProgram("postgres") == "" {
 		missing(t, errNoPostgres.Error())
 	}

@@ -80,6 +80,7 @@ func TestMetrics(t *testing.T) {
 
 // TestNodeMetrics checks that /metrics and /healthz distinguish nodes, and that a node is forgotten that has been gone for long.
 func TestNodeMetrics(t *testing.T) {
+	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	eventually(t, "one node leads", func() bool { return a.comp.registry.Leads() != b.comp.registry.Leads() })
 	if b.comp.registry.Leads() {

@@ -221,6 +221,7 @@ func (a *appliance) certificate(t *testing.T) (certificate *x509.Certificate) {
 
 // TestACME gets certificates from a local certificate authority.
 func TestACME(t *testing.T) {
+	t.Parallel()
 	newAuthority := newAuthorities(t)
 	t.Run("file", func(t *testing.T) {
 		authority, dir := newAuthority(), t.TempDir()
@@ -257,6 +258,7 @@ func TestACME(t *testing.T) {
 // TestSharedCertificates checks that a node finds what another has stored, and that clients who ask for challenges learn nothing about a
 // database that does not answer.
 func TestSharedCertificates(t *testing.T) {
+	t.Parallel()
 	p := ownPostgres(t)
 	location := p.newDatabase(t)
 	var log lockedBuffer
