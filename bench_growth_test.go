@@ -16,7 +16,7 @@ import (
 )
 
 // BenchmarkGrowth measures how time and memory grow with the number of users, the rate of changes and the number of viewers. With
-// -update, it draws the plots of docs/performance.md.
+// -update, it writes plots to docs/performance-NAME.svg.
 func BenchmarkGrowth(b *testing.B) {
 	for _, g := range []struct {
 		name, axis string
