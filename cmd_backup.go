@@ -15,9 +15,9 @@ func backupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write a consistent copy of the database",
-		Long: `Write a consistent copy of the database file to FILE, or to standard output if FILE is "-". serve may be running. To restore the copy,
-stop serve, replace the database file with it, remove the database's -wal and -shm files, and start serve. For a PostgreSQL database, use
-pg_dump.`,
+		Long: `Write a consistent copy of the database file to FILE, or to standard output if FILE is "-". This is safe while serve is running. To
+restore the copy, stop serve, replace the database file with it, remove the database's -wal and -shm files, and start serve. For a
+PostgreSQL database, use pg_dump instead.`,
 		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, problems *usageError) error {
 			conf.resolveDB(problems)

@@ -14,8 +14,8 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration, the database and the link to the XMPP server",
-		Long: `Load the configuration as serve does, open the database, and log in to the XMPP server. Print the result of each check, with a remedy
-if it failed. Nothing is changed.`,
+		Long: `Load the configuration as serve does, open the database, and log in to the XMPP server. Print the result of each check, and suggest how
+to fix each problem. The command does not change anything.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			component, err := conf.resolve(problems, io.Discard)

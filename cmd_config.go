@@ -57,58 +57,58 @@ type config struct {
 }
 
 func (c *config) dbFlag(f *pflag.FlagSet) {
-	f.StringVar(&c.db, "db", "webstatus.db", "SQLite `file`, or URL of a PostgreSQL database such as postgres://webstatus@db.example.org/webstatus")
-	f.StringVar(&c.dbFile, "db-file", "", "`file` with the value of --db, for a URL with a password; takes precedence (default: the systemd credential named db)")
+	f.StringVar(&c.db, "db", "webstatus.db", "SQLite `file`, or URL of a PostgreSQL database, such as postgres://webstatus@db.example.org/webstatus")
+	f.StringVar(&c.dbFile, "db-file", "", "`file` that contains the value of --db, for a URL with a password; takes precedence over --db (default: the systemd credential named db)")
 }
 
 func (c *config) webFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "`address` that the web server listens on: host:port or unix:/path; a socket passed by systemd takes precedence")
-	f.StringVar(&c.baseURL, "base-url", "", "public `URL` of the web server, the start of every URL that users get (default: derived from --listen)")
+	f.StringVar(&c.baseURL, "base-url", "", "public `URL` of the web server; all URLs that users get start with it (default: derived from --listen)")
 }
 
 func (c *config) linkFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.domain, "domain", "", "`JID` of the component, such as webstatus.example.org (required)")
-	f.StringSliceVar(&c.servers, "server", []string{"127.0.0.1:5347"}, "`host:port` of the XMPP server's component listener; repeatable, for the nodes of a cluster")
-	f.BoolVar(&c.serverTLS, "server-tls", false, "connect to that listener with TLS and verify its certificate (ejabberd: tls: true)")
-	f.StringVar(&c.serverCA, "server-ca", "", "PEM `file` with the CA certificates for --server-tls, instead of the system's")
-	f.StringVar(&c.secretFile, "secret-file", "", "`file` with the component secret (default: WEBSTATUS_SECRET, or the systemd credential named secret)")
-	f.IntVar(&c.connections, "connections", 1, "`number` of connections to each server (ejabberd balances the load over them)")
+	f.StringSliceVar(&c.servers, "server", []string{"127.0.0.1:5347"}, "`host:port` of the XMPP server's component listener; repeatable, for several nodes of a cluster")
+	f.BoolVar(&c.serverTLS, "server-tls", false, "connect to the component listener with TLS and verify its certificate (ejabberd: tls: true)")
+	f.StringVar(&c.serverCA, "server-ca", "", "PEM `file` that contains the CA certificates for --server-tls (default: the system's)")
+	f.StringVar(&c.secretFile, "secret-file", "", "`file` that contains the component secret (default: WEBSTATUS_SECRET, or the systemd credential named secret)")
+	f.IntVar(&c.connections, "connections", 1, "`number` of connections to each server; ejabberd can balance the load over several")
 }
 
 func (c *config) serveFlags(f *pflag.FlagSet) {
 	c.linkFlags(f)
 	c.dbFlag(f)
 	c.webFlags(f)
-	f.StringVar(&c.node, "node", "", "unique `name` of this node, for several that share a PostgreSQL database (default: the host name)")
-	f.BoolVar(&c.singleLink, "single-link", false, "link to the XMPP server from one node at a time; for Prosody, which accepts one connection per component")
-	f.StringSliceVar(&c.allow, "allow", nil, "`domain` or bare JID that may register, * for anyone; repeatable (default: the parent domain of --domain)")
-	f.IntVar(&c.maxUsers, "max-users", 0, "`number` of users above which nobody may register; 0 for no limit")
-	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of an administrator, who may run the administration commands; repeatable")
-	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org, or of a kind: abuse=mailto:abuse@example.org; the kinds are "+strings.Join(contactKinds, ", ")+" (XEP-0157); repeatable")
-	f.StringSliceVar(&c.rooms, "room", nil, "`JID` of a room with badges at /room/JID.svg, with * for any part of the name, such as *@rooms.example.org; repeatable")
+	f.StringVar(&c.node, "node", "", "unique `name` of this node, if several share a PostgreSQL database (default: the host name)")
+	f.BoolVar(&c.singleLink, "single-link", false, "connect only one node at a time to the XMPP server; for Prosody, which accepts one connection per component")
+	f.StringSliceVar(&c.allow, "allow", nil, "`domain` whose users may register, or bare JID of one user; * allows anyone; repeatable (default: the parent domain of --domain)")
+	f.IntVar(&c.maxUsers, "max-users", 0, "maximum `number` of registered users; 0 for no limit")
+	f.StringSliceVar(&c.admins, "admin", nil, "bare `JID` of a user who may run the administration commands; repeatable")
+	f.StringSliceVar(&c.contacts, "contact", nil, "contact `URI` of the operator, such as mailto:admin@example.org, optionally with its kind, as in abuse=mailto:abuse@example.org; the kinds are "+strings.Join(contactKinds, ", ")+" (XEP-0157); repeatable")
+	f.StringSliceVar(&c.rooms, "room", nil, "`JID` of a room that has badges at /room/JID.svg; * matches any characters, as in *@rooms.example.org; repeatable")
 	f.StringVar(&c.name, "name", "Web presence", "`name` under which clients list the component (XEP-0172)")
-	f.BoolVar(&c.hideOS, "hide-os", false, "omit the operating system from replies to version queries (XEP-0092)")
-	f.StringVar(&c.expire, "expire", "30d", "`duration`, in days (30d) or hours (720h), after which a user is removed whose account no longer exists; 0 for never")
-	f.BoolVar(&c.jidLinks, "jid-links", true, "serve the JID-based URLs of users who have them enabled")
+	f.BoolVar(&c.hideOS, "hide-os", false, "do not report the operating system in replies to version queries (XEP-0092)")
+	f.StringVar(&c.expire, "expire", "30d", "`duration` after which users whose account no longer exists are removed, in days (30d) or hours (720h); 0 for never")
+	f.BoolVar(&c.jidLinks, "jid-links", true, "serve the JID-based URLs of users who have not turned them off")
 	f.StringSliceVar(&c.proxies, "trusted-proxy", nil, "`CIDR` or address of a proxy whose X-Forwarded-For or Forwarded is trusted; repeatable")
-	f.StringVar(&c.tls.cert, "tls-cert", "", "PEM `file` with the certificate chain for HTTPS; reloaded when it changes")
-	f.StringVar(&c.tls.key, "tls-key", "", "PEM `file` with the private key; reloaded when it changes")
-	f.StringSliceVar(&c.tls.acmeDomains, "acme-domain", nil, "`name` to obtain a certificate for with ACME, such as status.example.org; repeatable")
-	f.StringVar(&c.tls.acmeCache, "acme-cache", "acme", "`directory` for the ACME account key and certificates; with PostgreSQL, the nodes share them in the database")
+	f.StringVar(&c.tls.cert, "tls-cert", "", "PEM `file` that contains the certificate chain for HTTPS; reloaded when it changes")
+	f.StringVar(&c.tls.key, "tls-key", "", "PEM `file` that contains the private key for HTTPS; reloaded when it changes")
+	f.StringSliceVar(&c.tls.acmeDomains, "acme-domain", nil, "domain `name` for which to obtain a certificate with ACME, such as status.example.org; repeatable")
+	f.StringVar(&c.tls.acmeCache, "acme-cache", "acme", "`directory` for the ACME account key and certificates; not used with PostgreSQL, which stores them in the database")
 	f.StringVar(&c.tls.acmeDirectory, "acme-directory", acme.LetsEncryptURL, "ACME directory `URL` of the certificate authority")
-	f.StringVar(&c.redirect, "redirect-listen", "", "`address` of a server that redirects to --base-url and answers ACME HTTP challenges, such as :80; none if empty")
+	f.StringVar(&c.redirect, "redirect-listen", "", "`address`, such as :80, of an additional server that redirects to --base-url and answers ACME HTTP challenges; none if empty")
 	f.StringVar(&c.metrics, "metrics-listen", "", "`address` for /metrics (Prometheus) and /healthz, such as 127.0.0.1:9180; none if empty")
 	f.StringVar(&c.website.templates, "templates", "", "`directory` whose files replace embedded templates of the same name; reloaded on SIGHUP")
-	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, in the syntax of Content-Security-Policy frame-ancestors")
-	f.StringVar(&c.website.webhookConfig.url, "webhook", "", "`URL` that the status of users who allow it is posted to after each change; none if empty")
-	f.StringVar(&c.webhookFile, "webhook-secret-file", "", "`file` with the key of the webhook's signatures (default: WEBSTATUS_WEBHOOK_SECRET, or the systemd credential named webhook-secret)")
-	f.StringVar(&c.memory, "memory-limit", "", "`size` that the Go runtime keeps its memory below, such as 400MiB (default: GOMEMLIMIT, or 90% of the memory of the cgroup or machine)")
+	f.StringVar(&c.website.frameAncestors, "frame-ancestors", "*", "`sources` that may embed pages, in the syntax of frame-ancestors in Content-Security-Policy")
+	f.StringVar(&c.website.webhookConfig.url, "webhook", "", "`URL` to which the status of users who allow it is posted after each change; none if empty")
+	f.StringVar(&c.webhookFile, "webhook-secret-file", "", "`file` that contains the key for signing webhook requests (default: WEBSTATUS_WEBHOOK_SECRET, or the systemd credential named webhook-secret)")
+	f.StringVar(&c.memory, "memory-limit", "", "soft limit on memory, a `size` such as 400MiB (default: GOMEMLIMIT, or 90% of the memory of the cgroup or machine)")
 	c.logFlags(f, "info")
 }
 
 func (c *config) logFlags(f *pflag.FlagSet, level string) {
-	f.StringVar(&c.logLevel, "log-level", level, "`level`: debug, info, warn or error; debug includes stanzas, without their contents")
-	f.StringVar(&c.logFormat, "log-format", "text", "`format`: text or json")
+	f.StringVar(&c.logLevel, "log-level", level, "log `level`: debug, info, warn or error; debug logs stanzas without their contents")
+	f.StringVar(&c.logFormat, "log-format", "text", "log `format`: text or json")
 }
 
 // A usageError lists the problems of a command line and its environment. It makes the exit status 2.

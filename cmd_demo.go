@@ -83,11 +83,11 @@ func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run everything against a built-in XMPP server with simulated users",
-		Long: `Run everything, with a temporary database, against a built-in XMPP server with five simulated users. It needs no XMPP server and no
-configuration. Without --listen, it uses a free port if the default port is in use.
+		Long: `Run everything, with a temporary database, against a built-in XMPP server with five simulated users. The demo needs no XMPP server and
+no configuration. Without --listen, it uses a free port if the default port is in use.
 
-With --nodes, run several nodes on one temporary PostgreSQL database, as processes of their own, and show them side by side on a page where
-each can be killed and started. The nodes listen on free ports of 127.0.0.1. PostgreSQL must be installed; it need not be running.`,
+With --nodes, run several nodes on a temporary PostgreSQL database, each in its own process, and show them side by side on a page on which
+they can be killed and started again. The nodes listen on free ports of 127.0.0.1. PostgreSQL must be installed, but need not be running.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			conf.resolveListen(problems)
@@ -115,7 +115,7 @@ each can be killed and started. The nodes listen on free ports of 127.0.0.1. Pos
 	}
 	conf.webFlags(cmd.Flags())
 	conf.logFlags(cmd.Flags(), "warn")
-	cmd.Flags().IntVar(&nodes, "nodes", 0, "`number` of nodes on a temporary PostgreSQL database; 0 for one on an SQLite file")
+	cmd.Flags().IntVar(&nodes, "nodes", 0, "`number` of nodes on a temporary PostgreSQL database; 0 for a single node with an SQLite file")
 	return cmd
 }
 

@@ -87,7 +87,7 @@ func (n *demoNode) start(ctx context.Context) error {
 		}
 		select {
 		case <-done:
-			return fmt.Errorf("node %s has ended: see its log", n.Name)
+			return fmt.Errorf("node %s has exited: see its log", n.Name)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
@@ -199,7 +199,7 @@ func nodesPage(ctx context.Context, cast []*actor, all []*demoNode, log *slog.Lo
 		})
 		mux.HandleFunc("POST "+prefix+n.Name+"/start", func(rw http.ResponseWriter, r *http.Request) {
 			if err := n.start(ctx); err != nil {
-				log.Error("a node cannot be started", "error", err)
+				log.Error("cannot start a node", "error", err)
 			}
 			http.Redirect(rw, r, prefix, http.StatusSeeOther)
 		})

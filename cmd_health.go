@@ -17,7 +17,7 @@ func healthcheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Check the health of a running serve",
-		Long:  "Request /healthz at --metrics-listen, print the response, and exit with status 0 if everything works.",
+		Long:  "Request /healthz at --metrics-listen and print the response. The exit status is 0 if everything works, and 1 otherwise.",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			if conf.metrics == "" {
@@ -29,7 +29,7 @@ func healthcheckCommand() *cobra.Command {
 			return healthcheck(cmd.Context(), conf, cmd.OutOrStdout())
 		}),
 	}
-	cmd.Flags().StringVar(&conf.metrics, "metrics-listen", "", "`address` that serve listens on, such as 127.0.0.1:9180")
+	cmd.Flags().StringVar(&conf.metrics, "metrics-listen", "", "`address` at which serve listens for metrics, such as 127.0.0.1:9180")
 	return cmd
 }
 

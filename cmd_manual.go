@@ -32,11 +32,11 @@ func configurationTopic() *cobra.Command {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	conf.serveFlags(flags)
 	var b strings.Builder
-	fmt.Fprintf(&b, `Every flag of serve can be set by an environment variable, for example in an EnvironmentFile= of systemd. A flag on the command line
+	fmt.Fprintf(&b, `Every flag of serve can also be set with an environment variable, for example in an EnvironmentFile= of systemd. A flag
 overrides the environment variable, which overrides the default. Lists are comma-separated. The whole configuration is validated before
 anything is opened, and all problems are reported at once.
 
-The component secret is read from --secret-file, WEBSTATUS_SECRET, or a systemd credential named secret; no flag takes it.
+The component secret is read from --secret-file, WEBSTATUS_SECRET, or a systemd credential named secret. There is no flag for the secret itself.
 
 `)
 	flags.VisitAll(func(f *pflag.Flag) {

@@ -13,8 +13,8 @@ func migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Migrate the database to the schema of this version",
-		Long: `Migrate the database to the schema of this version, in one transaction. A file is first copied next to it. A missing file is created, and
-so are missing tables in PostgreSQL.`,
+		Long: `Migrate the database to the schema of this version, in one transaction. A database file is first copied to a file next to it. A missing
+file is created, and so are missing tables in PostgreSQL.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			conf.resolveDB(problems)

@@ -132,7 +132,7 @@ func (p *postgresServer) start(ctx context.Context) error {
 			continue
 		}
 		said, _ := os.ReadFile(log.Name()) // best effort
-		return fmt.Errorf("PostgreSQL does not start: %w\n%s", err, said)
+		return fmt.Errorf("PostgreSQL did not start: %w\n%s", err, said)
 	}
 }
 

@@ -27,8 +27,8 @@ func serveCommand() *cobra.Command {
 		Short: "Run the component and the web server",
 		Long: `Run the component and the web server until SIGTERM or SIGINT.
 
-Every flag can be set by an environment variable: WEBSTATUS_ and the flag's name in upper case, with _ for -.
-See "webstatus help configuration".`,
+Every flag can also be set with an environment variable. Its name is WEBSTATUS_ followed by the flag's name in upper case, with _ instead
+of -. See "webstatus help configuration".`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			component, err := conf.resolve(problems, cmd.ErrOrStderr())

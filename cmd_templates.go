@@ -20,8 +20,8 @@ func templatesCommand() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use:   "export DIR",
 		Short: "Write the embedded templates to a directory",
-		Long: `Write the embedded templates to a directory, for serve --templates. Keep only the files that you change there: serve uses the
-embedded ones for the rest, so that an upgrade updates them. Existing files are not overwritten.`,
+		Long: `Write the embedded templates to a directory, for serve --templates. Delete the files that you do not change: serve uses the embedded
+ones instead, and an upgrade updates these. Existing files are not overwritten.`,
 		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, _ *usageError) error {
 			return exportTemplates(args[0])

@@ -70,8 +70,8 @@ func usersExportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Export all users as JSON Lines, for users import",
-		Long: `Write all users to standard output, one JSON object per line. The output contains the tokens of the users' URLs: protect it like the
-database.`,
+		Long: `Write all users to standard output, one JSON object per line. The output contains the tokens of the users' URLs, so protect it like
+the database.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			conf.resolveDB(problems)
@@ -110,9 +110,9 @@ func usersImportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import [FILE]",
 		Short: "Import users from JSON Lines, or from ejabberd's mod_webpresence",
-		Long: `Register the users in a file, or in standard input, in one transaction. Users who are already registered stay unchanged. serve must not
-be running. With --from ejabberd, the file is the output of "ejabberdctl dump_table FILE webpresence"; the command reports settings that
-cannot be imported.`,
+		Long: `Register the users listed in a file or on standard input, in one transaction. Users who are already registered are not changed. serve
+must not be running. With --from ejabberd, the file is the output of "ejabberdctl dump_table FILE webpresence"; the command reports
+settings that cannot be imported.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, problems *usageError) error {
 			if from != "webstatus" && from != "ejabberd" {
@@ -189,9 +189,9 @@ func readUserLines(in io.Reader) (users []User, notes []string, err error) {
 		switch {
 		case err != nil:
 		case jids[u.JID] > 0:
-			err = fmt.Errorf("%s is on line %d too", u.JID, jids[u.JID])
+			err = fmt.Errorf("%s is also on line %d", u.JID, jids[u.JID])
 		case tokens[u.Token] > 0:
-			err = fmt.Errorf("%s has the token of line %d", u.JID, tokens[u.Token])
+			err = fmt.Errorf("%s has the same token as line %d", u.JID, tokens[u.Token])
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("line %d: %w", n, err))
@@ -215,10 +215,10 @@ func readUserLine(line []byte) (User, error) {
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&l); err != nil {
-		return User{}, fmt.Errorf("not output of users export: %w", err)
+		return User{}, fmt.Errorf("not written by users export: %w", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return User{}, errors.New("not output of users export: more than one object")
+		return User{}, errors.New("not written by users export: more than one object")
 	}
 	return l.user()
 }

@@ -38,7 +38,7 @@ func usersListCommand() *cobra.Command {
 	var wanted []string
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the registered users with subscription, presence and options",
+		Short: "List the registered users with their subscription, presence and options",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string, problems *usageError) error {
 			var err error
@@ -63,9 +63,9 @@ func usersListCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
 	cmd.Flags().BoolVar(&asCSV, "csv", false, "print CSV with a header line")
 	cmd.Flags().StringVar(&filter.match, "match", "", "list only users whose JID contains `text`")
-	cmd.Flags().StringSliceVar(&wanted, "state", nil, "list only users in `state`, as last stored: chat, available, away, xa, dnd, unavailable, unknown, or online for the first five; repeatable")
+	cmd.Flags().StringSliceVar(&wanted, "state", nil, "list only users whose last stored state is `state`: chat, available, away, xa, dnd, unavailable, unknown, or online for the first five; repeatable")
 	cmd.Flags().IntVar(&filter.limit, "limit", 0, "maximum `number` of users; 0 for all")
-	cmd.Flags().StringVar(&filter.after, "after", "", "list only users after `JID` in order, the last one of the previous page")
+	cmd.Flags().StringVar(&filter.after, "after", "", "list only users after `JID`, the last one of the previous page")
 	cmd.MarkFlagsMutuallyExclusive("json", "csv")
 	return cmd
 }
@@ -235,8 +235,8 @@ func usersRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove JID",
 		Short: "Remove a user, as if the user had unregistered",
-		Long: `Remove a user and all data about the user, as if the user had unregistered. A running serve notices within 2 s and cancels the
-subscriptions; otherwise the next serve does.`,
+		Long: `Remove a user and all data about the user, as if the user had unregistered. A running serve notices this within 2 seconds and cancels
+the subscriptions. If none is running, the next one cancels them.`,
 		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string, problems *usageError) error {
 			bare, err := parseBareJID(args[0])

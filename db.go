@@ -18,7 +18,7 @@ const (
 )
 
 // errSlow is the error of a transaction that was given up. It is a predicate of the database.
-var errSlow = errors.New("takes too long to store a change: check its disk, and what keeps the machine busy")
+var errSlow = errors.New("takes too long to store a change: check its disk and the load of the machine")
 
 // A database is the SQLite file or the PostgreSQL database that holds the users. The two differ in the dialect only.
 type database struct {

@@ -20,7 +20,7 @@ import (
 const notifyChannel = "webstatus"
 
 // errNameTaken says that another node has the name of this one.
-var errNameTaken = errors.New("has another node of this name: choose another name with --node")
+var errNameTaken = errors.New("already has a node with this name: choose another name with --node")
 
 // A membership is a connection that holds locks: those of a node that is alive, or the exclusive one of a command. It hears of changes.
 type membership struct {
@@ -87,9 +87,9 @@ func (m *membership) lockDatabase(ctx context.Context, node bool) error {
 	case err != nil:
 		return err
 	case !locked && node:
-		return errors.New("is in use by `webstatus migrate` or `webstatus users import`: start again when it has ended")
+		return errors.New("is in use by `webstatus migrate` or `webstatus users import`: try again when it has finished")
 	case !locked:
-		return errors.New("is in use by another `webstatus serve`: stop it first, or choose another one with --db")
+		return errors.New("is in use by another `webstatus serve`: stop it first, or choose another database with --db")
 	}
 	return nil
 }

@@ -23,8 +23,8 @@ type databaseFile struct {
 
 // Errors of the file. They are predicates of the database.
 var (
-	errReplaced = errors.New("file was deleted or replaced while in use, so nothing is stored: restore it, and restart webstatus")
-	errLocked   = errors.New("is locked by another process: stop that one first")
+	errReplaced = errors.New("file was deleted or replaced while in use, so no change is stored: restore it, and restart webstatus")
+	errLocked   = errors.New("is locked by another process: stop that process first")
 )
 
 const (

@@ -10,10 +10,10 @@ import (
 
 // Errors of opening a database. They are predicates of its name, which the wrapping error starts with.
 var (
-	errNewerSchema = errors.New("was written by a newer version of webstatus: use that one, or restore a backup")
+	errNewerSchema = errors.New("was written by a newer version of webstatus: use that version, or restore a backup")
 	errOlderSchema = errors.New("has the schema of an older version: run `webstatus migrate`, which backs up a file first")
-	errForeign     = errors.New("is not a webstatus database: choose another one with --db; this one was not changed")
-	errNoDatabase  = errors.New("does not exist: run `webstatus serve` to create it, or choose another one with --db")
+	errForeign     = errors.New("is not a webstatus database: choose another database with --db; this one was not changed")
+	errNoDatabase  = errors.New("does not exist: run `webstatus serve` to create it, or choose another database with --db")
 	errReadOnly    = errors.New("is not writable: give the user that runs webstatus write access to it and its directory")
 )
 

@@ -405,7 +405,7 @@ func testRefused(t *testing.T, s *server) {
 	}{
 		{"wrong secret", []string{"WEBSTATUS_SECRET=wrong"}, []string{"refuses the secret for " + testDomain, "that the secret is the one"}},
 		{"unknown host", []string{"WEBSTATUS_DOMAIN=nobody.localhost"}, []string{unknown}},
-		{"refused", []string{"WEBSTATUS_SERVER=127.0.0.1:1"}, []string{"connection refused", "that the XMPP server runs"}},
+		{"refused", []string{"WEBSTATUS_SERVER=127.0.0.1:1"}, []string{"connection refused", "that the XMPP server is running"}},
 		{"conflict", nil, []string{"conflict: another connection is using", "second webstatus"}},
 	}
 	for _, tt := range tests {

@@ -10,18 +10,18 @@
 //	webstatus migrate           migrate the database to the schema of this version
 //	webstatus users list        list the registered users as a table, --json or --csv
 //	webstatus users show JID    show one user, with the URL of the status page
-//	webstatus users remove JID  remove a user; a running serve follows within 2 s
+//	webstatus users remove JID  remove a user; a running serve notices within 2 s
 //	webstatus users export      export all users as JSON Lines
 //	webstatus users import      import users from JSON Lines, or from ejabberd's mod_webpresence
-//	webstatus backup FILE       write a consistent copy of the database; serve may be running
+//	webstatus backup FILE       write a consistent copy of the database, even while serve is running
 //	webstatus templates export  write the embedded templates to a directory, for serve --templates
 //	webstatus check             check the configuration, the database and the link to the XMPP server
 //	webstatus healthcheck       check the health of a running serve, for containers
 //	webstatus demo              run everything against a built-in XMPP server with simulated users; --nodes 3 runs several nodes
 //	webstatus version           print the version
 //
-// Every flag can be set by an environment variable: WEBSTATUS_ and the flag's name in upper case, with "_" for "-". The
-// component secret is read from --secret-file, WEBSTATUS_SECRET or a systemd credential named secret; no flag takes it.
+// Every flag of serve can also be set with an environment variable. Its name is WEBSTATUS_ followed by the flag's name in upper case,
+// with "_" instead of "-". The component secret is read from --secret-file, WEBSTATUS_SECRET or a systemd credential named secret.
 //
 // # Routes
 //
@@ -31,13 +31,16 @@
 //	GET /status/ID.svg      the status as an image; also .png
 //	GET /status/ID/events   the JSON as server-sent events: the current status, then each change
 //	GET /status/ID/embed    HTML and other snippets for embedding, with a preview
+//	GET /room/JID.svg       a room badge; also .png, .json
+//	GET /webstatus.js       the custom element <xmpp-status>
+//	GET /oembed             oEmbed data for the page in the parameter url
 //	GET /presence/…         the URLs of ejabberd's mod_webpresence; those of Prosody's are /status/JID/…
 //
 // # Signals and exit status
 //
 // SIGHUP reloads the files in --templates.
 //
-// SIGTERM and SIGINT shut down in order: requests in flight complete, contacts get unavailable presence, the database is closed.
+// SIGTERM and SIGINT shut down in order: running requests are finished, contacts get unavailable presence, and the database is closed.
 // The exit status is 0 on success, 1 on failure, 2 on wrong usage or configuration.
 package main
 

@@ -23,10 +23,10 @@ type User struct {
 
 // Errors of operations on users.
 var (
-	ErrNotFound    = errors.New("not registered")                // there is no such user
-	ErrFull        = errors.New("the disk has no room")          // the change has not been stored; it can be tried again later
-	ErrExists      = errors.New("registered already")            // there is such a user
-	ErrUnreachable = errors.New("the database is not reachable") // as ErrFull, but the change may have been stored
+	ErrNotFound    = errors.New("not registered")                 // there is no such user
+	ErrFull        = errors.New("the disk is full")               // the change has not been stored; it can be tried again later
+	ErrExists      = errors.New("registered already")             // there is such a user
+	ErrUnreachable = errors.New("the database cannot be reached") // as ErrFull, but the change may have been stored
 )
 
 // A StoredUser is a user with the status and the profile that were stored last.

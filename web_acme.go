@@ -19,11 +19,11 @@ type guardedCache struct {
 }
 
 func newGuardedCache(cache autocert.Cache, log *slog.Logger) *guardedCache {
-	return &guardedCache{cache: cache, failures: failureLog{log: log, now: time.Now, what: "the store of certificates"}, reading: make(chan struct{}, 1)}
+	return &guardedCache{cache: cache, failures: failureLog{log: log, now: time.Now, what: "the certificate store"}, reading: make(chan struct{}, 1)}
 }
 
 // errCertificates is the error that clients may see.
-var errCertificates = errors.New("the store of certificates failed")
+var errCertificates = errors.New("the certificate store failed")
 
 // cacheName matches all names that autocert uses: of hosts, and tokens (RFC 8555 §8.3), with suffixes.
 var cacheName = regexp.MustCompile(`^[A-Za-z0-9._+-]{1,200}$`)

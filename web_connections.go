@@ -113,7 +113,7 @@ func (l *connectionLimit) warn(problem string) {
 	defer l.mu.Unlock()
 	if !l.warned {
 		l.warned = true
-		l.log.Warn("connections to the web server are refused or closed early: raise the limit on open files (LimitNOFILE= in systemd, ulimit -n), or limit "+
+		l.log.Warn("the web server refuses connections or closes them early: raise the limit on open files (LimitNOFILE= in systemd, ulimit -n), or limit "+
 			"connections in front of it", "cause", problem, "connections", l.open.max)
 	}
 }

@@ -20,8 +20,8 @@ import (
 // Errors of limits.
 var (
 	errBudget = errors.New("the client has used up its render budget")
-	errBusy   = errors.New("too much is being rendered or open")
-	errOpen   = errors.New("the client has too much open")
+	errBusy   = errors.New("the server is overloaded")
+	errOpen   = errors.New("the client has too many streams or responses open")
 )
 
 // isLimit reports whether an error is that of a limit, and so none of the program.

@@ -290,7 +290,7 @@ func (w *website) fail(rw http.ResponseWriter, r *http.Request, f *format, err e
 	case errors.Is(err, errBusy):
 		refuse(rw, f, http.StatusServiceUnavailable, 2)
 	default:
-		w.log.Error("a status could not be rendered", "cause", err)
+		w.log.Error("cannot render a status", "cause", err)
 		sendError(rw, f, http.StatusInternalServerError, http.StatusText(http.StatusInternalServerError))
 	}
 }

@@ -19,7 +19,7 @@ func loadRenderer(domain, dir string) (*renderer, error) {
 		err = r.check()
 	}
 	if err != nil && dir != "" {
-		return nil, fmt.Errorf("a template cannot be used: correct it in %s, or remove it there (%w)", dir, err)
+		return nil, fmt.Errorf("invalid template: correct it in %s, or remove it (%w)", dir, err)
 	}
 	return r, err
 }
@@ -37,7 +37,7 @@ func (w *website) reload(ctx context.Context) {
 		}
 		r, err := loadRenderer(w.domain, w.templates)
 		if err != nil {
-			w.log.Error("the templates could not be reloaded", "cause", err)
+			w.log.Error("cannot reload the templates", "cause", err)
 			continue
 		}
 		w.use(r)

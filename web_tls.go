@@ -122,7 +122,7 @@ func (f *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if now := time.Now(); now.Sub(f.checked) >= certificateCheck {
 		f.checked = now
 		if err := f.load(); err != nil {
-			f.log.Warn("the certificate could not be reloaded", "cause", err)
+			f.log.Warn("cannot reload the certificate", "cause", err)
 		}
 	}
 	return f.current, nil

@@ -92,7 +92,7 @@ func TestHTTPS(t *testing.T) {
 	if err := os.WriteFile(key, []byte("rubbish"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the log says what is wrong", func() bool { name(); return a.countLog("the certificate could not be reloaded") > 0 })
+	eventually(t, "the log says what is wrong", func() bool { name(); return a.countLog("cannot reload the certificate") > 0 })
 	if got := name(); got != "second" {
 		t.Errorf("%s with an invalid certificate file", got)
 	}
@@ -308,7 +308,7 @@ func TestSharedCertificates(t *testing.T) {
 	if code, body := ask("t0ken"); code != 404 || strings.TrimSpace(body) != errCertificates.Error() {
 		t.Errorf("without the database: %d %s", code, body)
 	}
-	if !strings.Contains(log.String(), "the store of certificates is not reachable") || strings.Contains(log.String(), postgresPassword) {
+	if !strings.Contains(log.String(), "the certificate store is not reachable") || strings.Contains(log.String(), postgresPassword) {
 		t.Errorf("log without the database: %s", log.String())
 	}
 }

@@ -261,7 +261,7 @@ func (t *eventTopic) render(people []*entry, many bool, client netip.Addr, began
 	}
 	n, err := w.render(w.closing, client, renderer, spec, key, subjects)
 	if err != nil && !isLimit(err) && w.closing.Err() == nil {
-		w.log.Error("a status could not be rendered", "cause", err)
+		w.log.Error("cannot render a status", "cause", err)
 	}
 	return n, err
 }

@@ -194,7 +194,7 @@ func (s *received) subscriptionReply(typ string) envelope {
 // stored returns the error of storing a subscription, and logs it. Nothing may be confirmed that is not stored.
 func (c *contacts) stored(e *entry, err error) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		c.log.Error("subscription not stored", "user", e.jid, "cause", err)
+		c.log.Error("cannot store a subscription", "user", e.jid, "cause", err)
 	}
 	return err
 }
@@ -206,9 +206,9 @@ func (c *contacts) accountGone(ctx context.Context, e *entry) {
 	case e.user.Gone.IsZero(), e.user.Gone.After(now): // or the clock has been set back
 		c.setGone(ctx, e, now.UTC().Truncate(time.Second))
 	case c.expire > 0 && now.Sub(e.user.Gone) >= c.expire:
-		c.log.Info("account gone for too long", "user", e.jid, "since", e.user.Gone)
+		c.log.Info("removing a user whose account no longer exists", "user", e.jid, "since", e.user.Gone)
 		if err := c.registry.Remove(ctx, e); err != nil {
-			c.log.Error("user not removed", "user", e.jid, "cause", err)
+			c.log.Error("cannot remove a user", "user", e.jid, "cause", err)
 			return
 		}
 		c.withdraw(ctx, e.jid)
@@ -225,7 +225,7 @@ func (c *contacts) accountExists(ctx context.Context, e *entry) {
 // setGone stores since when an account is gone. If it cannot be stored, a later error or presence repeats it.
 func (c *contacts) setGone(ctx context.Context, e *entry, since time.Time) {
 	if err := c.registry.SetGone(ctx, e, since); err != nil && !errors.Is(err, ErrNotFound) {
-		c.log.Error("state of an account not stored", "user", e.jid, "cause", err)
+		c.log.Error("cannot store whether an account exists", "user", e.jid, "cause", err)
 	}
 }
 
@@ -301,7 +301,7 @@ func (c *contacts) withdraw(ctx context.Context, bare string) {
 	pending, err := c.registry.Evict(ctx, bare)
 	if err != nil {
 		if !errors.Is(err, ErrNotFound) {
-			c.log.Error("the database "+err.Error(), "operation", "withdrawing a contact; the next link tries again", "user", bare)
+			c.log.Error("the database "+err.Error(), "operation", "withdrawing a contact, which the next link repeats", "user", bare)
 		}
 		return
 	}
@@ -325,6 +325,6 @@ func (c *contacts) withdrawn(ctx context.Context, bare string, w *sentWithdrawal
 		return
 	}
 	if err := c.registry.Withdrawn(ctx, bare); err != nil {
-		c.log.Error("withdrawal not recorded", "user", bare, "cause", err)
+		c.log.Error("cannot store that a contact has been withdrawn", "user", bare, "cause", err)
 	}
 }

@@ -232,7 +232,7 @@ func diagnose(err error, l *link) fault {
 	case errors.As(err, &streamErr):
 		return diagnoseStreamError(streamErr, l)
 	case errors.Is(err, errDial) && errors.Is(err, syscall.ECONNREFUSED):
-		return fault{cause: "connection refused by " + l.server, remedy: "that the XMPP server runs; " + listener}
+		return fault{cause: "connection refused by " + l.server, remedy: "that the XMPP server is running; " + listener}
 	case errors.Is(err, errDial) && timedOut:
 		return fault{cause: "connecting to " + l.server + " timed out", remedy: "firewalls between this host and the server; " + listener}
 	case errors.Is(err, errDial):
@@ -250,15 +250,15 @@ func diagnose(err error, l *link) fault {
 	case errors.Is(err, errHandshake):
 		return fault{cause: "the handshake failed: " + reason(err), remedy: listener + "; whether it requires --server-tls"}
 	case errors.Is(err, errWrite) && timedOut:
-		return fault{cause: "the server has not read for " + l.times.write.String() + ", connection closed", remedy: "whether the XMPP server hangs or is overloaded"}
+		return fault{cause: "the server has not read anything for " + l.times.write.String() + ", connection closed", remedy: "whether the XMPP server hangs or is overloaded"}
 	case timedOut:
 		return fault{cause: "no stanza from the server for " + l.times.dead.String() + ", connection closed", remedy: "whether the XMPP server hangs"}
 	case errors.Is(err, errMalformed):
-		return fault{cause: err.Error(), remedy: "that nothing between this host and the server changes the data, and the server's log"}
+		return fault{cause: err.Error(), remedy: "whether something between this host and the server changes the data, and the server's log"}
 	case errors.Is(err, errStreamClosed), errors.Is(err, io.EOF):
 		return fault{cause: "the server closed the connection", remedy: "whether the XMPP server was stopped"}
 	}
-	return fault{cause: "connection lost: " + reason(err), remedy: "the network, and whether the XMPP server runs"}
+	return fault{cause: "connection lost: " + reason(err), remedy: "the network, and whether the XMPP server is running"}
 }
 
 // reason returns a network error without its addresses: the local port differs between attempts, and run compares causes.
@@ -283,7 +283,7 @@ func diagnoseStreamError(err *streamError, l *link) fault {
 		return fault{cause: "conflict: another connection is using " + l.domain,
 			remedy: "whether a second webstatus is running; a dead connection times out by itself"}
 	case "system-shutdown":
-		return fault{cause: "system-shutdown: the server is shutting down", remedy: "that it is started again"}
+		return fault{cause: "system-shutdown: the server is shutting down", remedy: "that it starts again"}
 	}
 	return fault{cause: err.Error(), remedy: "the server's log"}
 }

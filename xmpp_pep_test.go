@@ -539,7 +539,7 @@ func TestExpiry(t *testing.T) {
 	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
 		t.Errorf("%s after the removal", resp.Status)
 	}
-	if said := f.log.String(); !strings.Contains(said, "gone for too long") {
+	if said := f.log.String(); !strings.Contains(said, "account no longer exists") {
 		t.Errorf("the removal is not logged: %s", said)
 	}
 }

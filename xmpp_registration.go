@@ -127,13 +127,13 @@ func (a *accounts) register(ctx context.Context, person jid, contact Contact, op
 	defer a.registering.Add(-1)
 	if n := a.registering.Add(1); a.maxUsers > 0 && int64(a.board.count())+n > int64(a.maxUsers) {
 		a.refused.Do(func() {
-			a.log.Warn("registrations are refused: there are as many users as --max-users allows", "users", a.maxUsers)
+			a.log.Warn("rejecting registrations: the limit of --max-users is reached", "users", a.maxUsers)
 		})
 		return nil, resourceConstraint()
 	}
 	if !a.allow.names(person) && !a.quota.use(person.domain(), a.now(), 1) {
 		a.refused.Do(func() {
-			a.log.Warn("registrations are refused: too many people of a domain that only --allow * admits have registered within an hour",
+			a.log.Warn("rejecting registrations: too many users of a domain that only --allow * admits have registered within an hour",
 				"domain", person.domain(), "limit", registrationsPerHour)
 		})
 		return nil, resourceConstraint()

@@ -89,7 +89,7 @@ func TestRegistrationQuota(t *testing.T) {
 	}
 	f.send(`<message type='chat' from='w@hostile.example/b' to='webstatus.example.org'><body>register</body></message>`)
 	f.want(`<message type='chat' from='webstatus.example.org' to='w@hostile.example/b'><body>That did not work.…`)
-	if log := f.log.String(); strings.Count(log, "registrations are refused: too many people of a domain") != 1 || strings.Contains(log, "level=ERROR") {
+	if log := f.log.String(); strings.Count(log, "rejecting registrations: too many users of a domain") != 1 || strings.Contains(log, "level=ERROR") {
 		t.Error(log)
 	}
 	for i := range registrationsPerHour + 1 {

@@ -49,7 +49,7 @@ type stream struct {
 // Causes of the end of a stream.
 var (
 	errClosedByUs = errors.New("the stream was closed locally") // with close
-	errWrite      = errors.New("the server cannot be written to")
+	errWrite      = errors.New("cannot write to the server")
 )
 
 func newStream(conn net.Conn, l *link) *stream {
@@ -84,7 +84,7 @@ func (s *stream) handshake(domain, secret string) error {
 		return err
 	}
 	if answer, err := decodeStanza(f.data); errors.Is(err, errNotWellFormed) || answer.name.Local != "handshake" {
-		return errors.New("the server did not answer with a handshake element")
+		return errors.New("the server did not reply with a handshake element")
 	}
 	return nil
 }
