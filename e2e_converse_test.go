@@ -118,7 +118,7 @@ func testConverseBot(t *testing.T, a *appliance, c *converse) {
 	a.want(t, c.bare, shown{state: "away"})
 	c.runCommand(t, "options", `document.querySelector("[name=show_status_msg]").checked = true`)
 	a.want(t, c.bare, shown{state: "away", message: "feeding the cat"})
-	c.write(t, "unregister", "once more")
+	c.write(t, "unregister", "unregister” again")
 	c.write(t, "unregister", "You are no longer registered.")
 	c.isGone(t, a)
 }

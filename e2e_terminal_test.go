@@ -100,9 +100,9 @@ func testProfanity(t *testing.T, s *server, service string) {
 	a.want(t, "user2@localhost", shown{"dnd", "Rehearsing", "user2@localhost"})
 	term.enter(t, "/win 2")
 	term.enter(t, "status")
-	term.shows(t, "The world sees: Do not disturb – Rehearsing – user2@localhost")
+	term.shows(t, "Others see: Do not disturb – Rehearsing – user2@localhost")
 	term.enter(t, "unregister")
-	term.shows(t, "once more")
+	term.shows(t, "unregister” again")
 	term.enter(t, "unregister")
 	term.shows(t, "You are no longer registered.")
 	if code, _ := a.get(t, jidPath("user2@localhost")); code != http.StatusNotFound {

@@ -47,27 +47,27 @@ func testChat(t *testing.T, f *fixture) {
 	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	f.says("b", "", "<show>away</show><status>at the ball</status>")
 	says("register", "already registered")
-	says("status", "The world sees: Away")
+	says("status", "Others see: Away")
 	says("show message on", "Show status msg")
 	f.replays("b", "<show>away</show><status>at the ball</status>")
 	says("show jid on", "Show status msg, Show full JID")
-	says("status", "The world sees: Away – at the ball – juliet@example.org")
-	says("show jid off", "Switched on: Show status msg")
+	says("status", "Others see: Away – at the ball – juliet@example.org")
+	says("show jid off", "Turned on: Show status msg")
 	says("show nick avatar lastseen resources on", "Show status msg, Show nickname, Show picture, ", "Show each connected client")
 	f.want(wantNick, wantMetadata)
-	says("show nick avatar lastseen resources off", "Switched on: Show status msg")
+	says("show nick avatar lastseen resources off", "Turned on: Show status msg")
 	says("show message off", "only your state is shown")
-	says("show everything on", "Write “show message on”")
-	says("show", "Write “show message on”")
+	says("show everything on", "Send “show message on”")
+	says("show", "Send “show message on”")
 	says("link", Token{}.String(), julietPage, "<iframe src=")
 	says("newlink", Token{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}.String())
 	if resp, _ := f.get("/status/" + Token{}.String()); resp.StatusCode != 404 {
 		t.Errorf("the old URL: %s", resp.Status)
 	}
 	says("what?", "I do not understand")
-	says("unregister", "once more")
+	says("unregister", "unregister” again")
 	f.advance(time.Hour)
-	says("unregister", "once more")
+	says("unregister", "unregister” again")
 	says("unregister", "no longer registered")
 	f.wantLeave("webstatus.example.org")
 	if resp, _ := f.get(julietPage); resp.StatusCode != 404 {
@@ -153,8 +153,8 @@ func TestAddressLines(t *testing.T) {
 // TestIntroduction checks that people who are not registered learn what we are, and how to register.
 func TestIntroduction(t *testing.T) {
 	f := newFixture(t, nil)
-	const romeo, what = "romeo@elsewhere.example", "This service shows on a web page whether you are available in XMPP. You decide what it shows."
-	const mayRegister, mayNot = what + "&#xA;You are not registered. Write “register” to publish a page about you.", what + "&#xA;You are not allowed to register here."
+	const romeo, what = "romeo@elsewhere.example", "This service shows on a web page whether you are available on XMPP. You decide what it shows."
+	const mayRegister, mayNot = what + "&#xA;You are not registered. Send “register” to publish your status page.", what + "&#xA;You are not allowed to register here."
 	write := func(from, text string) {
 		f.send(`<message type='chat' from='` + from + `/x' to='webstatus.example.org'><body>` + text + `</body></message>`)
 	}
@@ -175,7 +175,7 @@ func TestIntroduction(t *testing.T) {
 		write(juliet, "hello")
 		f.settled(juliet)
 		write(juliet, "status") // is understood
-		answered(juliet, "You are not registered. Write “register” to publish a page about you.")
+		answered(juliet, "You are not registered. Send “register” to publish your status page.")
 		f.advance(time.Minute - 6*time.Second)
 		write(juliet, "hello")
 		f.settled(juliet)
@@ -186,7 +186,7 @@ func TestIntroduction(t *testing.T) {
 	f.register("")
 	for range 5 {
 		write(juliet, "hello")
-		answered(juliet, "I do not understand that. Write “help” to see what I can do.")
+		answered(juliet, "I do not understand that. Send “help” to see what I can do.")
 	}
 	write(juliet, "hello")
 	f.settled(juliet)

@@ -57,7 +57,7 @@ func TestCommands(t *testing.T) {
 	}
 	f.asks(juliet, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='options'/>`, `type='command-node'`, `name='Options'`, `var='jabber:x:data'`)
 	f.asks(juliet, "get", `<query xmlns='http://jabber.org/protocol/disco#info' node='http://jabber.org/protocol/commands'/>`, `type='command-list'`)
-	f.asks(juliet, "set", commandXML("page", "action='execute'", ""), `status='completed'`, `<note type='info'>The world sees:`, `<x xmlns='jabber:x:data' type='result'>`+
+	f.asks(juliet, "set", commandXML("page", "action='execute'", ""), `status='completed'`, `<note type='info'>Others see:`, `<x xmlns='jabber:x:data' type='result'>`+
 		`<field var='url' type='text-single' label='Your web status URL'><value>https://status.example.org/status/`+Token{}.String()+`</value></field>`+
 		`<field var='jid_url' type='text-single' label='JID-based URL'><value>https://status.example.org`+julietPage+`</value></field></x>`)
 

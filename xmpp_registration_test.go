@@ -125,7 +125,7 @@ func TestMaxUsers(t *testing.T) {
 	if n := f.comp.board.count(); n > most || n != registered {
 		t.Errorf("%d users, %d registrations confirmed", n, registered)
 	}
-	if !strings.Contains(f.log.String(), "as many users as --max-users allows") {
+	if !strings.Contains(f.log.String(), "the limit of --max-users is reached") {
 		t.Error(f.log)
 	}
 }

@@ -494,7 +494,7 @@ func TestRegistration(t *testing.T) {
 		`<field var='show_status_msg'><value>true</value></field><field var='unheard of'/></x>`)
 	token := "/status/" + Token{}.String()
 	after := formOf("<registered></registered>", "<instructions>Your web status URL is: https://status.example.org"+token+
-		"</instructions><instructions>This one works as well: "+byJID+"</instructions>", "1", "0", "1")
+		"</instructions><instructions>This URL also works: "+byJID+"</instructions>", "1", "0", "1")
 	if got := ask(); got != after {
 		t.Errorf("got  %s\nwant %s", got, after)
 	}
