@@ -169,8 +169,8 @@ type board struct {
 	observe func(e *entry, old, current *snapshot) // called after a snapshot has been replaced; must not block; nil for none
 
 	link   atomic.Pointer[linkState]
-	linkMu sync.Mutex // held while link is replaced
-	expiry *time.Timer
+	linkMu sync.Mutex  // held while link is replaced
+	expiry *time.Timer // of the statuses; nil before the first
 }
 
 // A shard is one part of an index.
@@ -348,71 +348,70 @@ func (b *board) count() (n int) {
 
 // linkUp records a new link and returns its number.
 func (b *board) linkUp(now time.Time) uint32 {
-	l := b.replaceLink(func(l *linkState) {
+	return b.replaceLink(now, func(l *linkState) {
 		l.number++
 		l.downSince = time.Time{}
-	})
-	b.scheduleExpiry(l, now)
-	return l.number
+	}).number
 }
 
 // linkDown records that there has been no link since the given time.
 func (b *board) linkDown(now time.Time) {
-	b.scheduleExpiry(b.replaceLink(func(l *linkState) { l.downSince = now }), now)
+	b.replaceLink(now, func(l *linkState) { l.downSince = now })
 }
 
 // setElsewhere records whether other nodes of the cluster have a link. What they say makes every status valid again.
 func (b *board) setElsewhere(elsewhere bool, now time.Time) {
-	b.scheduleExpiry(b.replaceLink(func(l *linkState) {
+	b.replaceLink(now, func(l *linkState) {
 		if elsewhere {
 			l.oldestValid = 0
 		} else if l.elsewhere && !l.isUp() {
 			l.downSince = now // the statuses were right until now
 		}
 		l.elsewhere = elsewhere
-	}), now)
+	})
 }
 
 // setCutOff records since when nothing is heard of other nodes; the zero time if they are heard of again.
 func (b *board) setCutOff(since, now time.Time) {
-	b.scheduleExpiry(b.replaceLink(func(l *linkState) {
+	b.replaceLink(now, func(l *linkState) {
 		if since.IsZero() {
 			l.oldestValid = 0
 		}
 		if since.IsZero() || l.cutOff.IsZero() {
 			l.cutOff = since
 		}
-	}), now)
-}
-
-// scheduleExpiry lets every status expire when it has been stale for longer than outageGrace.
-func (b *board) scheduleExpiry(state *linkState, now time.Time) {
-	since := state.staleSince()
-	if since.IsZero() {
-		return
-	}
-	b.linkMu.Lock()
-	defer b.linkMu.Unlock()
-	b.expiry = time.AfterFunc(since.Add(outageGrace).Sub(now), func() {
-		b.replaceLink(func(l *linkState) {
-			if l.staleSince().Equal(since) {
-				l.oldestValid = l.number + 1
-			}
-		})
 	})
 }
 
-func (b *board) replaceLink(change func(*linkState)) *linkState {
+// replaceLink changes the state of the link.
+func (b *board) replaceLink(now time.Time, change func(*linkState)) *linkState {
 	b.linkMu.Lock()
 	defer b.linkMu.Unlock()
-	if b.expiry != nil {
-		b.expiry.Stop()
-	}
 	old := b.link.Load()
 	l := *old
 	l.replaced = make(chan struct{})
 	change(&l)
 	b.link.Store(&l)
 	close(old.replaced)
+	b.scheduleExpiry(&l, now)
 	return &l
+}
+
+// scheduleExpiry lets every status expire when it has been stale for longer than outageGrace. The caller holds linkMu.
+func (b *board) scheduleExpiry(l *linkState, now time.Time) {
+	if b.expiry != nil {
+		b.expiry.Stop()
+	}
+	since := l.staleSince()
+	if since.IsZero() || l.oldestValid > l.number { // nothing is stale, or everything has expired
+		return
+	}
+	end := since.Add(outageGrace)
+	b.expiry = time.AfterFunc(end.Sub(now), func() {
+		b.replaceLink(end, func(l *linkState) {
+			if l.staleSince().Equal(since) {
+				l.oldestValid = l.number + 1
+			}
+		})
+	})
 }

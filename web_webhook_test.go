@@ -189,7 +189,7 @@ func TestWebhookChoice(t *testing.T) {
 	r.want(Token{}, unknownJSON)
 	renewed := f.comp.board.byJID(juliet).snapshot.Load().token
 	r.want(renewed, away)
-	f.comp.board.replaceLink(func(l *linkState) { l.oldestValid = l.number + 1 })
+	f.comp.board.replaceLink(f.now(), func(l *linkState) { l.oldestValid = l.number + 1 })
 	r.want(renewed, unknownJSON)
 	f.comp.board.linkUp(f.now())
 	f.says("b", "", "<show>xa</show>")
