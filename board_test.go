@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log/slog"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -37,4 +39,32 @@ func TestOutageExpiry(t *testing.T) {
 			t.Errorf("not expired: %+v", l)
 		}
 	})
+}
+
+// TestLinkState checks that the board agrees with the open streams if one ends while another is opened.
+func TestLinkState(t *testing.T) {
+	db, err := openDatabase(t.Context(), filepath.Join(t.TempDir(), "webstatus.db"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	log := slog.New(slog.DiscardHandler)
+	users, err := newRegistry(t.Context(), registryConfig{now: time.Now, log: log}, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newComponent(componentConfig{now: time.Now, log: log}, users)
+	current := &stream{}
+	c.opened(current)
+	for range 10000 {
+		next := &stream{}
+		var changes sync.WaitGroup
+		changes.Go(func() { c.opened(next) })
+		changes.Go(func() { c.closed(current) })
+		changes.Wait()
+		if !users.board.link.Load().isUp() {
+			t.Fatal("the link is down with an open stream")
+		}
+		current = next
+	}
 }

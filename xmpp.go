@@ -65,6 +65,8 @@ type component struct {
 	received stanzaCounts
 	linked   chan struct{} // there is a new link
 	removed  chan struct{} // an administrator has removed users
+
+	linkMu sync.Mutex // held while links and the board are told of a stream, so that they agree
 }
 
 // newComponent returns a component that serves the users of a registry.
@@ -146,12 +148,17 @@ func (c *component) isStandby() bool { return c.singleLink && !c.registry.Leads(
 
 // opened records a new stream. Everything may have changed while there was none, so it starts a resync.
 func (c *component) opened(s *stream) {
+	c.linkMu.Lock()
+	defer c.linkMu.Unlock()
 	c.links.add(s)
 	c.registry.SetLink(true)
 	notify(c.linked)
 }
 
+// closed records the end of a stream.
 func (c *component) closed(s *stream) {
+	c.linkMu.Lock()
+	defer c.linkMu.Unlock()
 	if c.links.remove(s) {
 		c.registry.SetLink(false)
 	}
