@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -194,29 +195,25 @@ func (c *commands) begin(ctx context.Context, cmd command, r *commandRequest) (a
 	if form == nil {
 		return c.complete(ctx, cmd, r, rand.Text())
 	}
-	id, err := r.sender.openSession(cmd.node, c.now())
-	if err != nil {
-		return nil, nil, err
-	}
+	id := r.sender.openSession(cmd.node, c.now())
 	return &commandPayload{Node: cmd.node, Session: id, Status: "executing", Actions: &commandActions{Execute: "complete"}, Form: form}, nil, nil
 }
 
-// openSession returns the id of a new session. Expired sessions are kept for a while, so that they can be told from unknown ones.
-func (s *sender) openSession(node string, now time.Time) (id string, err error) {
-	for id, open := range s.sessions {
-		if now.Sub(open.deadline) > senderIdleTTL {
-			delete(s.sessions, id)
-		}
-	}
-	if len(s.sessions) >= maxSessions {
-		return "", resourceConstraint()
-	}
+// openSession returns the id of a new session. Old sessions are kept while there are few, so that expired ones can be told from unknown
+// ones: people often close a form without canceling the command.
+func (s *sender) openSession(node string, now time.Time) (id string) {
 	if s.sessions == nil {
 		s.sessions = make(map[string]*session)
 	}
+	if len(s.sessions) >= maxSessions {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(s.sessions)), func(a, b string) int {
+			return s.sessions[a].deadline.Compare(s.sessions[b].deadline)
+		})
+		delete(s.sessions, oldest)
+	}
 	id = rand.Text()
 	s.sessions[id] = &session{node, now.Add(sessionTime)}
-	return id, nil
+	return id
 }
 
 func (c *commands) complete(ctx context.Context, cmd command, r *commandRequest, id string) (any, func(), error) {
@@ -312,7 +309,7 @@ func adminNumber(field string, n int) *commandPayload {
 }
 
 func (c *commands) registeredNumber(context.Context, *commandRequest) (*commandPayload, func(), error) {
-	return adminNumber("registeredusersnum", len(c.users(false))), nil, nil
+	return adminNumber("registeredusersnum", c.board.count()), nil, nil
 }
 
 func (c *commands) onlineNumber(context.Context, *commandRequest) (*commandPayload, func(), error) {
@@ -326,7 +323,7 @@ const (
 )
 
 func (c *commands) registeredListForm(*commandRequest) *stanza.Form {
-	return maxItemsForm("Get List of Registered Users", len(c.users(false)))
+	return maxItemsForm("Get List of Registered Users", c.board.count())
 }
 
 func (c *commands) onlineListForm(*commandRequest) *stanza.Form {

@@ -85,11 +85,13 @@ func TestCommands(t *testing.T) {
 	old := session("options")
 	f.advance(sessionTime)
 	f.asks(juliet, "set", commandXML("options", old, submit+`</x>`), `code='405'`, `<not-allowed`, `<session-expired xmlns='http://jabber.org/protocol/commands'`)
-	for range maxSessions {
-		f.ask(juliet, "set", commandXML("options", "", ""))
+	first, second := session("options"), session("options")
+	for range maxSessions - 1 { // which the client leaves open
+		f.asks(juliet, "set", commandXML("options", "", ""), `status='executing'`)
 	}
-	f.asks(juliet, "set", commandXML("options", "", ""), `<resource-constraint`)
-	f.advance(2 * senderIdleTTL)
+	f.asks(juliet, "set", commandXML("options", first, submit+`</x>`), `<bad-sessionid`)
+	f.asks(juliet, "set", commandXML("options", second, submit+`</x>`), `status='completed'`)
+	f.want(`<presence type='subscribe' …`)
 
 	f.asks(juliet, "set", commandXML("newlink", "", ""), `status='completed'`, `<note type='info'>Your page has a new address.`,
 		`<field var='url' type='text-single' label='Your web status URL'><value>https://status.example.org/status/`+

@@ -97,7 +97,7 @@ func dataPolicy() *stanza.Form {
 		field("access_policy", stanza.FieldTypeListMulti, "admins"),
 		field("auth_data", stanza.FieldTypeListSingle, "no_auth"),
 		field("data_deletion", stanza.FieldTypeBool, "true"),
-		field("data_retention", "text-single", "infinite"), // until the user unregisters
+		field("data_retention", fieldTextSingle, "infinite"), // until the user unregisters
 		field("full_erasure", stanza.FieldTypeBool, "true"))
 }
 
