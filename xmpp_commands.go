@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -407,10 +408,11 @@ func (c *commands) delete(ctx context.Context, r *commandRequest) (*commandPaylo
 	if len(removed) == 0 {
 		return nil, nil, badCommand("bad-payload")
 	}
+	defer notify(c.removed) // after an error, too: some may have been removed
 	for _, bare := range removed {
-		if err := c.registry.Delete(ctx, bare); err != nil {
+		if err := c.registry.Delete(ctx, bare); err != nil && !errors.Is(err, ErrNotFound) { // named twice, or gone meanwhile
 			return nil, nil, err
 		}
 	}
-	return noteResult("Removed: " + strings.Join(removed, ", ")), func() { notify(c.removed) }, nil
+	return noteResult("Removed: " + strings.Join(removed, ", ")), nil, nil
 }

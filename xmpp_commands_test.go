@@ -107,7 +107,7 @@ func TestCommands(t *testing.T) {
 	got := f.ask(admin, "set", commandXML(nsAdmin+"#delete-user", "", ""))
 	remove := regexp.MustCompile(`sessionid='[^']+'`).FindString(got)
 	f.asks(admin, "set", commandXML(nsAdmin+"#delete-user", remove, submit+`<field var='accountjids'><value>nobody@example.org</value></field></x>`), `<item-not-found`)
-	f.asks(admin, "set", commandXML(nsAdmin+"#delete-user", remove, submit+`<field var='accountjids'><value>juliet@example.org</value></field></x>`), `status='completed'`)
+	f.asks(admin, "set", commandXML(nsAdmin+"#delete-user", remove, submit+`<field var='accountjids'><value>juliet@example.org</value><value>Juliet@example.org</value></field></x>`), `status='completed'`)
 	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 }
 
