@@ -95,7 +95,7 @@ func exportUsers(ctx context.Context, conf config, out io.Writer) error {
 	lines := json.NewEncoder(buffered)
 	for u, err := range db.Users(ctx, userFilter{}) {
 		if err != nil {
-			return err
+			return aboutDatabase(conf.db, err)
 		}
 		if err := lines.Encode(newUserLine(u.User)); err != nil {
 			return err
@@ -162,7 +162,7 @@ func importUsers(ctx context.Context, conf config, format string, in io.Reader, 
 	db.timeout = bulkTimeout
 	registered, kept, err := db.InsertUsers(ctx, users)
 	if err != nil {
-		return fmt.Errorf("nothing was imported: %w", err)
+		return fmt.Errorf("nothing was imported: %w", aboutDatabase(conf.db, err))
 	}
 	for _, bare := range kept {
 		notes = append(notes, bare+" is already registered and stays unchanged")

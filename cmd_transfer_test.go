@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -61,4 +62,22 @@ func FuzzImportEjabberd(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDatabaseErrors checks that commands name the database that fails.
+func TestDatabaseErrors(t *testing.T) {
+	db, path := openTestDatabase(t)
+	if _, err := db.sql.Exec("DROP TABLE profiles"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, conf := t.Context(), config{db: path}
+	for name, err := range map[string]error{
+		"list":   listUsers(ctx, conf, userFilter{}, writeTable, io.Discard),
+		"export": exportUsers(ctx, conf, io.Discard),
+		"show":   showUser(ctx, conf, juliet, "", io.Discard),
+	} {
+		if err == nil || !strings.Contains(err.Error(), path+" failed (") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

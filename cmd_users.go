@@ -79,7 +79,7 @@ func listUsers(ctx context.Context, conf config, filter userFilter, write func(i
 	defer db.Close()
 	rows := func(yield func(userRow, error) bool) {
 		for u, err := range db.Users(ctx, filter) {
-			if !yield(newUserRow(u), err) {
+			if !yield(newUserRow(u), aboutDatabase(conf.db, err)) {
 				return
 			}
 		}
@@ -212,7 +212,7 @@ func showUser(ctx context.Context, conf config, bare, baseURL string, out io.Wri
 	defer db.Close()
 	u, err := db.GetUser(ctx, bare)
 	if err != nil {
-		return fmt.Errorf("%s: %w", bare, err)
+		return fmt.Errorf("%s: %w", bare, aboutDatabase(conf.db, err))
 	}
 	return writeUser(out, newUserRow(u), tokenURL(baseURL, u.Token))
 }
@@ -261,10 +261,18 @@ func removeUser(ctx context.Context, conf config, bare string, out io.Writer) er
 	}
 	defer db.Close()
 	if err := db.DeleteUser(ctx, bare); err != nil {
-		return fmt.Errorf("%s: %w", bare, err)
+		return fmt.Errorf("%s: %w", bare, aboutDatabase(conf.db, err))
 	}
 	fmt.Fprintf(out, "%s: removed\n", bare)
 	return nil
+}
+
+// aboutDatabase puts the name of a database before an error of one of its operations, which is a predicate. ErrNotFound is about a user.
+func aboutDatabase(location string, err error) error {
+	if err == nil || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("%s %w", databaseName(location), err)
 }
 
 // parseBareJID parses the bare JID of an account. A full JID and the JID of a server are errors.

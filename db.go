@@ -107,7 +107,7 @@ func (db *database) write(ctx context.Context, f func(*transaction) error) error
 	began := time.Now()
 	err := db.explain(db.transact(ctx, f))
 	db.durations.Observe(time.Since(began).Seconds())
-	if err == nil || errors.Is(err, ErrNotFound) {
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrExists) { // the database works
 		db.failure.Store(nil)
 	} else {
 		db.fails(err, began)
@@ -179,8 +179,11 @@ type explainedError struct {
 	cause  error
 }
 
-// errFullDisk is the text of errors that say that the disk is full.
-const errFullDisk = "cannot grow: free space on its disk"
+// Advice that both engines give.
+const (
+	adviceFull   = "cannot grow: free space on its disk"
+	adviceExists = "has the user or the token already"
+)
 
 func (e *explainedError) Error() string { return fmt.Sprintf("%s (%v)", e.advice, e.cause) }
 

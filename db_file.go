@@ -108,7 +108,7 @@ func explainDisk(err error, path string) error {
 	case errors.Is(disk, syscall.EDQUOT):
 		return &explainedError{"cannot grow: the disk quota of the user that runs webstatus is used up", ErrFull, err}
 	case errors.Is(disk, syscall.ENOSPC):
-		return &explainedError{errFullDisk, ErrFull, err}
+		return &explainedError{adviceFull, ErrFull, err}
 	}
 	return err
 }

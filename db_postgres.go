@@ -193,7 +193,7 @@ func advisePostgres(err error) (advice string, kind error) {
 	case "25006": // read_only_sql_transaction
 		return "is a replica: name the primary server, or add target_session_attrs=read-write to the URL", ErrUnreachable
 	case "23505": // unique_violation
-		return "has the user already", ErrExists
+		return adviceExists, ErrExists
 	case "53100": // disk_full
 		return "cannot grow: free space on its disk", ErrFull
 	case "53300", "57P01", "57P02", "57P03": // too_many_connections, admin_shutdown, crash_shutdown, cannot_connect_now

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
@@ -152,6 +153,10 @@ func execEachPrepared(t *transaction, statement string, rows iter.Seq[[]any], af
 }
 
 func adviseSQLite(err error) (advice string, kind error) {
+	var e *sqlite.Error
+	if errors.As(err, &e) && (e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE) {
+		return adviceExists, ErrExists
+	}
 	switch sqliteCode(err) {
 	case -1:
 		return "", nil
@@ -162,7 +167,7 @@ func adviseSQLite(err error) (advice string, kind error) {
 	case sqlite3.SQLITE_BUSY:
 		return errLocked.Error(), errLocked
 	case sqlite3.SQLITE_FULL:
-		return errFullDisk, ErrFull
+		return adviceFull, ErrFull
 	}
 	return "failed", nil
 }

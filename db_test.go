@@ -54,6 +54,9 @@ func testUsers(t *testing.T, db *database) {
 		if err := store(ctx, u); err != nil {
 			t.Fatal(err)
 		}
+		if err := db.InsertUser(ctx, u); !errors.Is(err, ErrExists) || db.failing() != nil {
+			t.Errorf("registered again: %v, and the database fails: %+v", err, db.failing())
+		}
 		got, err := db.GetUser(ctx, juliet)
 		if diff := cmp.Diff(u, got.User); err != nil || diff != "" {
 			t.Errorf("%v %s", err, diff)
