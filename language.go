@@ -107,10 +107,14 @@ func loadLanguages(files fs.FS) (*languages, error) {
 		l.all = append(l.all, c)
 	}
 	slices.SortStableFunc(l.all, func(a, b *catalog) int { return cmp.Compare(rank(a), rank(b)) })
+	english, err := loadCatalog(embeddedTemplates, "en.json") // which has all texts, unlike one that replaces it
+	if err != nil {
+		return nil, err
+	}
 	tags := make([]language.Tag, len(l.all))
 	for i, c := range l.all {
 		tags[i] = c.tag
-		if err := c.complete(l.english()); err != nil {
+		if err := c.complete(english); err != nil {
 			return nil, err
 		}
 	}

@@ -81,7 +81,14 @@ func TestOperatorLanguages(t *testing.T) {
 	if c := l.match("eo"); c.Name != "Esperanto" || c.Text("state.away") != "For" || c.Text("state.dnd") != "Do not disturb" || len(l.all) != 17 {
 		t.Errorf("%s: %q, %q of %d languages", c.Name, c.Text("state.away"), c.Text("state.dnd"), len(l.all))
 	}
+	if l, err = load("en.json", `{"state.away": "Out"}`); err != nil {
+		t.Fatal(err)
+	}
+	if c := l.english(); c.Text("state.away") != "Out" || c.Text("state.dnd") != "Do not disturb" || l.match("de").Text("state.away") == "Out" {
+		t.Errorf("%q, %q", c.Text("state.away"), c.Text("state.dnd"))
+	}
 	for name, content := range map[string]string{
+		"en.json":      `{"page.since": "since"}`,
 		"de.json":      `{"page.since": "seit"}`,
 		"eo.json":      `{"state.awya": "For"}`,
 		"klingon.json": `{}`,
