@@ -155,7 +155,7 @@ func demoNodes(ctx context.Context, conf config, nodes int, listener net.Listene
 		})
 		return nil
 	})
-	g.Go(func() error { return serveAuxiliary(ctx, listener, handler, nil) })
+	g.Go(func() error { return serveAuxiliary(ctx, listener, handler, nil, log) })
 	for _, n := range all {
 		g.Go(func() error {
 			defer n.end(syscall.SIGTERM)

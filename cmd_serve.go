@@ -186,9 +186,11 @@ func serveOn(ctx context.Context, listeners listeners, db *database, webConf web
 	})
 	g.Go(func() error { return c.run(componentCtx) })
 	g.Go(func() error { notifySystemd(ctx, c); return nil })
-	g.Go(func() error { return serveAuxiliary(ctx, listeners.metrics, collector{c, site, db}.handler(), nil) })
 	g.Go(func() error {
-		return serveAuxiliary(ctx, listeners.redirect, listeners.redirectHandler, site.limits.connections)
+		return serveAuxiliary(ctx, listeners.metrics, collector{c, site, db}.handler(), nil, conf.log)
+	})
+	g.Go(func() error {
+		return serveAuxiliary(ctx, listeners.redirect, listeners.redirectHandler, site.limits.connections, conf.log)
 	})
 	err = g.Wait()
 	conf.log.Info("stopped")

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -17,29 +19,46 @@ const (
 	graceTime = time.Second     // for accepted connections to send a request at shutdown
 )
 
-// serveWeb serves HTTP, or HTTPS with a TLS configuration, within a limit on connections until ctx is done, and then finishes running
-// requests.
-func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, handler http.Handler, connections *connectionLimit, log *slog.Logger) error {
-	listener = connections.listener(listener)
-	var open sync.WaitGroup // connections
-	server := &http.Server{
+// newHTTPServer returns a server with the time-outs that all have.
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler:           handler,
-		TLSConfig:         secure,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ConnState: func(conn net.Conn, state http.ConnState) {
-			connections.noteState(conn, state)
-			switch state {
-			case http.StateNew:
-				open.Add(1)
-			case http.StateClosed, http.StateHijacked:
-				open.Done()
-			}
-		},
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // mistakes of strangers
+		ErrorLog:          stdlog.New(serverLog{log}, "", 0),
+	}
+}
+
+// A serverLog is the log of a server: what clients do wrong is logged at debug level, panics are errors.
+type serverLog struct{ to *slog.Logger }
+
+func (l serverLog) Write(message []byte) (int, error) {
+	level, text := slog.LevelDebug, string(message)
+	if strings.HasPrefix(text, "http: panic serving ") || strings.HasPrefix(text, "http2: panic serving ") {
+		level = slog.LevelError
+	}
+	l.to.Log(context.Background(), level, strings.TrimSpace(text))
+	return len(message), nil
+}
+
+// serveWeb serves HTTP, or HTTPS with a TLS configuration, within a limit on connections until ctx is done, and then finishes running
+// requests.
+func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, handler http.Handler, connections *connectionLimit, log *slog.Logger) error {
+	listener = connections.listener(listener)
+	var open sync.WaitGroup // connections
+	server := newHTTPServer(handler, log)
+	server.TLSConfig = secure
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		connections.noteState(conn, state)
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			open.Done()
+		}
 	}
 	served := make(chan error, 1)
 	go func() {
@@ -75,12 +94,11 @@ func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, ha
 
 // serveAuxiliary serves HTTP until ctx is done and does not wait for running requests then: metrics and redirections. It returns
 // at once if there is no listener. The limit on connections is nil for none.
-func serveAuxiliary(ctx context.Context, listener net.Listener, handler http.Handler, connections *connectionLimit) error {
+func serveAuxiliary(ctx context.Context, listener net.Listener, handler http.Handler, connections *connectionLimit, log *slog.Logger) error {
 	if listener == nil {
 		return nil
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
-		MaxHeaderBytes: 16 << 10}
+	server := newHTTPServer(handler, log)
 	if connections != nil {
 		listener, server.ConnState = connections.listener(listener), connections.noteState
 	}
