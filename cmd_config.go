@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -157,13 +158,7 @@ func readEnvironment(f *pflag.FlagSet) *usageError {
 
 // resolveDB replaces the location of the database by the content of --db-file or of the systemd credential, and validates it.
 func (c *config) resolveDB(problems *usageError) {
-	file := c.dbFile
-	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); file == "" && credentials != "" {
-		if path := filepath.Join(credentials, "db"); fileExists(path) {
-			file = path
-		}
-	}
-	if file != "" {
+	if file := cmp.Or(c.dbFile, credentialFile("db")); file != "" {
 		content, err := os.ReadFile(file)
 		if err != nil {
 			problems.add("db-file", "%v", err)
@@ -187,11 +182,6 @@ func (c *config) resolveNode(problems *usageError) {
 	if c.node, err = os.Hostname(); err != nil || c.node == "" {
 		problems.add("node", "required, since this machine has no host name")
 	}
-}
-
-func fileExists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 // hasPassword reports whether the location of a database contains a password.
@@ -269,10 +259,8 @@ func (c *config) tlsConfig() (*tls.Config, error) {
 // order. It is empty if none of them is given.
 func readSecret(file, name string) (string, error) {
 	secret := os.Getenv(envName(name))
-	if credentials := os.Getenv("CREDENTIALS_DIRECTORY"); file == "" && secret == "" && credentials != "" {
-		if credential := filepath.Join(credentials, name); exists(credential) {
-			file = credential
-		}
+	if file == "" && secret == "" {
+		file = credentialFile(name)
 	}
 	if file != "" {
 		content, err := os.ReadFile(file)
@@ -284,9 +272,17 @@ func readSecret(file, name string) (string, error) {
 	return secret, nil
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+// credentialFile returns the file of a systemd credential (systemd.exec(5)), empty if there is none.
+func credentialFile(name string) string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return ""
+	}
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // resolveBaseURL returns the base URL without a trailing slash.
