@@ -293,6 +293,9 @@ func readForm(form *element) (map[string][]string, error) {
 			continue
 		}
 		name := f.attr("var")
+		if name == "" {
+			continue // a fixed text, of which there may be several (XEP-0004 §3.2)
+		}
 		if _, twice := fields[name]; twice {
 			return nil, badRequest()
 		}

@@ -401,6 +401,7 @@ func TestRequests(t *testing.T) {
 		{"no boolean", "romeo@example.org/x", "set", submit(formType + `<field var='show_full_jid'><value>yes</value></field>`), notAcceptable},
 		{"no value", "romeo@example.org/x", "set", submit(formType + `<field var='show_full_jid'/>`), notAcceptable},
 		{"two values", "romeo@example.org/x", "set", submit(formType + `<field var='show_full_jid'><value>1</value><value>1</value></field>`), notAcceptable},
+		{"texts without names", "romeo@example.org/x", "set", submit(formType + `<field type='fixed'/><field type='fixed'/><field var='jid_link'><value>yes</value></field>`), notAcceptable},
 		{"field twice", "romeo@example.org/x", "set", submit(formType + `<field var='jid_link'><value>1</value></field><field var='jid_link'><value>1</value></field>`), badRequest},
 	}
 	f := newFixture(t, nil)
