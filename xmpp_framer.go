@@ -190,27 +190,28 @@ func (f *framer) tagName() error {
 // declaration advances pos past a comment or a CDATA section. Other declarations are prohibited in a stream (RFC 6120 §11.1) and are
 // an error.
 func (f *framer) declaration() error {
-	switch {
-	case f.has("--"):
-		return f.seek("-->")
-	case f.has("[CDATA["):
-		return f.seek("]]>")
+	for _, d := range [][2]string{{"--", "-->"}, {"[CDATA[", "]]>"}} {
+		if ok, err := f.has(d[0]); err != nil {
+			return err
+		} else if ok {
+			return f.seek(d[1])
+		}
 	}
 	return errors.New("the server sent a document type declaration, which no XMPP stream may contain")
 }
 
 // has reports whether s comes next, and if so advances pos past it.
-func (f *framer) has(s string) bool {
+func (f *framer) has(s string) (bool, error) {
 	for f.end-f.pos < len(s) {
-		if f.fill() != nil {
-			return false
+		if err := f.fill(); err != nil {
+			return false, err
 		}
 	}
 	if !bytes.HasPrefix(f.buf[f.pos:f.end], []byte(s)) {
-		return false
+		return false, nil
 	}
 	f.pos += len(s)
-	return true
+	return true, nil
 }
 
 // element advances pos past the ">" of a start tag, ignoring those in quoted attribute values.

@@ -44,6 +44,8 @@ func TestFramer(t *testing.T) {
 		{"processing instruction", `<a><?x </a> ?></a>`, []string{`<a><?x </a> ?></a>`}, io.EOF},
 		{"end of stream", `<a/></stream:stream><b/>`, []string{`<a/>`}, errStreamClosed},
 		{"end of file in an element", `<a/><b>`, []string{`<a/>`}, io.ErrUnexpectedEOF},
+		{"end of file in a declaration", `<a/><!`, []string{`<a/>`}, io.ErrUnexpectedEOF},
+		{"end of file in a CDATA section", `<a/><b><![CDA`, []string{`<a/>`}, io.ErrUnexpectedEOF},
 		{"too large", `<a/><b from='x'>` + strings.Repeat("<c>y</c>", 20) + `</b><d/>`,
 			[]string{`<a/>`, `truncated:<b from='x'>`, `<d/>`}, io.EOF},
 		{"end tag of another element", `<a/><b><c></b></c><d/>`, []string{`<a/>`}, errMalformed},
