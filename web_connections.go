@@ -151,10 +151,13 @@ func (l *connectionLimit) setWaiting(c *clientConn, waits bool) int {
 func (l *connectionLimit) closeWaiting() bool {
 	l.mu.Lock()
 	first := l.waiting.Front()
-	l.mu.Unlock()
 	if first == nil {
+		l.mu.Unlock()
 		return false
 	}
-	first.Value.(*clientConn).Close()
+	c := l.waiting.Remove(first).(*clientConn)
+	c.place = nil
+	l.mu.Unlock()
+	c.Close()
 	return true
 }

@@ -175,9 +175,4 @@ func (s *responseStream) wait() bool {
 	return true
 }
 
-func (s *responseStream) wake() {
-	select {
-	case s.woken <- struct{}{}:
-	default: // is woken already
-	}
-}
+func (s *responseStream) wake() { notify(s.woken) }

@@ -391,11 +391,9 @@ func newSendLimit() *sendLimit {
 	return &sendLimit{large: largeBody, bytes: newOpenLimit(maxSending, maxClientSending), bodies: make(map[*rendering]*sentBody)}
 }
 
-// enter counts a client that takes a rendering, and returns a function to call when it has been sent. The error is errBusy or errOpen.
+// enter counts a client that takes a large rendering, and returns a function to call when it has been sent. The error is errBusy or
+// errOpen.
 func (l *sendLimit) enter(n *rendering, client netip.Addr) (leave func(), err error) {
-	if len(n.body) < l.large {
-		return func() {}, nil
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	body := l.bodies[n]

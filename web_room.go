@@ -33,14 +33,13 @@ func (w *website) room(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status, subjects := http.StatusOK, []subject{{room: room}}
-	key := spec.key(subjects)
 	if room == nil {
 		status = f.unknown
-	} else {
-		if !spec.options.labelled {
-			spec.options.label, spec.options.labelled = room.Name, true
-		}
-		key = spec.key(subjects)
+	} else if !spec.options.labelled {
+		spec.options.label, spec.options.labelled = room.Name, true
+	}
+	key := spec.key(subjects)
+	if room != nil {
 		key.people = fmt.Sprintf("%q%q%d%t", room.JID, room.Name, room.Occupants, room.Public)
 	}
 	n, ok := w.cache.GetIfPresent(key)

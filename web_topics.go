@@ -148,8 +148,8 @@ func (t *eventTopic) wakeAll() {
 	}
 }
 
-// payer returns the client that the next rendering is charged to: that of any stream.
-func (t *eventTopic) payer() netip.Addr {
+// chargedClient returns the client that the next rendering is charged to: that of any stream.
+func (t *eventTopic) chargedClient() netip.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for s := range t.streams {
@@ -161,7 +161,7 @@ func (t *eventTopic) payer() netip.Addr {
 // run renders the topic after each change, until all streams have left or the address ends.
 func (t *eventTopic) run(ts *eventTopics) {
 	for {
-		step := ts.run(t)
+		step := ts.stepOf(t)
 		before := t.current.Load()
 		switch {
 		case step.ended:
@@ -198,9 +198,9 @@ type topicStep struct {
 	changes  []any         // channels, one of which is closed at the next change
 }
 
-// run makes a step of a topic in a goroutine of its own, with few others at once: rendering needs a large stack, which a topic would
+// stepOf makes a step of a topic in a goroutine of its own, with few others at once: rendering needs a large stack, which a topic would
 // keep while it waits. Topics of several people do not hold up the others.
-func (ts *eventTopics) run(t *eventTopic) topicStep {
+func (ts *eventTopics) stepOf(t *eventTopic) topicStep {
 	slots := ts.single
 	if strings.Contains(t.key.address, ",") {
 		slots = ts.several
@@ -215,7 +215,7 @@ func (ts *eventTopics) run(t *eventTopic) topicStep {
 // step renders the topic if the budget of a client allows it.
 func (t *eventTopic) step() topicStep {
 	limits := t.w.limits
-	client := t.payer()
+	client := t.chargedClient()
 	if delay := limits.delay(client); delay > 0 {
 		return topicStep{delay: min(delay, eventBusy)}
 	}

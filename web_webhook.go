@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -99,10 +98,7 @@ func (h *webhook) add(token Token, e *entry) {
 		h.queue = append(h.queue, token)
 	}
 	h.mu.Unlock()
-	select {
-	case h.added <- struct{}{}:
-	default:
-	}
+	notify(h.added)
 }
 
 // next removes the page that has waited longest.
@@ -278,6 +274,6 @@ func (h *webhook) report(err error) {
 	h.failed.Add(1)
 	if h.failingSince.IsZero() {
 		h.failingSince = h.w.now()
-		h.w.log.LogAttrs(context.Background(), slog.LevelWarn, "the webhook fails; check --webhook and its receiver", slog.Any("cause", err))
+		h.w.log.Warn("the webhook fails; check --webhook and its receiver", "cause", err)
 	}
 }

@@ -113,7 +113,8 @@ func (d *dispatcher) makeRoom(q *taskQueue, t task) bool {
 	return resources < maxResources
 }
 
-// dispatch runs a function among the tasks of a person. It must not be called by a task.
+// dispatch runs a function among the tasks of a person. Like enqueue, it blocks while all queues together are full, so tasks of people must
+// not call it: they are what makes room.
 func (d *dispatcher) dispatch(ctx context.Context, bare string, f func(context.Context)) {
 	d.enqueue(ctx, bare, task{run: f})
 }
