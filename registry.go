@@ -307,3 +307,10 @@ func (f *failureLog) report(operation string, err error) {
 		f.log.Error(f.what+" still "+err.Error(), "operation", operation, "since", f.since.Format(time.RFC3339))
 	}
 }
+
+// lasts reports whether the failure is not over.
+func (f *failureLog) lasts() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.since.IsZero()
+}

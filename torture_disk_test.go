@@ -64,7 +64,6 @@ func diskFails(t *torture) {
 		close(stop)
 		end()
 		<-acted
-		r.realm.cut() // over a new link, the service asks again for subscriptions that it could not store
 		t.within(recoversWithin, "changes are stored after the fault is over: "+f.name, r.canChange)
 		t.within(recoversWithin, "all is well after the fault is over: "+f.name, func() bool { return r.health().OK })
 		c.verify(r.path)

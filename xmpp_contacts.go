@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,10 +19,24 @@ type contacts struct {
 	identity *identity
 	logOns   *logOns
 	leaving  sync.Map // the last *sentWithdrawal of each user that is not recorded yet, by bare JID
+	unstored sync.Map // the last *unstoredSubscription in each direction that is not stored yet, by subscriptionKey
 }
 
 // A sentWithdrawal is a withdrawal that the server may not have handled yet.
 type sentWithdrawal struct{ over *stream }
+
+// A subscriptionKey names one direction of the subscription between a user and one of our addresses.
+type subscriptionKey struct {
+	bare    string
+	contact Contact
+	toUs    bool // the user's subscription to our presence; otherwise ours to the user's
+}
+
+// An unstoredSubscription is a stanza about a subscription that could not be stored.
+type unstoredSubscription struct {
+	typ   string
+	again atomic.Bool // it is about to be handled again
+}
 
 // handle handles a presence stanza. People who are not registered learn nothing.
 func (c *contacts) handle(ctx context.Context, s *received) {
@@ -41,14 +56,8 @@ func (c *contacts) handle(ctx context.Context, s *received) {
 		c.onUnavailable(ctx, e, s)
 	case "error":
 		c.onError(ctx, e, s)
-	case "subscribe":
-		c.onSubscribe(ctx, e, contact)
-	case "subscribed":
-		c.onSubscribed(ctx, e, contact)
-	case "unsubscribe":
-		c.onUnsubscribe(ctx, e, contact)
-	case "unsubscribed":
-		c.onUnsubscribed(ctx, e, contact)
+	case "subscribe", "subscribed", "unsubscribe", "unsubscribed":
+		c.onSubscription(ctx, e, contact, s.typ)
 	case "probe":
 		c.onProbe(e, s, contact)
 	default:
@@ -103,18 +112,64 @@ func (s *received) isGone() bool {
 	return failure != nil && (failure.child(nsStanzas, "gone") != nil || failure.child(nsStanzas, "item-not-found") != nil)
 }
 
-// onSubscribe grants a subscription once that is stored. If it cannot be stored, the user's server repeats the request.
-func (c *contacts) onSubscribe(ctx context.Context, e *entry, contact Contact) {
+// onSubscription handles a stanza about a subscription, now and, if it cannot be stored, again later. Nothing is confirmed before it is stored.
+func (c *contacts) onSubscription(ctx context.Context, e *entry, contact Contact, typ string) error {
+	key := subscriptionKey{e.jid, contact, typ == "subscribe" || typ == "unsubscribe"}
+	c.unstored.Delete(key)
+	var err error
+	switch typ {
+	case "subscribe":
+		err = c.onSubscribe(ctx, e, contact)
+	case "subscribed":
+		err = c.onSubscribed(ctx, e, contact)
+	case "unsubscribe":
+		err = c.onUnsubscribe(ctx, e, contact)
+	case "unsubscribed":
+		err = c.onUnsubscribed(ctx, e, contact)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) { // removed by another process meanwhile
+		c.registry.outages.report("storing a subscription; it will be tried again", err)
+		c.unstored.Store(key, &unstoredSubscription{typ: typ})
+	}
+	return err
+}
+
+// retry handles what could not be stored again: one stanza at a time, and all of them once the database works.
+func (c *contacts) retry(ctx context.Context) {
+	for k, v := range c.unstored.Range {
+		key, u := k.(subscriptionKey), v.(*unstoredSubscription)
+		if u.again.CompareAndSwap(false, true) {
+			c.dispatcher.dispatch(ctx, key.bare, func(ctx context.Context) {
+				if !c.unstored.CompareAndDelete(key, u) {
+					return // a newer one has been handled
+				}
+				if e := c.board.byJID(key.bare); e != nil && c.onSubscription(ctx, e, key.contact, u.typ) == nil {
+					c.registry.outages.report("storing a subscription", nil)
+				}
+			})
+		}
+		if c.registry.outages.lasts() {
+			return
+		}
+	}
+}
+
+// onSubscribe grants a subscription once that is stored.
+func (c *contacts) onSubscribe(ctx context.Context, e *entry, contact Contact) error {
 	moved := e.user.Contact != contact
-	if c.stored(e, c.moveTo(ctx, e, contact)) != nil || c.stored(e, c.registry.SetFrom(ctx, e, true)) != nil {
-		return
+	if err := c.moveTo(ctx, e, contact); err != nil {
+		return err
+	}
+	if moved && e.user.Asked {
+		defer c.sendRequest(e)
+	}
+	if err := c.registry.SetFrom(ctx, e, true); err != nil {
+		return err
 	}
 	c.accountExists(ctx, e)
 	c.links.sendPresence(contact.jid(c.domain), e.jid, "subscribed")
 	c.sendAvailable(e, e.jid)
-	if moved && e.user.Asked {
-		c.sendRequest(e)
-	}
+	return nil
 }
 
 // moveTo makes the address that a user writes to the one that we write from. The other address leaves the contact list, unless it
@@ -141,15 +196,14 @@ func (c *contacts) leave(bare string, contact Contact) error {
 		c.links.sendPresence(address+"/"+resourceWeb, bare, "unavailable"), c.links.sendPresence(address, bare, "unavailable"))
 }
 
-// onSubscribed probes, because not every server sends the presence of itself. If the subscription cannot be stored, the contact
-// request is repeated after the next restart.
-func (c *contacts) onSubscribed(ctx context.Context, e *entry, contact Contact) {
+// onSubscribed probes, because not every server sends the presence of itself.
+func (c *contacts) onSubscribed(ctx context.Context, e *entry, contact Contact) error {
 	if contact != e.user.Contact && e.user.Subscription.To() {
-		return // it is about to leave the contact list
+		return nil // it is about to leave the contact list
 	}
 	old := e.user.Granted
-	if c.stored(e, c.registry.SetGranted(ctx, e, contact)) != nil {
-		return
+	if err := c.registry.SetGranted(ctx, e, contact); err != nil {
+		return err
 	}
 	if old != contact {
 		c.leave(e.jid, old)
@@ -157,24 +211,32 @@ func (c *contacts) onSubscribed(ctx context.Context, e *entry, contact Contact) 
 	c.accountExists(ctx, e)
 	c.prober.probe(e)
 	c.pep.request(ctx, e)
+	return nil
 }
 
-func (c *contacts) onUnsubscribe(ctx context.Context, e *entry, contact Contact) {
-	if contact == e.user.Contact && c.stored(e, c.registry.SetFrom(ctx, e, false)) == nil {
+func (c *contacts) onUnsubscribe(ctx context.Context, e *entry, contact Contact) error {
+	if contact != e.user.Contact {
+		return nil
+	}
+	err := c.registry.SetFrom(ctx, e, false)
+	if err == nil {
 		c.sendUnavailable(e, e.jid)
 	}
+	return err
 }
 
 // onUnsubscribed stops showing the presence at once, even if that cannot be stored. It explains the withdrawal of what was granted,
 // but not the refusal of a contact request.
-func (c *contacts) onUnsubscribed(ctx context.Context, e *entry, contact Contact) {
+func (c *contacts) onUnsubscribed(ctx context.Context, e *entry, contact Contact) error {
 	granted := e.user.Subscription.To()
 	if contact == e.user.Granted {
 		c.registry.SetUnreachable(e, "")
 	}
-	if c.stored(e, c.registry.SetDenied(ctx, e, contact)) == nil && granted && !e.user.Subscription.To() {
+	err := c.registry.SetDenied(ctx, e, contact)
+	if err == nil && granted && !e.user.Subscription.To() {
 		c.sendChat(e.user.Contact, e.jid, e.user.Lang, c.languages.match(e.user.Lang).text("chat.withdrawn"))
 	}
+	return err
 }
 
 func (c *contacts) onProbe(e *entry, s *received, contact Contact) {
@@ -189,14 +251,6 @@ func (c *contacts) onProbe(e *entry, s *received, contact Contact) {
 // subscriptionReply returns an answer to the bare JID, as RFC 6121 §3.1.2 asks.
 func (s *received) subscriptionReply(typ string) envelope {
 	return envelope{XMLName: xml.Name{Local: s.name.Local}, Type: typ, ID: s.id, From: s.to.bare, To: s.from.bare}
-}
-
-// stored returns the error of storing a subscription, and logs it. Nothing may be confirmed that is not stored.
-func (c *contacts) stored(e *entry, err error) error {
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		c.log.Error("cannot store a subscription", "user", e.jid, "cause", err)
-	}
-	return err
 }
 
 // accountGone records that a user's account is gone, and removes the user once it has been gone for long enough.

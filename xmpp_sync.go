@@ -62,7 +62,8 @@ func (c *component) probeTimeout(ctx context.Context, e *entry, link uint32) {
 	})
 }
 
-// maintain does the work that recurs: it stores presence, and looks for users whom another process has removed.
+// maintain does the work that recurs: it stores presence and what could not be stored before, and looks for users whom another process has
+// removed.
 func (c *component) maintain(ctx context.Context) {
 	save, poll, seen, gone := time.NewTicker(c.syncTimes.save), time.NewTicker(c.syncTimes.poll),
 		time.NewTicker(c.syncTimes.linkSeen), time.NewTicker(c.syncTimes.goneProbe)
@@ -77,6 +78,7 @@ func (c *component) maintain(ctx context.Context) {
 			return
 		case <-save.C:
 			c.registry.SavePresence(ctx)
+			c.contacts.retry(ctx)
 		case <-seen.C:
 			c.registry.SaveLinkSeen(ctx)
 		case <-gone.C:
