@@ -46,7 +46,7 @@ var scenarios = []scenario{
 
 const (
 	fullTorture  = 15 * time.Minute
-	shortTorture = time.Second // for each scenario
+	shortTorture = time.Second / 2 // for each scenario, which does everything at least once
 )
 
 // Limits of a full run.
@@ -57,7 +57,7 @@ const (
 	mostMemory     = 200             // MiB
 )
 
-// TestTorture runs one scenario after the other in a full run, and all at once in the short form. The seed determines what is done, but not
+// TestTorture runs one scenario after the other in a full run, and in the short form all at once, together with other slow tests. The seed determines what is done, but not
 // how it interleaves with the service.
 func TestTorture(t *testing.T) {
 	seed := *tortureSeed
@@ -68,6 +68,8 @@ func TestTorture(t *testing.T) {
 	t.Logf("seed %d", seed)
 	if full {
 		t.Setenv("PATH", filepath.Dir(buildProgram(t))+string(os.PathListSeparator)+os.Getenv("PATH")) // without the race detector
+	} else {
+		t.Parallel()
 	}
 	for i, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
