@@ -137,7 +137,7 @@ type linkState struct {
 	number      uint32        // of the current or last link, counted from 1
 	downSince   time.Time     // zero while the link is up
 	elsewhere   bool          // other nodes of the cluster have a link
-	cutOff      time.Time     // since when nothing is heard of other nodes; zero if there are none, or if they are heard of
+	cutOff      time.Time     // since when there has been no news of other nodes; zero if there is news, or if there are none
 	oldestValid uint32        // statuses received over an older link have expired
 	replaced    chan struct{} // closed when there is a newer linkState
 }
@@ -145,7 +145,7 @@ type linkState struct {
 // isUp reports whether the link is up.
 func (l *linkState) isUp() bool { return l.downSince.IsZero() }
 
-// staleSince returns up to when the statuses are known to be right; zero for now.
+// staleSince returns the time up to which the statuses are known to be current; zero if they are current now.
 func (l *linkState) staleSince() time.Time {
 	switch {
 	case l.cutOff.IsZero() && l.elsewhere:
@@ -247,7 +247,7 @@ func (b *board) remove(e *entry) {
 	b.publish(e, nil)
 }
 
-// replaceToken puts an entry at its token in place of an old one, which ends at once. The caller publishes.
+// replaceToken indexes an entry by its new token instead of an old one, which is no longer found. The caller publishes the entry.
 func (b *board) replaceToken(e *entry, old Token) {
 	b.tokenShard(e.user.Token).set(e.user.Token, e)
 	b.tokenShard(old).remove(old)
@@ -262,7 +262,7 @@ func (b *board) publish(e *entry, s *snapshot) {
 	}
 }
 
-// share returns a status to be kept. Users who are offline or unknown, without a time, share one: most do.
+// share returns the status to keep. Users who are offline or unknown, without a time, share one status, as most users do.
 func (b *board) share(s Status) *Status {
 	for _, shared := range []*Status{&b.offline, &b.unknown} {
 		if s.Equal(*shared) {
@@ -276,7 +276,7 @@ func (b *board) share(s Status) *Status {
 // update publishes a new snapshot if the entry has changed, and reports whether it has.
 func (b *board) update(e *entry) bool { return b.updateAs(e, Status{}) }
 
-// updateAs updates an entry with what another node has made up of it: if that is the same state, it began at the same time.
+// updateAs updates an entry. If another node has computed the same state, it began at the same time.
 func (b *board) updateAs(e *entry, other Status) bool {
 	old := e.snapshot.Load()
 	status := *old.status
@@ -285,7 +285,7 @@ func (b *board) updateAs(e *entry, other Status) bool {
 	switch {
 	case !s.visible || e.failed:
 		status = Status{State: Unknown}
-	case e.link > 0 || e.shared: // otherwise the stored status stands
+	case e.link > 0 || e.shared: // otherwise the stored status is kept
 		if status = e.resources.Status(); status.State == Unavailable {
 			status.Since = e.extras.orEmpty().lastSeen
 		} else {
@@ -309,7 +309,7 @@ func (b *board) updateAs(e *entry, other Status) bool {
 	return true
 }
 
-// equal reports whether nobody could tell two snapshots apart.
+// equal reports whether two snapshots look the same to everyone.
 func (s *snapshot) equal(o *snapshot) bool {
 	return s.token == o.token && s.options == o.options && s.visible == o.visible && s.status.Equal(*o.status) && s.profile == o.profile &&
 		slices.EqualFunc(s.resources, o.resources, Presence.Equal)
@@ -359,19 +359,19 @@ func (b *board) linkDown(now time.Time) {
 	b.replaceLink(now, func(l *linkState) { l.downSince = now })
 }
 
-// setElsewhere records whether other nodes of the cluster have a link. What they say makes every status valid again.
+// setElsewhere records whether other nodes of the cluster have a link. Their news makes every status valid again.
 func (b *board) setElsewhere(elsewhere bool, now time.Time) {
 	b.replaceLink(now, func(l *linkState) {
 		if elsewhere {
 			l.oldestValid = 0
 		} else if l.elsewhere && !l.isUp() {
-			l.downSince = now // the statuses were right until now
+			l.downSince = now // the statuses were current until now
 		}
 		l.elsewhere = elsewhere
 	})
 }
 
-// setCutOff records since when nothing is heard of other nodes; the zero time if they are heard of again.
+// setCutOff records since when there has been no news of other nodes; the zero time if there is news again.
 func (b *board) setCutOff(since, now time.Time) {
 	b.replaceLink(now, func(l *linkState) {
 		if since.IsZero() {

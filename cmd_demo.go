@@ -188,7 +188,7 @@ func allPath(cast []*actor) string {
 	return statusPath + strings.Join(ids, ",")
 }
 
-// demoPage returns middleware that adds /demo, a page that shows all actors in every form.
+// demoPage returns middleware that adds /demo, a page that shows the actors in every format.
 func demoPage(cast []*actor) (func(http.Handler) http.Handler, error) {
 	t, err := template.ParseFS(embeddedTemplates, "demo.html")
 	if err != nil {

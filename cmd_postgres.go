@@ -23,11 +23,11 @@ const (
 	uidNobody         = 65534       // the user and group who runs PostgreSQL for root, as whom it refuses to run
 )
 
-// errNoPostgres says that PostgreSQL is not installed.
+// errNoPostgres is returned if PostgreSQL is not installed.
 var errNoPostgres = errors.New("PostgreSQL is not installed: install its server (Debian: apt install postgresql)")
 
-// A postgresServer is a temporary PostgreSQL server on a free port of this machine, with its files in a directory of its own. It keeps
-// nothing safe from a crash of the machine.
+// A postgresServer is a temporary PostgreSQL server on a free port of this machine, with its files in a temporary directory. Its data does
+// not survive a crash of the machine.
 type postgresServer struct {
 	dir      string
 	password string

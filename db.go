@@ -172,7 +172,7 @@ func (db *database) read(ctx context.Context, f func(context.Context) error) err
 	return db.explain(whileLocked(ctx, func() error { return f(ctx) }))
 }
 
-// An explainedError is an error of a driver in an operator's words.
+// An explainedError is an error of a driver with advice for the operator.
 type explainedError struct {
 	advice string
 	kind   error // ErrExists, ErrFull, ErrUnreachable, errReadOnly or errLocked; nil for other errors
@@ -189,7 +189,7 @@ func (e *explainedError) Error() string { return fmt.Sprintf("%s (%v)", e.advice
 
 func (e *explainedError) Unwrap() []error { return []error{e.kind, e.cause} }
 
-// explain adds to an error of the driver what the operator can do about it. The text follows the name of the database.
+// explain adds advice for the operator to an error of the driver. The text follows the name of the database.
 func (db *database) explain(err error) error {
 	var explained *explainedError
 	if db.file != nil {

@@ -19,7 +19,7 @@ import (
 // notifyChannel is the channel on which nodes say that there are changes.
 const notifyChannel = "webstatus"
 
-// errNameTaken says that another node has the name of this one.
+// errNameTaken is returned if another node has the name of this one.
 var errNameTaken = errors.New("already has a node with this name: choose another name with --node")
 
 // A membership is a connection that holds locks: those of a node that is alive, or the exclusive one of a command. It hears of changes.
@@ -178,12 +178,12 @@ func (db *database) Notify(ctx context.Context) error {
 	})
 }
 
-// A heardPresence is the presence of a user's resources, as one node has heard it.
+// A heardPresence is the presence of a user's resources, as received by one node.
 type heardPresence struct {
 	jid       string // bare
 	node      string
 	resources []Presence
-	status    Status // of the user, as that node has made it up
+	status    Status // of the user, as computed by that node
 }
 
 // changes is what other nodes have changed.
@@ -310,8 +310,8 @@ func encodeResources(resources []Presence, withMessages bool, rich *RichPresence
 	return string(encoded)
 }
 
-// Orphans returns the bare JIDs of the users whose presence a node has heard that is dead or has no link, and the snapshot of the database
-// that is taken into account.
+// Orphans returns the bare JIDs of the users whose presence was received by a node that has failed or has no link, and the snapshot of the
+// database that is taken into account.
 func (db *database) Orphans(ctx context.Context, node string) (jids []string, before string, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
 		if err := db.sql.QueryRowContext(ctx, "SELECT pg_current_snapshot()::text").Scan(&before); err != nil {
@@ -327,7 +327,7 @@ func (db *database) Orphans(ctx context.Context, node string) (jids []string, be
 	return jids, before, err
 }
 
-// ReleaseOrphans forgets what a node has heard before a snapshot, unless it has a link again. It returns the bare JIDs.
+// ReleaseOrphans deletes the presence that a node received before a snapshot, unless the node has a link again. It returns the bare JIDs.
 func (db *database) ReleaseOrphans(ctx context.Context, node, before string) (jids []string, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
 		return query(ctx, db.sql, func(scan func(...any) error) error {

@@ -95,7 +95,7 @@ func sqliteCode(err error) int {
 	return e.Code() & 0xff
 }
 
-// explainDisk adds to an error of SQLite what is wrong with the disk, of which SQLite does not tell the reason.
+// explainDisk adds to an error of SQLite what is wrong with the disk, since SQLite does not report the reason.
 func explainDisk(err error, path string) error {
 	switch sqliteCode(err) {
 	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL:

@@ -165,7 +165,7 @@ func execEachPipelined(t *transaction, statement string, rows iter.Seq[[]any], a
 	return flush()
 }
 
-// explainPostgres adds to an error what the operator can do about it.
+// explainPostgres adds advice for the operator to an error.
 func explainPostgres(err error) error {
 	return (&database{dialect: postgresDialect}).explain(err)
 }

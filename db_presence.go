@@ -15,7 +15,7 @@ import (
 type presenceBatch struct {
 	statuses  map[string]Status
 	profiles  map[string]*Profile // nil for none
-	resources map[string]string   // heard by this node, encoded; only for shared databases
+	resources map[string]string   // received by this node, encoded; only for shared databases
 }
 
 // StorePresence stores what has changed of several users. Users who have been removed are skipped. In PostgreSQL, it may be lost in a

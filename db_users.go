@@ -110,7 +110,7 @@ func scanUser(scan func(...any) error) (u StoredUser, err error) {
 	return u, err
 }
 
-// constant returns the equal one of some constants, so that not every user has a copy of its own.
+// constant returns the constant that equals v, so that users share its memory.
 func constant[T comparable](v T, constants []T) T {
 	if i := slices.Index(constants, v); i >= 0 {
 		return constants[i]
@@ -223,7 +223,7 @@ func (db *database) UpdateUser(ctx context.Context, bare string, change func(*Us
 }
 
 // UpdateOptions changes a user's options as UpdateUser does, and stores the status and the profile that the options allow to keep, so
-// that nothing that was switched off outlives a crash.
+// that nothing that was turned off survives a crash.
 func (db *database) UpdateOptions(ctx context.Context, bare string, change func(*User), kept func(fieldSet) (Status, *Profile)) (u User, err error) {
 	err = db.write(ctx, func(t *transaction) (err error) {
 		if u, err = db.updateUser(t, bare, change); err != nil {
@@ -261,7 +261,7 @@ func mustAffect(result sql.Result, err error) error {
 	return nil
 }
 
-// DeleteUser removes a user and everything known of them, and records that the contact is still to be withdrawn. It returns
+// DeleteUser removes a user and all data about the user, and records that the contact still has to be withdrawn. It returns
 // ErrNotFound if there is no such user.
 func (db *database) DeleteUser(ctx context.Context, bare string) error {
 	return db.write(ctx, func(t *transaction) error {

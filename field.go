@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// A field is one thing about a user: a part of the status that can be shown, or another decision of the user. This table is the
+// A field is a part of a user's status that can be shown, or another choice of the user. This table is the
 // only place that lists them; the form, the chat, the database, the view, the embed page and the data formats iterate it. A new
-// option takes a row here, a column in the schema, and the text option.NAME in each language.
+// option needs a row here, a column in the schema, and the text option.NAME in each language.
 type field struct {
 	option string      // form field and database column (boolean); empty if the field is always shown
-	on     bool        // the option is on for a user who has decided nothing
+	on     bool        // the option is on by default
 	chat   string      // word for "show … on"; empty if the chat does not offer it
 	query  string      // name in ?parts=; empty if it is no part of the status
-	hide   func(*view) // removes it from a view; nil if it is no part of the status
+	hide   func(*view) // removes it from a view; nil if it is not part of the status
 	keys   []fieldKey  // its keys in JSON and XML, in order
 }
 
@@ -40,7 +40,7 @@ const (
 	fieldPost
 )
 
-// fields lists all fields, in the order of the form. The first two options are those of the article that the service goes back to.
+// fields lists all fields, in the order of the form.
 var fields = []field{
 	fieldMessage: {option: "show_status_msg", chat: "message", query: "message", hide: (*view).hideMessage,
 		keys: []fieldKey{{"message", func(v *view) string { return v.Message }}}},
@@ -96,7 +96,7 @@ func (s fieldSet) with(i int, on bool) fieldSet {
 	return s &^ (1 << i)
 }
 
-// fieldsWhere returns the set of the fields that a condition holds for.
+// fieldsWhere returns the set of the fields for which a condition holds.
 func fieldsWhere(condition func(field) bool) (s fieldSet) {
 	for i, f := range fields {
 		s = s.with(i, condition(f))
@@ -107,7 +107,7 @@ func fieldsWhere(condition func(field) bool) (s fieldSet) {
 // fieldIndex returns the index of the field for which a condition holds, -1 if there is none.
 func fieldIndex(condition func(field) bool) int { return slices.IndexFunc(fields, condition) }
 
-// defaultOptions returns the options of a user who has decided nothing.
+// defaultOptions returns the options of a user who has not changed any.
 func defaultOptions() fieldSet { return fieldsWhere(func(f field) bool { return f.on }) }
 
 // optionNames returns the names of all options that are in a set, in the order of the form.

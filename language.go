@@ -20,8 +20,8 @@ import (
 // A catalog holds every text in one language: a file of templates/lang.
 type catalog struct {
 	Tag       string // BCP 47, for HTML's lang
-	Name      string // of the language, in itself
-	Direction string // of writing, for HTML's dir
+	Name      string // of the language, in that language
+	Direction string // writing direction, for HTML's dir
 
 	tag   language.Tag
 	texts map[string]string

@@ -17,7 +17,7 @@ type collector struct {
 	db        *database
 }
 
-// metric returns the description of a metric of ours; the name gets the prefix webstatus_.
+// metric returns the description of one of our metrics; the name gets the prefix webstatus_.
 func metric(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("webstatus_"+name, help, labels, nil)
 }

@@ -73,7 +73,7 @@ const (
 	messageOverhead = 32       // bytes of a Text, without its texts
 )
 
-// size returns about how many bytes the presence takes up.
+// size returns the approximate size of the presence in memory, in bytes.
 func (p Presence) size() int { return presenceSize + len(p.Resource) + p.messageSize() }
 
 func (p Presence) messageSize() (size int) {
@@ -198,7 +198,7 @@ func (r Resources) IsStripped() bool {
 	return slices.ContainsFunc(r, func(p Presence) bool { return p.Node == 0 && p.Stripped })
 }
 
-// size returns about how many bytes the resources take up.
+// size returns the approximate size of the resources in memory, in bytes.
 func (r Resources) size() (size int) {
 	for _, p := range r {
 		size += p.size()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A registry is the only code that changes a user. Where the database is the truth, it changes first; memory and board follow, and
+// A registry is the only code that changes a user. Where the database is authoritative, it changes first; memory and board follow, and
 // then the caller may confirm. The operations on one user must be called one at a time, in the dispatcher's queue of that user.
 //
 // Every operation returns ErrNotFound if the user has been removed by another process meanwhile, and then takes the user off the
@@ -35,7 +35,7 @@ type registry struct {
 // unsaved is what is to be stored of an entry besides the status.
 type unsaved struct {
 	profile bool       // the profile has changed
-	own     []Presence // what this node of a cluster has heard
+	own     []Presence // presence that this node of a cluster has received
 }
 
 // A registryConfig is the configuration of a registry. All fields are required.
@@ -99,7 +99,7 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 	return r.board.add(u, Status{State: Unknown}, nil), nil
 }
 
-// SetOptions changes what a user shows, and the language of unasked messages unless lang is empty. Everything that is switched off is
+// SetOptions changes what a user shows, and the language of unsolicited messages unless lang is empty. Everything that is turned off is
 // deleted in the same transaction.
 func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, lang string) error {
 	r.storing.RLock()
@@ -130,13 +130,13 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 	return nil
 }
 
-// changedBy returns what a change makes of a user.
+// changedBy returns a user with a change applied.
 func changedBy(change func(*User), u User) User {
 	change(&u)
 	return u
 }
 
-// RenewToken gives a user another address. The old one ends at once.
+// RenewToken gives a user another address. The old one stops working at once.
 func (r *registry) RenewToken(ctx context.Context, e *entry) error {
 	token, err := newToken(r.random)
 	if err != nil {
@@ -151,7 +151,7 @@ func (r *registry) RenewToken(ctx context.Context, e *entry) error {
 }
 
 // SetContact changes the address that a user has in the contact list. Unless the other address sees the user's presence, the new one
-// is to ask for it; until it is granted, the old one goes on seeing it.
+// has to request it; until that is granted, the old one still sees it.
 func (r *registry) SetContact(ctx context.Context, e *entry, contact Contact) error {
 	return r.update(ctx, e, func(u *User) {
 		if u.Contact == contact {
@@ -221,7 +221,7 @@ func (r *registry) adopt(e *entry, u User) {
 	r.publish(e)
 }
 
-// Remove ends a user's page and deletes everything known of the user. The contact is still to be withdrawn.
+// Remove ends a user's page and deletes all data about the user. The contact still has to be withdrawn.
 func (r *registry) Remove(ctx context.Context, e *entry) error {
 	if err := r.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
@@ -282,7 +282,7 @@ type failureLog struct {
 	what string // subject of the log lines, such as "the database"
 
 	mu     sync.Mutex
-	since  time.Time // zero while all is well
+	since  time.Time // zero if there is no failure
 	logged time.Time // when the last line was written
 }
 

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// Several nodes share a PostgreSQL database. Each has everybody on its board: what it changes itself, and what it reads of the changes
-// that others have made. Presence is stored by user and node, and each node changes only its own. A node that is dead or has no link
-// is replaced by the leader, who probes the users whose presence that node has heard.
+// Several nodes share a PostgreSQL database. Each has all users on its board, with its own changes and with the changes
+// of the others. Presence is stored by user and node, and each node changes only its own. A node that has failed or has no link
+// is replaced by the leader, which probes the users whose presence that node has received.
 
 const (
 	clusterBatch  = 3 * time.Millisecond // for which changes are gathered before they are stored and announced
@@ -21,7 +21,7 @@ const (
 	clusterSave   = 5000        // users whose presence is stored in one transaction
 )
 
-// A cluster is what a registry knows of the other nodes.
+// A cluster is what a registry knows about the other nodes.
 type cluster struct {
 	*registry
 	hooks   clusterHooks
@@ -38,7 +38,7 @@ type cluster struct {
 	taking  map[string]bool // nodes that are being replaced
 }
 
-// clusterHooks is what the component does for the cluster.
+// clusterHooks are the functions of the component that the cluster calls.
 type clusterHooks struct {
 	dispatch func(ctx context.Context, bare string, f func(context.Context)) // runs a function in the queue of a user
 	probe    func(ctx context.Context, jids []string) bool                   // probes users, and reports whether there was time for all answers
@@ -46,7 +46,7 @@ type clusterHooks struct {
 	always   bool                                                            // a node without a link may lead
 }
 
-// load takes note of the other nodes, and returns what all have heard, by bare JID.
+// load records the other nodes, and returns the presence that all nodes have received, by bare JID.
 func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, err error) {
 	others, err := c.db.Beat(ctx, false)
 	if err != nil {
@@ -80,7 +80,7 @@ func (c *cluster) number(node string) uint16 {
 // Leads reports whether this node does the work that only one node may do.
 func (r *registry) Leads() bool { return r.cluster == nil || r.cluster.leads.Load() }
 
-// leadInterval is the time between two looks at who leads.
+// leadInterval is the time between two checks of who leads.
 const leadInterval = 100 * time.Millisecond
 
 // WhileLeading waits until this node leads, and returns a context that is done when it no longer does, or when ctx is done.
@@ -121,7 +121,7 @@ func (r *registry) SetLink(up bool) {
 	}
 }
 
-// notify tells a loop that there is something to do, unless it has been told already.
+// notify tells a loop that there is work, unless it has been told already.
 func notify(ch chan<- struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -129,7 +129,7 @@ func notify(ch chan<- struct{}) {
 	}
 }
 
-// announce has the other nodes told of a change that this one has stored.
+// announce schedules a notification to the other nodes about a change that this node has stored.
 func (c *cluster) announce() {
 	if c != nil {
 		notify(c.changed)
@@ -324,7 +324,8 @@ func (c *cluster) reload(ctx context.Context, bare string) {
 	}
 }
 
-// adaptOptions has what this node has heard of a user stored as new options allow it, and gets what old options did not.
+// adaptOptions schedules the presence that this node has received of a user to be stored as new options allow, and requests what old
+// options did not.
 func (c *cluster) adaptOptions(e *entry) {
 	if !e.user.Options.has(fieldMessage) {
 		c.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
@@ -334,7 +335,7 @@ func (c *cluster) adaptOptions(e *entry) {
 	c.save(e, false)
 }
 
-// hear records what all other nodes have heard of a user, and what one of them has made up of it.
+// hear records the presence that all other nodes have received of a user, and the status that one of them has computed.
 func (c *cluster) hear(e *entry, heard []heardPresence, status Status) {
 	c.changeResources(e, func(all Resources) Resources {
 		return slices.DeleteFunc(all, func(p Presence) bool { return p.Node != 0 })
@@ -345,18 +346,18 @@ func (c *cluster) hear(e *entry, heard []heardPresence, status Status) {
 	c.publishHeard(e, status)
 }
 
-// hearOne records what one node has heard of a user.
+// hearOne records the presence that one node has received of a user.
 func (c *cluster) hearOne(e *entry, h heardPresence) {
 	c.replaceHeard(e, h)
 	c.publishHeard(e, h.status)
 }
 
-// replaceHeard replaces what a node has heard of a user. A resource that this node has heard of too has moved from one to the other: it is
+// replaceHeard replaces the presence that a node has received of a user. A resource that this node has received too has moved: it is
 // gone here unless a probe brings it back.
 func (c *cluster) replaceHeard(e *entry, h heardPresence) {
 	node := c.number(h.node)
 	if node == 0 && c.board.link.Load().isUp() {
-		c.save(e, false) // we know better
+		c.save(e, false) // this node has newer presence
 		return
 	}
 	moved := append(e.resources.Of(node), h.resources...)
@@ -370,8 +371,8 @@ func (c *cluster) replaceHeard(e *entry, h heardPresence) {
 	}
 }
 
-// publishHeard shows what other nodes have heard, with what one of them has made up of it. If this node comes to another status, it
-// stores that.
+// publishHeard shows the presence that other nodes have received, with the status that one of them has computed. If this node computes
+// another status, it stores that.
 func (c *cluster) publishHeard(e *entry, status Status) {
 	e.failed = status.State == Unknown && e.user.Subscription.To() && len(e.resources) == 0
 	if status.State == Unavailable && len(e.resources) == 0 {
@@ -387,7 +388,7 @@ func (c *cluster) publishHeard(e *entry, status Status) {
 	}
 }
 
-// own returns what this node has heard of a user; nil without a cluster.
+// own returns the presence that this node has received of a user; nil without a cluster.
 func (c *cluster) own(e *entry) []Presence {
 	if c == nil {
 		return nil
@@ -395,7 +396,7 @@ func (c *cluster) own(e *entry) []Presence {
 	return e.resources.Of(0)
 }
 
-// noteOwn has what this node has heard stored if it is no longer what it was.
+// noteOwn schedules the presence that this node has received to be stored if it has changed.
 func (c *cluster) noteOwn(e *entry, before []Presence) {
 	if c == nil {
 		return
@@ -420,7 +421,7 @@ func (c *cluster) registerAgain(ctx context.Context, bare string, options fieldS
 	return e, c.SetOptions(ctx, e, options, lang)
 }
 
-// postpone leaves so much of what has changed that a transaction is short, and has the rest stored after it. The caller holds the mutex
+// postpone keeps only as many changes as fit into a short transaction, and schedules the rest for the next one. The caller holds the mutex
 // of the registry.
 func (c *cluster) postpone(changed map[*entry]unsaved) {
 	if c == nil {
@@ -463,8 +464,8 @@ func (c *cluster) storeLoop(ctx context.Context) {
 	}
 }
 
-// beatLoop tells the other nodes once a second, and when the link changes, that this one is alive. The leader has those replaced that
-// are not, or have no link.
+// beatLoop tells the other nodes once a second, and when the link changes, that this one is alive. The leader replaces those that
+// are not, or that have no link.
 func (c *cluster) beatLoop(ctx context.Context) {
 	var takeovers sync.WaitGroup
 	defer takeovers.Wait()
@@ -508,7 +509,7 @@ func (c *cluster) setNodes(others []nodeState) {
 	}
 }
 
-// takeOver replaces a node: it probes the users whose presence that node has heard, and then forgets what that node has heard.
+// takeOver replaces a node: it probes the users whose presence that node has received, and then deletes that presence.
 func (c *cluster) takeOver(ctx context.Context, node string) {
 	c.mu.Lock()
 	busy := c.taking[node]

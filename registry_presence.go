@@ -7,7 +7,7 @@ import (
 
 // Presence and profiles change in memory at once and are stored a little later, in batches.
 
-// SetPresence records what a resource has said. It reports whether this is the first news of the user over the current link.
+// SetPresence records the presence of a resource. It reports whether this is the first news of the user over the current link.
 func (r *registry) SetPresence(e *entry, p Presence) (first bool) {
 	p.Link = r.board.link.Load().number
 	if !e.user.Options.has(fieldMessage) {
@@ -21,7 +21,7 @@ func (r *registry) SetPresence(e *entry, p Presence) (first bool) {
 	return r.confirm(e)
 }
 
-// maxAllPresence is the number of bytes of the resources of all users beyond which each user gets little.
+// maxAllPresence is the size of the resources of all users, in bytes, above which the limit of each user is scarcePresence.
 const maxAllPresence = 128 << 20
 
 // changeResources changes the resources of a user, and keeps count of the memory that those of all users take up. In a cluster, it has
@@ -244,7 +244,7 @@ func (r *registry) SavePresence(ctx context.Context) {
 	}
 }
 
-// SaveLinkSeen records that the statuses are known to be right up to now. It does nothing while the link is down.
+// SaveLinkSeen records that the statuses are known to be current now. It does nothing while the link is down.
 func (r *registry) SaveLinkSeen(ctx context.Context) {
 	if r.board.link.Load().isUp() {
 		r.outages.report("storing the state of the link", r.db.StoreLinkSeen(ctx, r.now()))

@@ -5,30 +5,30 @@ import (
 	"strings"
 )
 
-// A RichPresence is what a user publishes about the moment besides presence. It is immutable, holds only what is switched on, and is
-// forgotten when the user goes offline. It is not stored, unless the nodes of a cluster have to tell it to each other.
+// A RichPresence is what a user publishes in addition to presence. It is immutable, contains only fields that are turned on, and is
+// deleted when the user goes offline. It is not stored, except for the other nodes of a cluster.
 type RichPresence struct {
 	Activity Activity
 	Mood     Mood
 	Tune     Tune
 
-	own bool // of a cluster: this node has heard it, and not another node
+	own bool // in a cluster: this node has received it, and no other node
 }
 
 // An Activity is what a user is doing (XEP-0108). The zero Activity is none.
 type Activity struct {
 	General  string // one of activities
 	Specific string // one of specificActivities; empty for none
-	Text     string // in the user's words; empty for none
+	Text     string // the user's own text; empty for none
 }
 
 // A Mood is how a user feels (XEP-0107). The zero Mood is none.
 type Mood struct {
 	Name string // one of moods
-	Text string // in the user's words; empty for none
+	Text string // the user's own text; empty for none
 }
 
-// A Tune is the music that a user listens to (XEP-0118). Fields that the user's client does not name are empty; all are for none.
+// A Tune is the music that a user listens to (XEP-0118). Fields that the user's client does not publish are empty; all are empty for no tune.
 type Tune struct {
 	Artist string
 	Title  string
@@ -57,7 +57,7 @@ var (
 		strong surprised thankful thirsty tired undefined weak worried`)
 )
 
-// knownName returns the equal one of some names, so that not every user has a copy of its own; empty if there is none.
+// knownName returns the name that equals s, so that users share its memory; empty if there is none.
 func knownName(name string, names []string) string {
 	if i := slices.Index(names, name); i >= 0 {
 		return names[i]
@@ -112,7 +112,7 @@ func (p RichPresence) only(options fieldSet) RichPresence {
 	return p
 }
 
-// size returns about how many bytes the rich presence takes up, 0 for none.
+// size returns the approximate size of the rich presence in memory, in bytes; 0 for none.
 func (p RichPresence) size() int {
 	if p == (RichPresence{}) {
 		return 0

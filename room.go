@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// A Room is what a room says about itself to people outside (XEP-0045 §6.4). It is immutable.
+// A Room is the public information about a room (XEP-0045 §6.4). It is immutable.
 type Room struct {
 	JID       string
 	Name      string
-	Occupants int  // -1 if the room does not tell
+	Occupants int  // -1 if unknown
 	Public    bool // the service lists the room
 }
 
@@ -38,7 +38,8 @@ func (r *Room) view(lang *catalog) view {
 	return v
 }
 
-// A roomBoard holds what rooms last said about themselves. A web request that needs more waits until the component has asked.
+// A roomBoard holds the latest information about rooms. A web request that needs newer information waits until the component has asked the
+// room.
 type roomBoard struct {
 	patterns []string // of the rooms that are shown, in the syntax of path.Match
 	now      func() time.Time
@@ -62,7 +63,7 @@ const (
 	roomInterval    = time.Minute      // between two questions to the same room
 	roomPatience    = 5 * time.Second  // that a web request waits for the answer
 	roomTTL         = 10 * time.Minute // after which an answer that cannot be renewed is no longer shown
-	maxRooms        = 1000             // in memory; more have the oldest forgotten
+	maxRooms        = 1000             // in memory; beyond that, the oldest are forgotten
 	maxRoomRequests = 100              // that wait to be sent
 	maxRoomWaiting  = 1000             // web requests that wait for an answer
 )
@@ -111,7 +112,8 @@ func (b *roomBoard) get(ctx context.Context, jid string) *Room {
 	return e.room
 }
 
-// ask has a room asked unless that was done within roomInterval, and returns its entry; nil if too much is going on. The mutex is held.
+// ask schedules a query to a room, unless there was one within roomInterval, and returns the room's entry; nil if too many queries are
+// waiting. The mutex is held.
 func (b *roomBoard) ask(jid string) *roomEntry {
 	now, e := b.now(), b.entries[jid]
 	if e != nil && now.Sub(e.askedAt) < roomInterval {
@@ -158,7 +160,7 @@ func (b *roomBoard) notAsked(jid string) {
 	}
 }
 
-// hasAnswer reports whether nobody needs to wait for an answer anymore.
+// hasAnswer reports whether a request does not have to wait for an answer.
 func (e *roomEntry) hasAnswer() bool {
 	select {
 	case <-e.answered:

@@ -15,9 +15,9 @@ type User struct {
 	Subscription Subscription
 	Asked        bool    // we have sent a contact request and await the answer
 	Contact      Contact // the address that writes to the user, sends our presence and asks for the user's
-	Granted      Contact // the address that sees the user's presence, if any does; another than Contact until that is granted it too
+	Granted      Contact // the address that sees the user's presence, if any; it differs from Contact until that is granted it too
 	Created      time.Time
-	Lang         string    // language of messages that we send unasked, BCP 47; empty if unknown
+	Lang         string    // language of unsolicited messages, BCP 47; empty if unknown
 	Gone         time.Time // since when the user's server reports that the account does not exist; zero if it does not
 }
 

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/text/language"
 )
 
-// A view is everything of a user that may leave the process. Every representation is rendered from views and from nothing else.
+// A view contains everything about a user that may leave the process. Every representation is rendered only from views.
 type view struct {
 	State      State
 	Label      string         // the state in the client's language
@@ -24,7 +24,7 @@ type view struct {
 	LastActive string         // how long ago either of these was, as a sentence; empty if not shown
 	Ago        string         // the same as a duration only
 	Resources  []viewResource // nil if not shown
-	AsOf       time.Time      // the state is known to be right up to this time; zero for now
+	AsOf       time.Time      // time up to which the state is known to be current; zero if it is current now
 	Indexed    bool           // search engines may index the page
 	Room       *Room          // the view is that of a room; nil for a person
 	Address    string         // by which the representation may name itself: a token, or the JID in base64; empty for none
@@ -46,7 +46,7 @@ type viewResource struct {
 // A viewDetail is an activity, a mood or a tune.
 type viewDetail struct {
 	Label string
-	Text  string // in the user's words; empty for none
+	Text  string // the user's own text; empty for none
 }
 
 // String returns the detail in one line.
@@ -86,7 +86,7 @@ func (v *view) detailsText() string {
 	return b.String()
 }
 
-// A freshness is what the clock and the link to the XMPP server make of a snapshot: whatever of a view can change while the
+// A freshness is what the clock and the link to the XMPP server contribute to a view: everything that can change while the
 // snapshot does not.
 type freshness struct {
 	expired bool      // too old to be shown
@@ -94,13 +94,13 @@ type freshness struct {
 	active  age       // how long ago the user was active, if that is shown
 }
 
-// An age is a duration as coarse as we show it.
+// An age is a duration, rounded as it is shown.
 type age struct {
 	count int
 	unit  time.Duration // zero for no age
 }
 
-// ageOf returns how long ago t was: in minutes, from an hour on in hours, from a day on in days.
+// ageOf returns how long ago t was: in minutes, after an hour in hours, after a day in days.
 func ageOf(t, now time.Time) age {
 	unit := time.Minute
 	switch d := now.Sub(t); {
@@ -270,10 +270,10 @@ func (v *view) labelIn(lang *catalog) string {
 	return lang.text("state." + string(v.State))
 }
 
-// unknownView is shown at an address that belongs to nobody.
+// unknownView is shown at addresses that do not exist.
 func unknownView(lang *catalog) view { return view{State: Unknown, Label: lang.Text("state.unknown")} }
 
-// aggregate sums up several users: the most available state, and how many of them are online.
+// aggregate summarizes several users: the most available state, and how many of them are online.
 func aggregate(views []view) view {
 	best, online := views[0], 0
 	for _, v := range views {

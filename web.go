@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// A websiteConfig holds everything that a website depends on. Fields without a remark are required.
+// A websiteConfig is the configuration of a website. Fields are required unless their comment says otherwise.
 type websiteConfig struct {
 	domain         string         // the component's JID, which pages name
-	baseURL        string         // outside address of the web server, without a slash at the end
+	baseURL        string         // public URL of the web server, without a trailing slash
 	jidLinks       bool           // JID-based URLs are answered
 	frameAncestors string         // sources that may frame pages (frame-ancestors of CSP Level 3)
 	proxies        []netip.Prefix // reverse proxies whose X-Forwarded-For is trusted; nil for none
@@ -116,7 +116,7 @@ func (w *website) index(rw http.ResponseWriter, r *http.Request) {
 	w.send(rw, r, page.rendering(acceptsGzip(r)), http.StatusOK, true)
 }
 
-// notFound answers every address that shows nothing in the same way, so that one that was switched off cannot be told from one
+// notFound sends the same response for every address that shows nothing, so that one that was turned off cannot be told from one
 // that never existed.
 func (w *website) notFound(rw http.ResponseWriter, r *http.Request) {
 	renderer := w.renderer.Load()
@@ -143,9 +143,9 @@ func splitAddresses(addresses string) (all []string) {
 	return all
 }
 
-// A target is the people that addresses separated by commas name.
+// A target is the result of looking up addresses separated by commas.
 type target struct {
-	people []*entry // nil for each address that belongs to nobody; none at all if all of them do
+	people []*entry // nil for each address that does not exist; empty if none of them exists
 	many   bool     // there is more than one address
 	byJID  bool     // at least one address is JID-based
 }
@@ -177,7 +177,7 @@ func (w *website) lookUpAll(addresses string, buf []*entry) (t target) {
 	return t
 }
 
-// lookUp returns the entry that an address belongs to, nil if to nobody. The address is a token, or a bare JID in base64.
+// lookUp returns the entry for an address, nil if it does not exist. The address is a token, or a bare JID in base64.
 func (w *website) lookUp(address string) (e *entry, byJID bool) {
 	if t, ok := parseToken(address); ok {
 		if e := w.board.byToken(t); e != nil {

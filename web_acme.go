@@ -10,8 +10,8 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 )
 
-// A guardedCache is the cache of ACME as clients reach it: by the names that they ask for a certificate for, and by the paths of
-// challenges. They cannot keep it busy, since it is read once at a time, and its errors are for the log alone.
+// A guardedCache is the ACME cache as clients can reach it: by the names for which they request a certificate, and by the paths of
+// challenges. They cannot overload it, since there is only one read at a time, and its errors appear only in the log.
 type guardedCache struct {
 	cache    autocert.Cache
 	failures failureLog

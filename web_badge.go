@@ -88,7 +88,7 @@ func stateMark(state State, center point, radius float64) []shape {
 	return []shape{disc{center: center, radius: radius, line: 2 * scale, fill: stateColors[state]}, glyph}
 }
 
-// imageOptions are what the query of an image's address can ask for.
+// imageOptions are the options in the query of an image's URL.
 type imageOptions struct {
 	style    badgeStyle
 	label    string // text before the state
@@ -97,7 +97,7 @@ type imageOptions struct {
 	theme    theme
 }
 
-// parseImageOptions reads a query. A value that makes no sense is ignored, since a site that asks for an image must get one.
+// parseImageOptions reads a query. Invalid values are ignored, because a request for an image must always return one.
 func parseImageOptions(query url.Values) (o imageOptions) {
 	if s := badgeStyle(query.Get("style")); slices.Contains(badgeStyles, s) {
 		o.style = s
@@ -133,7 +133,7 @@ const maxSmall = 2 * badgeHeight
 // isSmall reports whether the image is a badge of at most twice its natural size.
 func (o imageOptions) isSmall() bool { return o.style != styleCard && o.size <= maxSmall }
 
-// height returns the height in pixels that a drawing is wanted at.
+// height returns the requested height of a drawing in pixels.
 func (o imageOptions) height(d *drawing) float64 {
 	if o.size > 0 {
 		return float64(o.size)
@@ -171,7 +171,7 @@ func title(label string, v view) string {
 	return v.Label
 }
 
-// labelBadge draws the badge that is common on code hosts: a label, and the state on its color.
+// labelBadge draws a badge as is common on code hosts: a label, and the state on its color.
 func labelBadge(v view, o imageOptions) *drawing {
 	const margin = 6
 	d := &drawing{height: badgeHeight, title: title(o.labelOr(defaultLabel), v)}

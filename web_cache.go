@@ -12,7 +12,7 @@ import (
 )
 
 // A rendering is one representation, ready to be sent. It is immutable. The values of its headers are prepared, since building
-// them costs more than all else that a cached response needs.
+// them costs more than everything else in sending a cached response.
 type rendering struct {
 	format      *format
 	body        []byte   // compressed if encoding says so
@@ -25,7 +25,7 @@ type rendering struct {
 }
 
 const (
-	// minCompressible is the size in bytes from which on gzip saves a packet or so and not just its own header.
+	// minCompressible is the size in bytes above which gzip saves about a packet, and not just its own header.
 	minCompressible = 600
 	// gzipSuffix tells the entity tag of a compressed body from that of the same body without compression (RFC 9110 §8.8.3.3).
 	gzipSuffix = "-gzip"
@@ -114,8 +114,8 @@ func (k *personKey) append(b []byte) []byte {
 	return append(b, 0)
 }
 
-// A renderingCache keeps the renderings that are asked for most, within a bound in bytes. A lookup takes less than
-// 0.1 µs, with no lock and no allocation. A rendering that several clients wait for is made once.
+// A renderingCache keeps the renderings that are requested most often, within a bound in bytes. A lookup takes less than
+// 0.1 µs, with no lock and no allocation. A rendering that several clients wait for is rendered once.
 type renderingCache struct {
 	*otter.Cache[renderingKey, *rendering]
 }

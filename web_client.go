@@ -8,7 +8,7 @@ import (
 )
 
 // client returns the address that a request comes from; the zero address for a program on this machine, whose requests are not
-// limited. Forwarded addresses count as far as the proxies that the operator trusts have written them, and are never exempt.
+// limited. Forwarded addresses are used only if they were written by proxies that the operator trusts, and are never exempt.
 func (w *website) client(r *http.Request) netip.Addr {
 	remote, err := netip.ParseAddrPort(r.RemoteAddr) // fails for a Unix socket, which only a program on this machine can reach
 	peer := plainAddress(remote.Addr())

@@ -19,7 +19,7 @@ const (
 	descriptorReserve     = 256                  // file descriptors for /healthz and metrics, the link and the database
 )
 
-// A connectionLimit bounds the open connections of the web servers. When there are too many, those are closed that have waited longest
+// A connectionLimit bounds the open connections of the web servers. When there are too many, it closes those that have waited longest
 // for a request.
 type connectionLimit struct {
 	open       *openLimit
@@ -85,7 +85,7 @@ func (l limitedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit counts a connection. It returns nil for one too many.
+// admit counts a connection. It returns nil if there are too many.
 func (l *connectionLimit) admit(conn net.Conn) *clientConn {
 	client := netip.Addr{} // of a Unix socket
 	if remote, ok := conn.RemoteAddr().(*net.TCPAddr); ok {

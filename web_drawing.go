@@ -5,7 +5,7 @@ import (
 	"image/color"
 )
 
-// A drawing can be written as SVG and as PNG alike. Its lengths are pixels at its natural size.
+// A drawing can be written as SVG or PNG. Its lengths are in pixels at its natural size.
 type drawing struct {
 	width, height float64
 	title         string  // alternative text
@@ -21,7 +21,7 @@ type shape interface {
 // A theme is the kind of background that a drawing or a page is for.
 type theme string
 
-// The themes. The automatic one follows the client's system, where the format can: a PNG is light then.
+// The themes. The automatic theme follows the client's system if the format can; a PNG is light.
 const (
 	themeAuto  theme = ""
 	themeLight theme = "light"

@@ -25,8 +25,8 @@ type canvas struct {
 	theme theme
 }
 
-// maxPNGPixels bounds the pixels of a PNG, and with them the memory of a rendering to 1 MiB and its time to some 5 ms. A card of three
-// times its natural size has as many, and so has a disc 480 pixels high. Everything that is larger is drawn lower.
+// maxPNGPixels bounds the pixels of a PNG, and so the memory of a rendering to 1 MiB and its time to about 5 ms. A card of three
+// times its natural size has that many pixels, and so has a disc 480 pixels high. Larger images are scaled down.
 const maxPNGPixels = 480 * 480
 
 // writePNG encodes a drawing at a height in pixels, or at a smaller one if it would have more than maxPNGPixels. It returns the error

@@ -140,7 +140,7 @@ func (page *embedPage) addSnippets(baseURL, address string, chosen fieldSet, man
 	}
 }
 
-// elementLook returns the look of the custom element that is most like a style of badges.
+// elementLook returns the look of the custom element that is closest to a badge style.
 func elementLook(style badgeStyle) string {
 	switch style {
 	case styleCard:

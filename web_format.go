@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A format is one representation of a status. This table is the only place that knows what sets formats apart: a new one takes a
-// row here and a function that writes it, and gets caching, conditional requests, compression and limits like all others.
+// A format is a representation of a status. This table is the only place that distinguishes formats: a new one needs a
+// row here and a function that writes it. Caching, conditional requests, compression and limits are the same for all.
 type format struct {
 	routes       routes
 	name         string // in addresses of its routes: the extension without its dot, or the last segment of a module's path
@@ -177,8 +177,8 @@ const (
 	policyCount
 )
 
-// renderOptions are what the query of an address asks for. Each format reads only the options that it has, so that no client can
-// have the same rendering cached under many names.
+// renderOptions are the options in the query of a URL. Each format reads only its own options, so that no client can
+// fill the cache with copies of a rendering.
 type renderOptions struct {
 	imageOptions
 	fields   fieldSet // fields that are wanted

@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// The routes and the vocabulary of the two modules that are called mod_webpresence, so that pages written for them go on working
-// after a move. They find users by JID, and only those who allow JID-based URLs. Fields that are not shown are empty.
+// The routes and the vocabulary of the two modules that are called mod_webpresence, so that pages written for them keep working
+// after a migration. They find users by JID, and only those who allow JID-based URLs. Fields that are not shown are empty.
 
 // Prosody: /status/JID[/image|html|text|message|json|xml]. An unknown name means the image, an unknown user is offline.
 

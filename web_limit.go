@@ -15,7 +15,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits on what clients can use up. Cached responses are subject to none of them.
+// Limits on the resources that clients can use. They do not apply to cached responses.
 
 // Errors of limits.
 var (
@@ -24,7 +24,7 @@ var (
 	errOpen   = errors.New("the client has too many streams or responses open")
 )
 
-// isLimit reports whether an error is that of a limit, and so none of the program.
+// isLimit reports whether an error comes from a limit, and not from a failure.
 func isLimit(err error) bool { return errors.Is(err, errBudget) || errors.Is(err, errBusy) }
 
 // limits are the limits of a website.
@@ -42,9 +42,9 @@ func newLimits() *limits {
 	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newOpenLimit(maxStreams, maxClientStreams), sending: newSendLimit(), now: time.Now, after: time.After}
 }
 
-// render renders something in memory for a client: when it is the client's turn, its budget is not used up, and a slot is free.
-// The time from then on is charged to the client. The work must not write to the client, for which others would have to wait.
-// It returns the error of the work, errBudget, errBusy, or the context's error if the client went away first.
+// render runs work for a client, once it is the client's turn, its budget is not used up, and a slot is free.
+// The time that the work takes is charged to the client. The work must not write to the client, because others would have to wait for it.
+// render returns the error of the work, errBudget, errBusy, or the context's error if the client disconnected first.
 func (l *limits) render(ctx context.Context, client netip.Addr, class slotClass, work func() error) error {
 	b := l.budgets.take(client, l.now)
 	if b != nil {
@@ -92,7 +92,7 @@ func (l *limits) delay(client netip.Addr) time.Duration {
 // minDelay is how long events are delayed at least, for changes to merge.
 const minDelay = 20 * time.Millisecond
 
-// A renderBudget is the time that may be spent on one client prefix: on rendering, on compression, and on events.
+// A renderBudget is the time that may be spent on rendering, compression and events for one client prefix.
 type renderBudget struct {
 	turn  *queue        // one rendering at a time, so that requests sent at once cannot all start before the first is charged
 	left  *rate.Limiter // microseconds
@@ -126,7 +126,7 @@ func (b *renderBudget) delay(now time.Time) (d time.Duration) {
 	return d
 }
 
-// renderBudgets are the budgets of all client prefixes. A budget that is whole is as good as none and not kept.
+// renderBudgets are the budgets of all client prefixes. A full budget is not kept, because it is the same as a new one.
 type renderBudgets struct {
 	rate, burst time.Duration // of each budget: refilled in a second, and at most
 
@@ -178,7 +178,7 @@ func (bs *renderBudgets) put(b *renderBudget) {
 	}
 }
 
-// forget removes budgets that are whole, now and then, and all that are not in use if there are too many. The mutex is held.
+// forget removes full budgets from time to time, and all that are not in use if there are too many. The mutex is held.
 func (bs *renderBudgets) forget(now time.Time) {
 	full := len(bs.byPrefix) >= maxBudgets
 	if !full && now.Sub(bs.cleaned) < budgetsPause {
@@ -193,7 +193,7 @@ func (bs *renderBudgets) forget(now time.Time) {
 	}
 }
 
-// clientPrefix returns the network that one client is likely to have all of: an IPv4 address, or 64 bits of IPv6 (RFC 6177). It is
+// clientPrefix returns the network that is likely to belong to one client: an IPv4 address, or 64 bits of IPv6 (RFC 6177). It is
 // invalid for the zero address.
 func clientPrefix(client netip.Addr) netip.Prefix {
 	bits := 64
@@ -204,7 +204,7 @@ func clientPrefix(client netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// sitePrefix returns the IPv6 network that one site may have all of, and with it 65,536 client prefixes (RFC 6177). It is invalid for
+// sitePrefix returns the IPv6 network that may belong to one site, with 65,536 client prefixes (RFC 6177). It is invalid for
 // other addresses.
 func sitePrefix(client netip.Addr) (prefix netip.Prefix) {
 	if client.Is6() {

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// answerCounts counts responses, by what was asked for and by the class of the status.
+// answerCounts counts responses, by representation and class of the status.
 type answerCounts [len(representations)][6]atomic.Uint64
 
 // representations are the values of the label "representation": those of the formats, and events.

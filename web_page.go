@@ -20,7 +20,7 @@ import (
 type renderer struct {
 	languages *languages
 	templates *template.Template
-	baseURL   string            // of the web server, without a slash at the end
+	baseURL   string            // of the web server, without a trailing slash
 	sources   map[string]string // styles and scripts, by file name
 	glyphs    template.HTML     // an SVG symbol for each state
 	index     map[*catalog]*plainPage
@@ -82,7 +82,7 @@ type statusPage struct {
 	WriteLabel string // of the links that write to people
 }
 
-// A person is one of the people on a status page. It copies a view, since templates are slow at methods and embedded fields. Fields
+// A person is one of the people on a status page. It copies a view, because methods and embedded fields are slow in templates. Fields
 // that are not shown are empty.
 type person struct {
 	State   string

@@ -23,8 +23,8 @@ type componentConfig struct {
 	connections int                 // to each server
 	tls         *tls.Config         // nil for plain TCP
 	languages   *languages          // of our messages
-	allow       allowList           // of people who may register
-	maxUsers    int                 // number of users above which nobody may register; 0 for no limit
+	allow       allowList           // who may register
+	maxUsers    int                 // maximum number of users; 0 for no limit
 	baseURL     string              // of the web server, without a trailing slash
 	jidLinks    bool                // JID-based URLs are answered
 	singleLink  bool                // only the leader of several nodes has a link
@@ -35,7 +35,7 @@ type componentConfig struct {
 	avatar      []byte              // our own, PNG
 	name        string              // under which clients list us
 	expire      time.Duration       // time after which a user is removed whose account is gone; 0 for never
-	hideOS      bool                // do not tell the operating system
+	hideOS      bool                // do not report the operating system
 	linkTimes   linkTimes
 	syncTimes   syncTimes
 	now         func() time.Time
@@ -164,7 +164,7 @@ func (c *component) closed(s *stream) {
 	}
 }
 
-// deliver queues a stanza for its sender. It reads no more of it than that takes.
+// deliver queues a stanza for its sender. It reads only as much of the stanza as this requires.
 func (c *component) deliver(ctx context.Context, f frame) {
 	from, err := parseJID(html.UnescapeString(string(attribute(f.data, "from"))))
 	if err != nil {
@@ -179,7 +179,7 @@ func (c *component) deliver(ctx context.Context, f frame) {
 	}
 }
 
-// queuePriority says what happens to a stanza when its sender's queue is full. What changes a subscription is never lost.
+// queuePriority determines what happens to a stanza when its sender's queue is full. Stanzas that change a subscription are never dropped.
 func queuePriority(name, typ string) taskPriority {
 	switch {
 	case name == "presence" && (typ == "" || typ == "unavailable"):
@@ -192,7 +192,7 @@ func queuePriority(name, typ string) taskPriority {
 	return taskRefused
 }
 
-// refuseUnread answers a stanza that has no place in its sender's queue, without reading more than its start tag.
+// refuseUnread replies to a stanza for which there is no room in its sender's queue. It reads only the start tag.
 func (c *component) refuseUnread(data []byte) {
 	d := c.decoders.Get().(*decoder)
 	defer c.decoders.Put(d)
@@ -243,8 +243,8 @@ func (c *component) handle(ctx context.Context, data []byte) {
 	}
 }
 
-// admit applies the sender's rate limit to a stanza that asks for something, and returns what is remembered of the sender; nil if
-// the stanza asks for nothing. Presence is not limited, and neither are changes of a user's subscription.
+// admit applies the sender's rate limit to a stanza that requests something, and returns the record of the sender; nil if
+// the stanza requests nothing. Presence is not limited, and neither are changes of a user's subscription.
 func (c *component) admit(s *received) (sender *sender, ok bool) {
 	switch {
 	case s.isRequest():
@@ -258,7 +258,7 @@ func (c *component) admit(s *received) (sender *sender, ok bool) {
 	return sender, sender.limiter.AllowN(now, 1)
 }
 
-// resourceWeb is the resource of our presence. Clients list a contact whose presence has none as offline, or without its commands.
+// resourceWeb is the resource of our presence. Clients show a contact whose presence has no resource as offline, or without its commands.
 const resourceWeb = "web"
 
 // contactAt returns the contact with an address, which is a bare JID or the full JID of our presence. Other addresses at our domain
@@ -337,7 +337,7 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	}
 }
 
-// requestError returns the stanza error for a handler's error, and logs what only the operator may know.
+// requestError returns the stanza error for a handler's error, and logs details that only the operator may see.
 func (s *service) requestError(r *received, err error) *stanzaError {
 	var refused *stanzaError
 	switch {

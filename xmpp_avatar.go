@@ -29,7 +29,7 @@ const (
 	pixelsAtOnce    = 8 << 20
 )
 
-// errPicture says that a published picture is not shown.
+// errPicture is returned for a published picture that cannot be shown.
 var errPicture = errors.New("not a PNG, JPEG, GIF or WebP picture within the bounds")
 
 // An avatarDecoder turns published pictures into avatars, one at a time and not on the dispatcher's workers, because a picture takes

@@ -44,7 +44,7 @@ type noStoreElement struct {
 	XMLName xml.Name `xml:"urn:xmpp:hints no-store"`
 }
 
-// chat answers messages that people write to us.
+// chat replies to the messages that people send us.
 type chat struct {
 	*service
 	accounts *accounts
@@ -60,7 +60,7 @@ type chatMessage struct {
 	words   []string // lower case, at least one
 }
 
-// A chatWord is a word that we understand. It returns the answer, and a function to run after the answer has been sent, if any.
+// A chatWord handles a word that we understand. It returns the answer, and a function to run after the answer has been sent, if any.
 type chatWord struct {
 	registered bool // only for registered users
 	kept       bool // the answer is worth keeping in an archive
@@ -138,7 +138,7 @@ func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept boo
 	return text, word.kept, afterReply
 }
 
-// introduction says what we are, and how to register, to someone who is not registered.
+// introduction explains to someone who is not registered what we are and how to register.
 func (c *chat) introduction(lang *catalog, to jid) string {
 	next := "chat.not_registered"
 	if !c.allow.allows(to) {

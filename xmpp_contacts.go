@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// contacts handles the presence of registered users and the subscriptions between them and us (RFC 6121 §3, §4), and sends ours.
+// contacts handles the presence of registered users and the subscriptions between them and us (RFC 6121 §3, §4), and sends our presence.
 type contacts struct {
 	*service
 	prober   *prober
@@ -38,7 +38,7 @@ type unstoredSubscription struct {
 	again atomic.Bool // it is about to be handled again
 }
 
-// handle handles a presence stanza. People who are not registered learn nothing.
+// handle handles a presence stanza. People who are not registered get no information.
 func (c *contacts) handle(ctx context.Context, s *received) {
 	e := c.board.byJID(s.from.bare)
 	contact, exists := c.contactAt(s.to)
@@ -112,7 +112,8 @@ func (s *received) isGone() bool {
 	return failure != nil && (failure.child(nsStanzas, "gone") != nil || failure.child(nsStanzas, "item-not-found") != nil)
 }
 
-// onSubscription handles a stanza about a subscription, now and, if it cannot be stored, again later. Nothing is confirmed before it is stored.
+// onSubscription handles a stanza about a subscription, now and, if it cannot be stored, again later. Nothing is confirmed before it is
+// stored.
 func (c *contacts) onSubscription(ctx context.Context, e *entry, contact Contact, typ string) error {
 	key := subscriptionKey{e.jid, contact, typ == "subscribe" || typ == "unsubscribe"}
 	c.unstored.Delete(key)
@@ -172,8 +173,8 @@ func (c *contacts) onSubscribe(ctx context.Context, e *entry, contact Contact) e
 	return nil
 }
 
-// moveTo makes the address that a user writes to the one that we write from. The other address leaves the contact list, unless it
-// sees the presence that the new one has to ask for.
+// moveTo makes the address that a user writes to the one that we write from. The other address is removed from the contact list, unless it
+// sees the presence that the new one still has to request.
 func (c *contacts) moveTo(ctx context.Context, e *entry, contact Contact) error {
 	old := e.user.Contact
 	if old == contact {
@@ -199,7 +200,7 @@ func (c *contacts) leave(bare string, contact Contact) error {
 // onSubscribed probes, because not every server sends the presence of itself.
 func (c *contacts) onSubscribed(ctx context.Context, e *entry, contact Contact) error {
 	if contact != e.user.Contact && e.user.Subscription.To() {
-		return nil // it is about to leave the contact list
+		return nil // it is about to be removed from the contact list
 	}
 	old := e.user.Granted
 	if err := c.registry.SetGranted(ctx, e, contact); err != nil {
@@ -248,7 +249,7 @@ func (c *contacts) onProbe(e *entry, s *received, contact Contact) {
 	}
 }
 
-// subscriptionReply returns an answer to the bare JID, as RFC 6121 §3.1.2 asks.
+// subscriptionReply returns a reply to the bare JID, as RFC 6121 §3.1.2 requires.
 func (s *received) subscriptionReply(typ string) envelope {
 	return envelope{XMLName: xml.Name{Local: s.name.Local}, Type: typ, ID: s.id, From: s.to.bare, To: s.from.bare}
 }
@@ -276,7 +277,7 @@ func (c *contacts) accountExists(ctx context.Context, e *entry) {
 	}
 }
 
-// setGone stores since when an account is gone. If it cannot be stored, a later error or presence repeats it.
+// setGone stores since when an account does not exist. If that fails, a later error or presence repeats it.
 func (c *contacts) setGone(ctx context.Context, e *entry, since time.Time) {
 	if err := c.registry.SetGone(ctx, e, since); err != nil && !errors.Is(err, ErrNotFound) {
 		c.log.Error("cannot store whether an account exists", "user", e.jid, "cause", err)

@@ -24,8 +24,8 @@ const (
 	avatarInterval = 10 * time.Second // between two requests for the same user's avatar
 )
 
-// pep follows what users show besides presence: nickname, avatar, rich presence and last activity. It requests what the options want shown and no
-// presence carries, and follows events (XEP-0163).
+// pep follows what users show besides presence: nickname, avatar, rich presence and last activity. It requests what the options want shown
+// and no presence carries, and follows events (XEP-0163).
 type pep struct {
 	*service
 	ids      *questionIDs
@@ -109,7 +109,8 @@ func (p *pep) requestAvatar(ctx context.Context, e *entry) {
 	}
 }
 
-// isAnswer reports whether a result or an error is the answer to one of our requests, and to which; the first one, if that matters.
+// isAnswer reports whether a result or an error is the answer to one of our requests, and to which. Where it matters, only the first answer
+// counts.
 func (p *pep) isAnswer(e *entry, s *received) (question, bool) {
 	q, at, ok := p.ids.parse(e.jid, s.id, p.now())
 	if !ok || q >= answeredOnce {
@@ -178,7 +179,7 @@ func (p *pep) onAvatarMetadata(e *entry, s *received) {
 	}
 }
 
-// avatarID returns the id of a picture that the user's own server has (XEP-0084 §4.2), empty if there is none. Pictures at web
+// avatarID returns the id of a picture that is stored on the user's own server (XEP-0084 §4.2), empty if there is none. Pictures at web
 // addresses are ignored, because strangers would choose what we fetch.
 func avatarID(item *element) string {
 	metadata := item.child(nsAvatarMetadata, "metadata")

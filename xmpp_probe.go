@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A prober sends probes (RFC 6121 §4.3), no faster than a server can answer, and reports those that stay unanswered. Where a server
-// answers nothing, silence is the answer "offline".
+// A prober sends probes (RFC 6121 §4.3), no faster than a server can answer, and reports those without an answer. If a server
+// does not answer, the user is offline.
 type prober struct {
 	*service
 	timeout func(ctx context.Context, e *entry, link uint32) // called once the time for answers is over

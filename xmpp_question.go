@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// questionIDs makes the ids of our requests, and recognizes them in the answers. An id holds the time and a keyed hash of the person, the
-// question and the time, so that nobody can answer what was not asked, and nothing has to be remembered of what is open. The key is derived
-// from the component secret: the answer may arrive at another node, which has the same.
+// questionIDs creates the ids of our requests, and recognizes them in answers. An id contains the time and a keyed hash of the person, the
+// question and the time, so that only real requests can be answered, and open requests need not be remembered. The key is derived
+// from the component secret, because the answer may arrive at another node, which has the same secret.
 type questionIDs struct {
 	key   func() []byte
 	start time.Time    // with a monotonic clock, so that ids do not jump with the time of day

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A domainQuota limits how much the people of one domain may use of something that is there for all domains. Subdomains count as one
-// domain, as far as one owner can have any number of them.
+// A domainQuota limits how much of a shared resource the people of one domain may use. Subdomains count as one
+// domain if one owner can create any number of them.
 type domainQuota struct {
 	rate  rate.Limit
 	burst int
@@ -25,7 +25,7 @@ func newDomainQuota(limit rate.Limit, burst int) *domainQuota {
 	return &domainQuota{rate: limit, burst: burst, by: make(map[string]*rate.Limiter)}
 }
 
-// use reports whether a domain may use n units now. More than fit at once count as those that fit.
+// use reports whether a domain may use n units now. A number larger than the burst counts as the burst.
 func (q *domainQuota) use(domain string, now time.Time, n int) bool {
 	if registrable, err := publicsuffix.EffectiveTLDPlusOne(domain); err == nil {
 		domain = registrable

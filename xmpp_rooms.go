@@ -12,7 +12,7 @@ import (
 
 const nsMUC = "http://jabber.org/protocol/muc" // XEP-0045
 
-// rooms asks rooms about themselves, without entering them (XEP-0045 §6.4), as the room board wants it.
+// rooms requests the public information about rooms, without joining them (XEP-0045 §6.4), for the room board.
 type rooms struct {
 	*service
 	board *roomBoard

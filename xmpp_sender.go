@@ -7,7 +7,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A sender is what we remember for a while of someone who sends requests. It is used in the dispatcher's queue of that person.
+// A sender is a temporary record of someone who sends requests. It is used in the dispatcher's queue of that person.
 type sender struct {
 	limiter       *rate.Limiter
 	lastRequest   time.Time           // guarded by senders.mu

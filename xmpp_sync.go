@@ -32,7 +32,7 @@ var defaultSyncTimes = syncTimes{
 	aliveWithin: 5 * time.Second,
 }
 
-// resyncLoop asks, after each new link, for everybody's presence: no server tells a component what it has missed.
+// resyncLoop requests the presence of all users after each new link, because servers do not replay what a component has missed.
 func (c *component) resyncLoop(ctx context.Context) {
 	for {
 		select {
@@ -50,7 +50,7 @@ func (c *component) resyncLoop(ctx context.Context) {
 	}
 }
 
-// probeTimeout takes silence after a probe for an answer: the resources that have not been reported are gone.
+// probeTimeout treats silence after a probe as an answer: the resources that were not reported are gone.
 func (c *component) probeTimeout(ctx context.Context, e *entry, link uint32) {
 	c.dispatcher.dispatch(ctx, e.jid, func(ctx context.Context) {
 		if state := c.board.link.Load(); !e.isRegistered() || state.number != link || !state.isUp() {
@@ -96,7 +96,7 @@ func (c *component) maintain(ctx context.Context) {
 	}
 }
 
-// probeGone asks whether the accounts that were gone are back.
+// probeGone probes the users whose accounts did not exist.
 func (c *component) probeGone(ctx context.Context) {
 	for e := range c.board.all() {
 		c.dispatcher.dispatch(ctx, e.jid, func(context.Context) {
