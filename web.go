@@ -85,6 +85,7 @@ func (w *website) handler() http.Handler {
 			return
 		}
 		setErrorHeaders(rw.Header()) // until a handler replaces them
+		omitRedirectBody(rw.Header())
 		mux.ServeHTTP(rw, r)
 	})
 }

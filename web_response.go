@@ -316,6 +316,9 @@ func setErrorHeaders(h http.Header) {
 	h["Cache-Control"], h["Content-Security-Policy"], h["X-Content-Type-Options"] = headerNoStore, headerNothing, headerNoSniff
 }
 
+// omitRedirectBody keeps http.Redirect from sending a body, which would repeat the query with all bytes that the client has sent.
+func omitRedirectBody(h http.Header) { h["Content-Type"] = nil }
+
 // acceptedLanguages returns the languages that a client asks for: in the query, else in the header.
 func acceptedLanguages(r *http.Request, query url.Values) string {
 	if lang := query.Get("lang"); lang != "" {

@@ -77,6 +77,7 @@ func redirect(baseURL string) http.Handler {
 		target := *base
 		target.Path += r.URL.Path
 		target.RawQuery = r.URL.RawQuery
+		omitRedirectBody(rw.Header())
 		http.Redirect(rw, r, target.String(), http.StatusMovedPermanently)
 	})
 }

@@ -101,8 +101,8 @@ func TestHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if to := resp.Header.Get("Location"); resp.StatusCode != 301 || to != "https://127.0.0.1:"+port+"/status/x.json?lang=de" {
-		t.Errorf("%s to %s", resp.Status, to)
+	if to := resp.Header.Get("Location"); resp.StatusCode != 301 || to != "https://127.0.0.1:"+port+"/status/x.json?lang=de" || resp.ContentLength != 0 {
+		t.Errorf("%s to %s, with %d bytes", resp.Status, to, resp.ContentLength)
 	}
 	a.end(t, 15)
 }
