@@ -109,7 +109,7 @@ func parseStates(names []string) (wanted []State, err error) {
 var userColumnNames = []string{"jid", "subscription", "presence", "since", "options", "registered"}
 
 func (r userRow) columns() []string {
-	subscription := string(r.Subscription)
+	subscription := r.Subscription.String()
 	if r.Asked {
 		subscription += " (asked)"
 	}

@@ -16,8 +16,14 @@ import (
 type statements struct{ insertUser, updateUser, selectUser, selectUsers string }
 
 func newStatements() statements {
-	columns := append([]string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted"}, optionNames(allFields)...)
-	list := strings.Join(columns, ", ")
+	columns := []string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted"}
+	selected := strings.Join(columns, ", ") + ", 0" // and the options as a fieldSet, since reading many columns takes long
+	for i, f := range fields {
+		if f.option != "" {
+			columns = append(columns, f.option)
+			selected += fmt.Sprintf(" + CASE WHEN %s THEN %d ELSE 0 END", f.option, fieldSet(0).with(i, true))
+		}
+	}
 	var parameters, changes []string
 	for i, column := range columns {
 		parameter := fmt.Sprintf("$%d", i+1)
@@ -27,17 +33,17 @@ func newStatements() statements {
 		}
 	}
 	return statements{
-		insertUser: "INSERT INTO users (" + list + ") VALUES (" + strings.Join(parameters, ", ") + ")",
+		insertUser: "INSERT INTO users (" + strings.Join(columns, ", ") + ") VALUES (" + strings.Join(parameters, ", ") + ")",
 		updateUser: "UPDATE users SET " + strings.Join(changes, ", ") + " WHERE jid = $1",
-		selectUser: "SELECT " + list + " FROM users WHERE jid = $1",
-		selectUsers: "SELECT " + list + `, coalesce(state, 'unknown'), since, messages, nick, avatar, avatar_id, avatar_source
+		selectUser: "SELECT " + selected + " FROM users WHERE jid = $1",
+		selectUsers: "SELECT " + selected + `, coalesce(state, 'unknown'), since, messages, nick, avatar, avatar_id, avatar_source
 			FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`,
 	}
 }
 
 // userValues returns the values of a user's columns, in the order of the statements.
 func userValues(u User) []any {
-	values := []any{u.JID, u.Token[:], u.Subscription, u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone), int64(u.Contact), int64(u.Granted)}
+	values := []any{u.JID, u.Token[:], u.Subscription.String(), u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone), int64(u.Contact), int64(u.Granted)}
 	for i, f := range fields {
 		if f.option != "" {
 			values = append(values, u.Options.has(i))
@@ -50,65 +56,75 @@ func optionalUnix(t time.Time) sql.NullInt64 {
 	return sql.NullInt64{Int64: t.Unix(), Valid: !t.IsZero()}
 }
 
-// userColumns scans the columns of a user, in the order of the statements.
-type userColumns struct {
-	user    User
-	token   []byte
-	created int64
-	gone    sql.NullInt64
-	options [32]bool
+// A userScanner scans rows of selectUser and selectUsers, one after the other.
+type userScanner struct {
+	pointers []any // where to scan the columns to, in the order of the statements
+
+	user                                   User
+	token                                  []byte
+	subscription                           string
+	created, contact, granted, options     int64
+	gone                                   sql.NullInt64
+	state                                  State
+	since                                  sql.NullInt64
+	avatar                                 []byte
+	messages, nick, avatarID, avatarSource sql.NullString
 }
 
-// pointers returns where to scan the columns.
-func (c *userColumns) pointers() []any {
-	pointers := []any{&c.user.JID, &c.token, &c.user.Subscription, &c.user.Asked, &c.created, &c.user.Lang, &c.gone, &c.user.Contact, &c.user.Granted}
-	for i, f := range fields {
-		if f.option != "" {
-			pointers = append(pointers, &c.options[i])
-		}
-	}
-	return pointers
+func newUserScanner() *userScanner {
+	c := &userScanner{}
+	c.pointers = []any{&c.user.JID, &c.token, &c.subscription, &c.user.Asked, &c.created, &c.user.Lang, &c.gone, &c.contact, &c.granted, &c.options}
+	return c
 }
 
-// scanned returns the user whose columns have been scanned.
-func (c *userColumns) scanned() User {
-	copy(c.user.Token[:], c.token)
-	c.user.Subscription = constant(c.user.Subscription, subscriptions)
-	for i, on := range c.options {
-		c.user.Options = c.user.Options.with(i, on)
-	}
-	c.user.Created = time.Unix(c.created, 0).UTC()
-	if c.gone.Valid {
-		c.user.Gone = time.Unix(c.gone.Int64, 0).UTC()
-	}
-	return c.user
-}
-
-// scanUser scans a row of selectUsers.
-func scanUser(scan func(...any) error) (u StoredUser, err error) {
-	var columns userColumns
-	var since sql.NullInt64
-	var avatar []byte
-	var messages, nick, avatarID, avatarSource sql.NullString
-	pointers := append(columns.pointers(), &u.Status.State, &since, &messages, &nick, &avatar, &avatarID, &avatarSource)
-	if err := scan(pointers...); err != nil {
+// scan scans a row of selectUser.
+func (c *userScanner) scan(scan func(...any) error) (u User, err error) {
+	if err := scan(c.pointers...); err != nil {
 		return u, err
 	}
-	u.User, u.Status.State = columns.scanned(), constant(u.Status.State, states)
-	if since.Valid {
-		u.Status.Since = time.UnixMilli(since.Int64).UTC()
+	u = c.user
+	u.Contact, u.Granted, u.Options = Contact(c.contact), Contact(c.granted), fieldSet(c.options)
+	copy(u.Token[:], c.token)
+	u.Created = time.Unix(c.created, 0).UTC()
+	if c.gone.Valid {
+		u.Gone = time.Unix(c.gone.Int64, 0).UTC()
 	}
-	if nick.Valid {
-		u.Profile = &Profile{Nick: nick.String}
-		if len(avatar) > 0 {
-			u.Profile.Avatar = &Avatar{ID: avatarID.String, Source: AvatarSource(avatarSource.String), Data: avatar}
+	u.Subscription, err = parseSubscription(c.subscription)
+	return u, err
+}
+
+// newStoredUserScanner returns a scanner of rows of selectUsers.
+func newStoredUserScanner() *userScanner {
+	c := newUserScanner()
+	c.pointers = append(c.pointers, &c.state, &c.since, &c.messages, &c.nick, &c.avatar, &c.avatarID, &c.avatarSource)
+	return c
+}
+
+// scanStored scans a row of selectUsers.
+func (c *userScanner) scanStored(scan func(...any) error) (u StoredUser, err error) {
+	if u.User, err = c.scan(scan); err != nil {
+		return u, err
+	}
+	u.Status.State = constant(c.state, states)
+	if c.since.Valid {
+		u.Status.Since = time.UnixMilli(c.since.Int64).UTC()
+	}
+	if c.nick.Valid {
+		u.Profile = &Profile{Nick: c.nick.String}
+		if len(c.avatar) > 0 {
+			u.Profile.Avatar = &Avatar{ID: c.avatarID.String, Source: AvatarSource(c.avatarSource.String), Data: c.avatar}
 		}
 	}
-	if messages.Valid {
-		err = json.Unmarshal([]byte(messages.String), &u.Status.Messages)
+	if c.messages.Valid && c.messages.String != noMessages {
+		var messages []Text
+		err = json.Unmarshal([]byte(c.messages.String), &messages)
+		u.Status.Messages = messages
 	}
 	return u, err
 }
+
+// noMessages is what is stored for no status messages.
+const noMessages = "null"
 
 // constant returns the constant that equals v, so that users share its memory.
 func constant[T comparable](v T, constants []T) T {
@@ -121,7 +137,7 @@ func constant[T comparable](v T, constants []T) T {
 // GetUser returns the user with a bare JID, or ErrNotFound.
 func (db *database) GetUser(ctx context.Context, bare string) (u StoredUser, err error) {
 	err = db.read(ctx, func(ctx context.Context) error {
-		u, err = scanUser(db.sql.QueryRowContext(ctx, db.statements.selectUsers+" WHERE jid = $1", bare).Scan)
+		u, err = newStoredUserScanner().scanStored(db.sql.QueryRowContext(ctx, db.statements.selectUsers+" WHERE jid = $1", bare).Scan)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNotFound
 		}
@@ -172,8 +188,14 @@ func (db *database) Users(ctx context.Context, filter userFilter) iter.Seq2[Stor
 			return
 		}
 		defer rows.Close()
+		scanner := newStoredUserScanner()
 		for rows.Next() {
-			if u, err := scanUser(rows.Scan); !yield(u, db.explain(err)) || err != nil {
+			u, err := scanner.scanStored(rows.Scan)
+			if err != nil {
+				yield(u, db.explain(err))
+				return
+			}
+			if !yield(u, nil) {
 				return
 			}
 		}
@@ -237,15 +259,13 @@ func (db *database) UpdateOptions(ctx context.Context, bare string, change func(
 
 // updateUser reads a user, who stays locked until the transaction ends, and stores the changed one.
 func (db *database) updateUser(t *transaction, bare string, change func(*User)) (User, error) {
-	var columns userColumns
-	err := t.tx.QueryRowContext(t.ctx, db.statements.selectUser+db.forUpdate, bare).Scan(columns.pointers()...)
+	u, err := newUserScanner().scan(t.tx.QueryRowContext(t.ctx, db.statements.selectUser+db.forUpdate, bare).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return User{}, ErrNotFound
 	}
 	if err != nil {
 		return User{}, err
 	}
-	u := columns.scanned()
 	change(&u)
 	return u, t.execute(db.statements.updateUser, userValues(u)...)
 }

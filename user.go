@@ -74,24 +74,45 @@ var contactNames = [...]string{ContactDomain: "domain", ContactBot: "bot"}
 type Withdrawal struct{ Contact, Granted Contact }
 
 // A Subscription says who sees whose presence, from our side (RFC 6121 §3.1). No server keeps a roster for a component, so
-// we keep it ourselves.
-type Subscription string
+// we keep it ourselves. The zero value is none of them.
+type Subscription uint8
 
 // The subscriptions.
 const (
-	SubscriptionNone Subscription = "none"
-	SubscriptionTo   Subscription = "to"   // we see the user
-	SubscriptionFrom Subscription = "from" // the user sees us
-	SubscriptionBoth Subscription = "both"
+	SubscriptionNone Subscription = iota + 1
+	SubscriptionTo                // we see the user
+	SubscriptionFrom              // the user sees us
+	SubscriptionBoth
 )
 
-var subscriptions = []Subscription{SubscriptionNone, SubscriptionTo, SubscriptionFrom, SubscriptionBoth}
+var subscriptionNames = [...]string{SubscriptionNone: "none", SubscriptionTo: "to", SubscriptionFrom: "from", SubscriptionBoth: "both"}
 
 // To reports whether we may see the user's presence.
 func (s Subscription) To() bool { return s == SubscriptionTo || s == SubscriptionBoth }
 
 // From reports whether the user may see ours.
 func (s Subscription) From() bool { return s == SubscriptionFrom || s == SubscriptionBoth }
+
+// String returns the name that RFC 6121 gives the subscription.
+func (s Subscription) String() string { return subscriptionNames[s] }
+
+// MarshalText implements encoding.TextMarshaler.
+func (s Subscription) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *Subscription) UnmarshalText(text []byte) (err error) {
+	*s, err = parseSubscription(string(text))
+	return err
+}
+
+// parseSubscription returns the subscription with a name.
+func parseSubscription(name string) (Subscription, error) {
+	i := slices.Index(subscriptionNames[:], name)
+	if i < int(SubscriptionNone) {
+		return 0, fmt.Errorf("%q is not a subscription", name)
+	}
+	return Subscription(i), nil
+}
 
 // subscription returns the subscription with the given directions.
 func subscription(to, from bool) Subscription {
