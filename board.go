@@ -3,7 +3,6 @@ package main
 import (
 	"hash/maphash"
 	"iter"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,15 +10,13 @@ import (
 
 // A snapshot is everything that may be shown of one user at one time. It is immutable.
 type snapshot struct {
-	id        uint64 // identifies the snapshot for as long as the process runs
-	jid       string // bare
-	token     Token
-	options   fieldSet
-	link      uint32     // link over which the status was received
-	status    *Status    // immutable
-	resources []Presence // connected ones; nil if they are not shown
-	profile   *Profile   // nil for none
-	visible   bool       // the user lets us see the presence
+	id      uint64 // identifies the snapshot for as long as the process runs
+	jid     string // bare
+	token   Token
+	options fieldSet
+	link    uint32   // link over which the status was received
+	status  *Status  // immutable
+	profile *Profile // nil for none
 }
 
 // An entry is the place of one registered user on the board.
@@ -98,6 +95,12 @@ func (x *extras) orEmpty() extras {
 // isRegistered reports whether the user has not been removed.
 func (e *entry) isRegistered() bool { return e.snapshot.Load() != nil }
 
+// hasToken reports whether the page of the user is at a token.
+func (e *entry) hasToken(t Token) bool {
+	s := e.snapshot.Load()
+	return s != nil && s.token == t
+}
+
 // profile returns what is known of the user besides presence.
 func (e *entry) profile() Profile { return e.extras.orEmpty().profile.orEmpty() }
 
@@ -160,8 +163,8 @@ func (l *linkState) staleSince() time.Time {
 // not wait for one lock. The changes of one user come one at a time.
 type board struct {
 	seed   maphash.Seed
-	users  [64]shard[string]
-	tokens [64]shard[Token]
+	users  [64]index     // by bare JID
+	tokens [64]index     // by token
 	lastID atomic.Uint64 // of a snapshot
 
 	offline, unknown Status // shared; immutable
@@ -173,40 +176,12 @@ type board struct {
 	expiry *time.Timer // of the statuses; nil before the first
 }
 
-// A shard is one part of an index.
-type shard[K comparable] struct {
-	mu sync.RWMutex
-	m  map[K]*entry
-}
-
-func (s *shard[K]) get(k K) *entry {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.m[k]
-}
-
-func (s *shard[K]) set(k K, e *entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.m[k] = e
-}
-
-func (s *shard[K]) remove(k K) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.m, k)
-}
-
 // outageGrace is how long the last state is shown after the link to the XMPP server broke.
 const outageGrace = 5 * time.Minute
 
 // newBoard returns an empty board whose link has been down since the given time.
 func newBoard(downSince, now time.Time) *board {
 	b := &board{seed: maphash.MakeSeed(), offline: Status{State: Unavailable}, unknown: Status{State: Unknown}}
-	for i := range b.users {
-		b.users[i].m = make(map[string]*entry)
-		b.tokens[i].m = make(map[Token]*entry)
-	}
 	l := &linkState{downSince: downSince, replaced: make(chan struct{})}
 	if now.Sub(downSince) >= outageGrace {
 		l.oldestValid = 1
@@ -216,17 +191,29 @@ func newBoard(downSince, now time.Time) *board {
 	return b
 }
 
-func (b *board) userShard(jid string) *shard[string] {
-	return &b.users[maphash.String(b.seed, jid)%uint64(len(b.users))]
+// userIndex returns the index that has a bare JID, and the hash in it.
+func (b *board) userIndex(bare string) (*index, uint32) {
+	hash := maphash.String(b.seed, bare)
+	return &b.users[hash>>32%uint64(len(b.users))], uint32(hash)
 }
 
-func (b *board) tokenShard(t Token) *shard[Token] { return &b.tokens[int(t[0])%len(b.tokens)] }
+// tokenIndex returns the index that has a token, and the hash in it.
+func (b *board) tokenIndex(t Token) (*index, uint32) {
+	hash := maphash.Bytes(b.seed, t[:])
+	return &b.tokens[hash>>32%uint64(len(b.tokens))], uint32(hash)
+}
 
 // byJID returns the entry of a bare JID, nil if it is not registered.
-func (b *board) byJID(bare string) *entry { return b.userShard(bare).get(bare) }
+func (b *board) byJID(bare string) *entry {
+	users, hash := b.userIndex(bare)
+	return users.get(hash, func(e *entry) bool { return e.jid == bare })
+}
 
 // byToken returns the entry of a token, nil if there is none.
-func (b *board) byToken(t Token) *entry { return b.tokenShard(t).get(t) }
+func (b *board) byToken(t Token) *entry {
+	tokens, hash := b.tokenIndex(t)
+	return tokens.get(hash, func(e *entry) bool { return e.hasToken(t) })
+}
 
 // add puts a user on the board, with the status and the profile that were stored last.
 func (b *board) add(u User, last Status, p *Profile) *entry {
@@ -234,23 +221,37 @@ func (b *board) add(u User, last Status, p *Profile) *entry {
 	if p != nil {
 		e.writableExtras().profile = p
 	}
-	b.publish(e, &snapshot{id: b.lastID.Add(1), jid: u.JID, token: u.Token, options: u.Options, status: b.share(last), profile: p, visible: u.Subscription.To()})
-	b.userShard(u.JID).set(u.JID, e)
-	b.tokenShard(u.Token).set(u.Token, e)
+	b.publish(e, &snapshot{id: b.lastID.Add(1), jid: u.JID, token: u.Token, options: u.Options, status: b.share(last), profile: p})
+	users, hash := b.userIndex(u.JID)
+	users.set(hash, e, func(other *entry) bool { return other.jid == u.JID })
+	b.setToken(e)
 	return e
 }
 
 // remove takes a user off the board.
 func (b *board) remove(e *entry) {
-	b.userShard(e.jid).remove(e.jid)
-	b.tokenShard(e.user.Token).remove(e.user.Token)
+	users, hash := b.userIndex(e.jid)
+	users.remove(hash, e)
+	b.removeToken(e, e.user.Token)
 	b.publish(e, nil)
+}
+
+// setToken indexes an entry by its token.
+func (b *board) setToken(e *entry) {
+	tokens, hash := b.tokenIndex(e.user.Token)
+	tokens.set(hash, e, func(other *entry) bool { return other.hasToken(e.user.Token) })
+}
+
+// removeToken removes an entry from the index of a token.
+func (b *board) removeToken(e *entry, t Token) {
+	tokens, hash := b.tokenIndex(t)
+	tokens.remove(hash, e)
 }
 
 // replaceToken indexes an entry by its new token instead of an old one, which is no longer found. The caller publishes the entry.
 func (b *board) replaceToken(e *entry, old Token) {
-	b.tokenShard(e.user.Token).set(e.user.Token, e)
-	b.tokenShard(old).remove(old)
+	b.setToken(e)
+	b.removeToken(e, old)
 }
 
 // publish replaces the snapshot of an entry.
@@ -280,10 +281,9 @@ func (b *board) update(e *entry) bool { return b.updateAs(e, Status{}) }
 func (b *board) updateAs(e *entry, other Status) bool {
 	old := e.snapshot.Load()
 	status := *old.status
-	s := &snapshot{id: b.lastID.Add(1), jid: e.jid, token: e.user.Token, options: e.user.Options, profile: e.extras.orEmpty().profile, link: e.link,
-		visible: e.user.Subscription.To()}
+	s := &snapshot{id: b.lastID.Add(1), jid: e.jid, token: e.user.Token, options: e.user.Options, profile: e.extras.orEmpty().profile, link: e.link}
 	switch {
-	case !s.visible || e.failed:
+	case !e.user.Subscription.To() || e.failed:
 		status = Status{State: Unknown}
 	case e.link > 0 || e.shared: // otherwise the stored status is kept
 		if status = e.resources.Status(); status.State == Unavailable {
@@ -295,7 +295,7 @@ func (b *board) updateAs(e *entry, other Status) bool {
 			status.Since = other.Since
 		}
 		if s.options.has(fieldResources) {
-			s.resources = e.resources.Sorted()
+			status.Resources = e.resources.Sorted()
 		}
 	}
 	if !s.options.has(fieldMessage) {
@@ -311,22 +311,14 @@ func (b *board) updateAs(e *entry, other Status) bool {
 
 // equal reports whether two snapshots look the same to everyone.
 func (s *snapshot) equal(o *snapshot) bool {
-	return s.token == o.token && s.options == o.options && s.visible == o.visible && s.status.Equal(*o.status) && s.profile == o.profile &&
-		slices.EqualFunc(s.resources, o.resources, Presence.Equal)
+	return s.token == o.token && s.options == o.options && s.status.Equal(*o.status) && s.profile == o.profile
 }
 
 // all iterates over all entries.
 func (b *board) all() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		for i := range b.users {
-			s := &b.users[i]
-			s.mu.RLock()
-			entries := make([]*entry, 0, len(s.m))
-			for _, e := range s.m {
-				entries = append(entries, e)
-			}
-			s.mu.RUnlock()
-			for _, e := range entries {
+			for _, e := range b.users[i].all() {
 				if !yield(e) {
 					return
 				}
@@ -338,10 +330,7 @@ func (b *board) all() iter.Seq[*entry] {
 // count returns the number of registered users.
 func (b *board) count() (n int) {
 	for i := range b.users {
-		s := &b.users[i]
-		s.mu.RLock()
-		n += len(s.m)
-		s.mu.RUnlock()
+		n += b.users[i].length()
 	}
 	return n
 }

@@ -49,11 +49,12 @@ type Presence struct {
 
 // A Status is the aggregate presence of a user's resources.
 type Status struct {
-	State    State
-	Messages []Text
-	Since    time.Time     // when the state began, zero if unknown; for an unavailable user, the time of the last available presence
-	Idle     time.Time     // last user interaction (XEP-0319); zero if not specified
-	Rich     *RichPresence // of an online user; nil for none
+	State     State
+	Messages  []Text
+	Since     time.Time     // when the state began, zero if unknown; for an unavailable user, the time of the last available presence
+	Idle      time.Time     // last user interaction (XEP-0319); zero if not specified
+	Rich      *RichPresence // of an online user; nil for none
+	Resources []Presence    // in descending order; nil if they are not shown
 }
 
 // Equal reports whether the two are the same to a client, apart from their times.
@@ -258,5 +259,6 @@ func (s Status) After(before Status) Status {
 
 // Equal reports whether the two are the same to a client.
 func (s Status) Equal(o Status) bool {
-	return s.State == o.State && s.Since.Equal(o.Since) && s.Idle.Equal(o.Idle) && slices.Equal(s.Messages, o.Messages) && s.Rich.orEmpty() == o.Rich.orEmpty()
+	return s.State == o.State && s.Since.Equal(o.Since) && s.Idle.Equal(o.Idle) && slices.Equal(s.Messages, o.Messages) && s.Rich.orEmpty() == o.Rich.orEmpty() &&
+		slices.EqualFunc(s.Resources, o.Resources, Presence.Equal)
 }

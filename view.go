@@ -161,7 +161,7 @@ func (s *snapshot) view(f freshness, lang *catalog, message int) view {
 		if message < len(s.status.Messages) {
 			v.Message = s.status.Messages[message].Body
 		}
-		v.Resources = viewResources(s.resources, lang)
+		v.Resources = viewResources(s.status.Resources, lang)
 		if s.status.Rich != nil {
 			v.Rich = *s.status.Rich
 			v.ActivityLabel, v.MoodLabel = v.Rich.Activity.label(lang), v.Rich.Mood.label(lang)
