@@ -41,6 +41,9 @@ func (c *catalog) text(name string, keysAndValues ...string) string {
 	for i := 0; i < len(keysAndValues); i += 2 {
 		keysAndValues[i] = "{" + keysAndValues[i] + "}"
 	}
+	if len(keysAndValues) == 2 { // as in the presence that everybody is sent after a new link; a Replacer would build tables first
+		return strings.ReplaceAll(c.texts[name], keysAndValues[0], keysAndValues[1])
+	}
 	return strings.NewReplacer(keysAndValues...).Replace(c.texts[name])
 }
 
