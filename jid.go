@@ -38,7 +38,7 @@ var errMalformedJID = errors.New("not an XMPP address")
 
 // parseJID parses and normalizes an address. Every error wraps errMalformedJID.
 //
-// A resourcepart that PRECIS rejects is kept unchanged: most servers still use the older stringprep, which permits more.
+// A resourcepart that PRECIS rejects or makes too long is kept unchanged: most servers still use the older stringprep, which permits more.
 func parseJID(s string) (jid, error) {
 	address, resource, hasResource := strings.Cut(s, "/")
 	if hasResource && (resource == "" || len(resource) > maxJIDPart) {
@@ -63,7 +63,7 @@ func parseJID(s string) (jid, error) {
 	}
 	j.resource = resource
 	if !isPlain(resource, " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
-		if opaque, err := precis.OpaqueString.String(resource); err == nil {
+		if opaque, err := precis.OpaqueString.String(resource); err == nil && len(opaque) <= maxJIDPart {
 			j.resource = opaque
 		}
 	}
