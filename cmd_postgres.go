@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -26,12 +27,12 @@ const (
 // errNoPostgres is returned if PostgreSQL is not installed.
 var errNoPostgres = errors.New("PostgreSQL is not installed: install its server (Debian: apt install postgresql)")
 
-// A postgresServer is a temporary PostgreSQL server on a free port of this machine, with its files in a temporary directory. Its data does
-// not survive a crash of the machine.
+// A postgresServer is a temporary PostgreSQL server on a free port of this machine, with its files in a temporary directory.
 type postgresServer struct {
 	dir      string
 	password string
 	port     int
+	durable  bool // its data survives a crash of the machine
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the server has ended
 }
@@ -99,31 +100,44 @@ func (p *postgresServer) create(ctx context.Context) error {
 	return os.Remove(password)
 }
 
-// start starts the server and waits until it accepts connections.
+// start starts the server and waits until it accepts connections. The processes of one that was killed may take a while to end.
 func (p *postgresServer) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, postgresStartTime)
+	defer cancel()
+	for {
+		said, err := p.tryStart(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil || !strings.Contains(said, "is still in use") {
+			return fmt.Errorf("PostgreSQL did not start: %w\n%s", err, said)
+		}
+	}
+}
+
+// tryStart starts the server once. If it fails, it returns the log.
+func (p *postgresServer) tryStart(ctx context.Context) (said string, err error) {
 	data := filepath.Join(p.dir, "data")
 	log, err := os.Create(filepath.Join(p.dir, "log"))
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer log.Close()
 	cmd, done := postgresCommand(context.Background(), "postgres", "-D", data, "-p", strconv.Itoa(p.port), "-k", data, "-h", "127.0.0.1",
-		"-c", "fsync=off", "-c", "max_connections=300", "-c", "max_wal_senders=0", "-c", "wal_level=minimal"), make(chan struct{})
+		"-c", fmt.Sprintf("fsync=%t", p.durable), "-c", "max_connections=300", "-c", "max_wal_senders=0", "-c", "wal_level=minimal"), make(chan struct{})
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
-		return err
+		return "", err
 	}
 	p.cmd, p.done = cmd, done
 	go func() {
 		cmd.Wait()
 		close(done)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, postgresStartTime)
-	defer cancel()
 	for {
 		conn, err := pgx.Connect(ctx, p.url("postgres"))
 		if err == nil {
-			return conn.Close(ctx)
+			return "", conn.Close(ctx)
 		}
 		select {
 		case <-done:
@@ -132,7 +146,7 @@ func (p *postgresServer) start(ctx context.Context) error {
 			continue
 		}
 		said, _ := os.ReadFile(log.Name()) // best effort
-		return fmt.Errorf("PostgreSQL did not start: %w\n%s", err, said)
+		return string(said), err
 	}
 }
 
