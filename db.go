@@ -41,7 +41,7 @@ type dialect struct {
 	resources    string   // statement that stores the presence of resources; empty if there are no other nodes
 	canInterrupt bool     // the deadline of a transaction interrupts a running statement; otherwise the next one fails
 	forUpdate    string   // end of a SELECT that locks the row; empty if the transaction has locked the database
-	lazily       string   // statement that lets a transaction commit before it is on the disk; empty if there is none
+	lazily       string   // statement that lets a transaction commit before it is on the disk, and tells other nodes of it; empty if there is none
 
 	// schemaVersion returns the number of migrations applied, 0 for an empty database, or errForeign. setVersion records it. lockSchema keeps
 	// other processes from migrating until the transaction ends.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
@@ -26,17 +27,21 @@ var errNameTaken = errors.New("already has a node with this name: choose another
 type membership struct {
 	conn  *pgx.Conn
 	leads bool // it holds the lock of the leader
+	news  bool // another node has said that there are changes, since they were last read
 }
 
-// connect opens a connection that the server ends some seconds after this machine has stopped, and its locks with it.
-func connect(ctx context.Context, conf *pgx.ConnConfig) (*membership, error) {
-	conf = conf.Copy()
+// connect opens a connection that the server ends some seconds after this machine has stopped, and its locks with it. It reads few rows of
+// large tables, over their indexes, and so often that it must not be planned each time.
+func connect(ctx context.Context, conf *pgx.ConnConfig) (m *membership, err error) {
+	conf, m = conf.Copy(), &membership{}
 	for name, value := range map[string]string{"synchronous_commit": "off", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
-		"tcp_user_timeout": "5000"} {
+		"tcp_user_timeout": "5000", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"} {
 		conf.RuntimeParams[name] = value
 	}
-	conn, err := pgx.ConnectConfig(ctx, conf)
-	return &membership{conn: conn}, err
+	node := conf.RuntimeParams["webstatus.node"]
+	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { m.news = m.news || n.Payload != node }
+	m.conn, err = pgx.ConnectConfig(ctx, conf)
+	return m, err
 }
 
 // Close ends the membership. The server releases the locks of a closed connection a little later, so they are released first.
@@ -121,11 +126,16 @@ func (m *membership) lead(ctx context.Context, want bool) (err error) {
 func (m *membership) wait(ctx context.Context, atMost time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	_, err := m.conn.WaitForNotification(waiting)
-	if waiting.Err() != nil && !m.conn.IsClosed() {
-		return ctx.Err()
+	for !m.news {
+		_, err := m.conn.WaitForNotification(waiting)
+		if waiting.Err() != nil && !m.conn.IsClosed() {
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // A nodeState is another node, as its last heartbeat says.
@@ -173,7 +183,7 @@ func query(ctx context.Context, q interface {
 // Notify tells the other nodes that there are changes.
 func (db *database) Notify(ctx context.Context) error {
 	return db.read(ctx, func(ctx context.Context) error {
-		_, err := db.sql.ExecContext(ctx, "NOTIFY "+notifyChannel)
+		_, err := db.sql.ExecContext(ctx, db.lazily)
 		return err
 	})
 }
@@ -204,69 +214,83 @@ func (db *database) Snapshot(ctx context.Context) (snapshot string, err error) {
 const newRows = ` changed >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(changed, $1::text::pg_snapshot)
 	AND origin <> current_setting('webstatus.node')`
 
-// Changes returns what other nodes have changed since a snapshot, and the snapshot to continue from.
-func (db *database) Changes(ctx context.Context, since string) (c changes, next string, err error) {
-	err = db.read(ctx, func(ctx context.Context) error {
-		tx, err := db.sql.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
-		if err != nil {
-			return err
+// selectChanges selects the current snapshot in the place of a JID (0), the users whom other nodes have changed since an earlier snapshot (1),
+// and what these have heard since (2).
+const selectChanges = `SELECT 0, pg_current_snapshot()::text, '', '[]', '', NULL::bigint, '[]'
+	UNION ALL SELECT 1, jid, '', '[]', '', NULL::bigint, '[]' FROM (
+		SELECT jid FROM users WHERE` + newRows + ` UNION SELECT jid FROM profiles WHERE` + newRows + ` UNION SELECT jid FROM deletions WHERE` + newRows + `) AS changed_users
+	UNION ALL SELECT 2, ` + heardColumns + ` WHERE resources.changed IS NOT NULL AND` + newRows
+
+// changes returns what other nodes have changed since a snapshot, and the snapshot to continue from.
+func (m *membership) changes(ctx context.Context, since string) (c changes, next string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	defer cancel()
+	m.news = false
+	rows, err := m.conn.Query(ctx, selectChanges, since)
+	if err != nil {
+		return c, "", err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var kind int
+		var h heardPresence
+		if err := h.scan(func(columns ...any) error { return rows.Scan(append([]any{&kind}, columns...)...) }); err != nil {
+			return c, "", err
 		}
-		defer tx.Rollback() // nothing was written
-		if err := tx.QueryRowContext(ctx, "SELECT pg_current_snapshot()::text").Scan(&next); err != nil {
-			return err
+		switch kind {
+		case 0:
+			next = h.jid
+		case 1:
+			c.users = append(c.users, h.jid)
+		default:
+			c.presence = append(c.presence, h)
 		}
-		err = query(ctx, tx, func(scan func(...any) error) error {
-			var bare string
-			err := scan(&bare)
-			c.users = append(c.users, bare)
-			return err
-		}, "SELECT jid FROM users WHERE"+newRows+" UNION SELECT jid FROM profiles WHERE"+newRows+" UNION SELECT jid FROM deletions WHERE"+newRows, since)
-		if err != nil {
-			return err
-		}
-		c.presence, err = heard(ctx, tx, "resources.changed IS NOT NULL AND"+newRows, since)
-		return err
-	})
-	return c, next, err
+	}
+	return c, next, rows.Err()
 }
 
 // Heard returns what nodes have heard: of one user, or of all who are online if bare is empty.
 func (db *database) Heard(ctx context.Context, bare string) (all []heardPresence, err error) {
+	text, values := "SELECT "+heardColumns+" WHERE resources <> '[]'", []any(nil)
+	if bare != "" {
+		text, values = "SELECT "+heardColumns+" WHERE jid = $1", []any{bare}
+	}
 	err = db.read(ctx, func(ctx context.Context) (err error) {
-		all, err = heard(ctx, db.sql, "CASE WHEN $1 = '' THEN resources <> '[]' ELSE jid = $1 END", bare)
-		return err
+		return query(ctx, db.sql, func(scan func(...any) error) error {
+			var h heardPresence
+			err := h.scan(scan)
+			all = append(all, h)
+			return err
+		}, text, values...)
 	})
 	return all, err
 }
 
-func heard(ctx context.Context, q interface {
-	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
-}, condition string, values ...any) (all []heardPresence, err error) {
-	err = query(ctx, q, func(scan func(...any) error) error {
-		var h heardPresence
-		var encoded, messages string
-		var since sql.NullInt64
-		if err := scan(&h.jid, &h.node, &encoded, &h.status.State, &since, &messages); err != nil {
-			return err
-		}
-		if since.Valid {
-			h.status.Since = time.UnixMilli(since.Int64).UTC()
-		}
-		if err := json.Unmarshal([]byte(messages), &h.status.Messages); err != nil {
-			return err
-		}
-		var stored []storedPresence
-		if err := json.Unmarshal([]byte(encoded), &stored); err != nil {
-			return err
-		}
-		for _, p := range stored {
-			h.resources = append(h.resources, p.presence())
-			h.status.Rich = cmp.Or(h.status.Rich, p.Rich)
-		}
-		all = append(all, h)
-		return nil
-	}, "SELECT jid, node, resources, coalesce(state, 'unknown'), since, coalesce(messages, '[]') FROM resources LEFT JOIN presence USING (jid) WHERE "+condition, values...)
-	return all, err
+// heardColumns are the columns of a heardPresence, and their tables.
+const heardColumns = "jid, node, resources, coalesce(state, 'unknown'), since, coalesce(messages, '[]') FROM resources LEFT JOIN presence USING (jid)"
+
+// scan scans the columns.
+func (h *heardPresence) scan(scan func(...any) error) error {
+	var encoded, messages string
+	var since sql.NullInt64
+	if err := scan(&h.jid, &h.node, &encoded, &h.status.State, &since, &messages); err != nil {
+		return err
+	}
+	if since.Valid {
+		h.status.Since = time.UnixMilli(since.Int64).UTC()
+	}
+	if err := json.Unmarshal([]byte(messages), &h.status.Messages); err != nil {
+		return err
+	}
+	var stored []storedPresence
+	if err := json.Unmarshal([]byte(encoded), &stored); err != nil {
+		return err
+	}
+	for _, p := range stored {
+		h.resources = append(h.resources, p.presence())
+		h.status.Rich = cmp.Or(h.status.Rich, p.Rich)
+	}
+	return nil
 }
 
 // A storedPresence is the presence of one resource in the database.

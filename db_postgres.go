@@ -31,7 +31,7 @@ var postgresDialect = &dialect{
 		ON CONFLICT (jid, node) DO UPDATE SET resources = excluded.resources`,
 	canInterrupt:  true,
 	forUpdate:     " FOR NO KEY UPDATE",
-	lazily:        "SET LOCAL synchronous_commit = off",
+	lazily:        "SELECT set_config('synchronous_commit', 'off', true), pg_notify('" + notifyChannel + "', coalesce(current_setting('webstatus.node', true), ''))",
 	schemaVersion: postgresVersion,
 	setVersion: func(t *transaction, version int) error {
 		if err := t.execute("DELETE FROM webstatus"); err != nil {

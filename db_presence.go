@@ -18,8 +18,8 @@ type presenceBatch struct {
 	resources map[string]string   // received by this node, encoded; only for shared databases
 }
 
-// StorePresence stores what has changed of several users. Users who have been removed are skipped. In PostgreSQL, it may be lost in a
-// crash of the server.
+// StorePresence stores what has changed of several users, and tells other nodes. Users who have been removed are skipped. In PostgreSQL, it
+// may be lost in a crash of the server.
 func (db *database) StorePresence(ctx context.Context, b presenceBatch) error {
 	return db.write(ctx, func(t *transaction) error {
 		if db.lazily != "" {

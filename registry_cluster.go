@@ -187,12 +187,15 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 	}
 	c.outages.report("", nil)
 	purged := c.now()
-	for {
-		if err := m.lead(ctx, c.hooks.always || c.board.link.Load().isUp()); err != nil {
-			return err
+	for tried := (time.Time{}); ; {
+		if time.Since(tried) > leadInterval {
+			tried = time.Now()
+			if err := m.lead(ctx, c.hooks.always || c.board.link.Load().isUp()); err != nil {
+				return err
+			}
+			c.leads.Store(m.leads)
 		}
-		c.leads.Store(m.leads)
-		if err := c.readChanges(ctx); err != nil {
+		if err := c.readChanges(ctx, m); err != nil {
 			return err
 		}
 		c.heard = c.now()
@@ -202,6 +205,10 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 				return err
 			}
 		}
+		select { // so that the changes of several nodes are read together
+		case <-ctx.Done():
+		case <-time.After(clusterBatch):
+		}
 		if err := m.wait(ctx, heartbeat); err != nil {
 			return err
 		}
@@ -209,8 +216,8 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 }
 
 // readChanges reads what other nodes have changed, and shows it.
-func (c *cluster) readChanges(ctx context.Context) error {
-	changed, next, err := c.db.Changes(ctx, c.snapshot)
+func (c *cluster) readChanges(ctx context.Context, m *membership) error {
+	changed, next, err := m.changes(ctx, c.snapshot)
 	if err != nil {
 		return err
 	}
@@ -457,8 +464,7 @@ func (c *cluster) storeLoop(ctx context.Context) {
 			return
 		case <-time.After(clusterBatch):
 		}
-		c.SavePresence(ctx)
-		if c.Backlog() == 0 {
+		if !c.SavePresence(ctx) && c.Backlog() == 0 {
 			c.outages.report("telling other nodes", c.db.Notify(ctx))
 		}
 	}

@@ -196,8 +196,9 @@ func storedProfile(p Profile, options fieldSet) *Profile {
 // saveTimeout limits a SavePresence, so that a database that is locked does not delay the shutdown.
 const saveTimeout = 3 * time.Second
 
-// SavePresence stores the statuses and profiles that have changed. What cannot be stored is kept for the next time.
-func (r *registry) SavePresence(ctx context.Context) {
+// SavePresence stores the statuses and profiles that have changed, and reports whether it has. What cannot be stored is kept for the next
+// time.
+func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 	r.storing.Lock()
 	defer r.storing.Unlock()
 	r.mu.Lock()
@@ -223,7 +224,7 @@ func (r *registry) SavePresence(ctx context.Context) {
 		}
 	}
 	if len(batch.statuses) == 0 {
-		return
+		return false
 	}
 	timed, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
@@ -242,6 +243,7 @@ func (r *registry) SavePresence(ctx context.Context) {
 			r.unsaved[e] = u
 		}
 	}
+	return err == nil
 }
 
 // SaveLinkSeen records that the statuses are known to be current now. It does nothing while the link is down.
