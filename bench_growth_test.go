@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +51,7 @@ func BenchmarkGrowth(b *testing.B) {
 
 // growUsers starts the program with a number of users, a fifth of them online.
 func growUsers(b *testing.B, users int) (seconds, mib float64) {
-	p, serving := newManyUsers(b, users).start(b)
+	p, serving := newManyUsers(b, filepath.Join(b.TempDir(), "webstatus.db"), users).start(b)
 	defer p.end(b, syscall.SIGTERM)
 	time.Sleep(40*time.Second - serving)
 	return serving.Seconds(), memory(b, p, "VmRSS")

@@ -412,7 +412,7 @@ func BenchmarkStart(b *testing.B) {
 // seconds later, while all of them are being probed and a fifth are online.
 func BenchmarkManyUsers(b *testing.B) {
 	const users = 1_000_000
-	s := newManyUsers(b, users)
+	s := newManyUsers(b, filepath.Join(b.TempDir(), "webstatus.db"), users)
 	for b.Loop() {
 		p, serving := s.start(b)
 		time.Sleep(40*time.Second - serving)
@@ -426,27 +426,14 @@ func BenchmarkManyUsers(b *testing.B) {
 
 // manyUsers is a database of users, with a loopback server at which a fifth of them are online.
 type manyUsers struct {
-	program, path string
-	server        *loopback
+	program, location string // location is of the database
+	server            *loopback
 }
 
-func newManyUsers(b *testing.B, users int) *manyUsers {
-	s := &manyUsers{program: buildProgram(b), path: filepath.Join(b.TempDir(), "webstatus.db")}
-	db, err := openDatabase(b.Context(), s.path, true)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i := 0; i < users; {
-		var batch []User
-		for ; i < users && len(batch) < 50_000; i++ {
-			batch = append(batch, User{JID: fmt.Sprintf("user%06d@example.org", i), Token: Token{byte(i), byte(i >> 8), byte(i >> 16)}, Options: defaultOptions(),
-				Subscription: SubscriptionBoth, Created: noon})
-		}
-		if _, _, err := db.InsertUsers(b.Context(), batch); err != nil {
-			b.Fatal(err)
-		}
-	}
-	db.Close()
+func newManyUsers(b *testing.B, location string, users int) *manyUsers {
+	s := &manyUsers{program: buildProgram(b), location: location}
+	storeUsers(b, location, users, defaultOptions())
+	var err error
 	if s.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		b.Fatal(err)
 	}
@@ -461,7 +448,7 @@ func (s *manyUsers) start(b *testing.B) (p *process, serving time.Duration) {
 	address := "127.0.0.1:" + strconv.Itoa(freePort(b))
 	cmd := exec.Command(s.program, "serve")
 	cmd.Env = append(os.Environ(), "WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret", "WEBSTATUS_SERVER="+s.server.address(),
-		"WEBSTATUS_DB="+s.path, "WEBSTATUS_LISTEN="+address)
+		"WEBSTATUS_DB="+s.location, "WEBSTATUS_LISTEN="+address)
 	began := time.Now()
 	p = start(b, cmd)
 	for {
