@@ -248,10 +248,13 @@ func (b *board) removeToken(e *entry, t Token) {
 	tokens.remove(hash, e)
 }
 
-// replaceToken indexes an entry by its new token instead of an old one, which is no longer found. The caller publishes the entry.
-func (b *board) replaceToken(e *entry, old Token) {
-	b.setToken(e)
-	b.removeToken(e, old)
+// setUser replaces what is stored of a user. If the token is another one, the old one ends at once. The caller publishes.
+func (b *board) setUser(e *entry, u User) {
+	old := e.user.Token
+	if e.user = u; u.Token != old {
+		b.setToken(e)
+		b.removeToken(e, old)
+	}
 }
 
 // publish replaces the snapshot of an entry.

@@ -257,7 +257,7 @@ func (db *database) UpdateOptions(ctx context.Context, bare string, change func(
 	return u, err
 }
 
-// updateUser reads a user, who stays locked until the transaction ends, and stores the changed one.
+// updateUser reads a user, who stays locked until the transaction ends, and stores the changed one, unless nothing has changed.
 func (db *database) updateUser(t *transaction, bare string, change func(*User)) (User, error) {
 	u, err := newUserScanner().scan(t.tx.QueryRowContext(t.ctx, db.statements.selectUser+db.forUpdate, bare).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -266,7 +266,10 @@ func (db *database) updateUser(t *transaction, bare string, change func(*User)) 
 	if err != nil {
 		return User{}, err
 	}
-	change(&u)
+	before := u
+	if change(&u); u == before {
+		return u, nil
+	}
 	return u, t.execute(db.statements.updateUser, userValues(u)...)
 }
 

@@ -86,7 +86,7 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 		return nil, err
 	}
 	u := User{JID: bare, Token: token, Options: options, Subscription: SubscriptionNone, Asked: true, Contact: contact, Granted: contact,
-		Created: r.now(), Lang: lang}
+		Created: r.now().UTC().Truncate(time.Second), Lang: lang}
 	err = r.db.InsertUser(ctx, u)
 	if errors.Is(err, ErrExists) && r.cluster != nil {
 		return r.cluster.registerAgain(ctx, bare, options, lang)
@@ -109,15 +109,13 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 		// A user who writes to us is online. If we do not see that, the contact has been lost: ask for it again.
 		u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
 	}
-	if changed := changedBy(change, e.user); changed != e.user {
-		u, err := r.db.UpdateOptions(ctx, e.jid, change, func(options fieldSet) (Status, *Profile) {
+	err := r.store(e, change, func(change func(*User)) (User, error) {
+		return r.db.UpdateOptions(ctx, e.jid, change, func(options fieldSet) (Status, *Profile) {
 			return storedStatus(*e.snapshot.Load().status, options), storedProfile(e.profile(), options)
 		})
-		if err := r.evictRemoved(e, err); err != nil {
-			return err
-		}
-		e.user = u
-		r.cluster.announce()
+	})
+	if err != nil {
+		return err
 	}
 	if !options.has(fieldMessage) {
 		r.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
@@ -142,12 +140,7 @@ func (r *registry) RenewToken(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	u, err := r.db.UpdateUser(ctx, e.jid, func(u *User) { u.Token = token })
-	if err := r.evictRemoved(e, err); err != nil {
-		return err
-	}
-	r.adopt(e, u)
-	return nil
+	return r.update(ctx, e, func(u *User) { u.Token = token })
 }
 
 // SetContact changes the address that a user has in the contact list. Unless the other address sees the user's presence, the new one
@@ -197,28 +190,34 @@ func (r *registry) SetGone(ctx context.Context, e *entry, since time.Time) error
 	return r.update(ctx, e, func(u *User) { u.Gone = since })
 }
 
-// update changes a user, unless there is nothing to change.
+// update changes a user.
 func (r *registry) update(ctx context.Context, e *entry, change func(*User)) error {
-	if changedBy(change, e.user) == e.user {
+	err := r.store(e, change, func(change func(*User)) (User, error) { return r.db.UpdateUser(ctx, e.jid, change) })
+	if err == nil {
+		r.publish(e)
+	}
+	return err
+}
+
+// store changes a user in the database and then here, unless there is nothing to change. The caller publishes. In a cluster, only the
+// database knows whether there is: another node may have changed the user a moment ago. That is shown as well.
+func (r *registry) store(e *entry, change func(*User), write func(func(*User)) (User, error)) error {
+	if r.cluster == nil && changedBy(change, e.user) == e.user {
 		return nil
 	}
-	u, err := r.db.UpdateUser(ctx, e.jid, change)
+	var before User
+	u, err := write(func(u *User) { before = *u; change(u) })
 	if err := r.evictRemoved(e, err); err != nil {
 		return err
 	}
-	r.adopt(e, u)
-	return nil
-}
-
-// adopt shows a user as stored.
-func (r *registry) adopt(e *entry, u User) {
-	r.cluster.announce()
-	token := e.user.Token
-	e.user = u
-	if u.Token != token {
-		r.board.replaceToken(e, token)
+	if r.cluster != nil && before != e.user {
+		r.cluster.adopt(e, e.user, before)
 	}
-	r.publish(e)
+	r.board.setUser(e, u)
+	if u != before {
+		r.cluster.announce()
+	}
+	return nil
 }
 
 // Remove ends a user's page and deletes all data about the user. The contact still has to be withdrawn.

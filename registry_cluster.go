@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Several nodes share a PostgreSQL database. Each has all users on its board, with its own changes and with the changes
@@ -31,6 +32,7 @@ type cluster struct {
 
 	snapshot string // of the database, up to which the changes of other nodes are known
 	leads    atomic.Bool
+	lookUps  *rate.Limiter // of strangers
 
 	mu      sync.Mutex
 	numbers map[string]uint16 // of nodes, by name; 0 for this one
@@ -62,7 +64,7 @@ func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, e
 
 func newCluster(r *registry) *cluster {
 	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
-		taking: make(map[string]bool)}
+		taking: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate)}
 }
 
 // number returns the number of a node.
@@ -292,56 +294,6 @@ func sameProfile(a, b Profile) bool {
 	return a.Nick == b.Nick && (a.Avatar == nil) == (b.Avatar == nil) && (a.Avatar == nil || a.Avatar.ID == b.Avatar.ID)
 }
 
-// reload reads a user again whom another node has changed. It runs in the user's queue.
-func (c *cluster) reload(ctx context.Context, bare string) {
-	u, err := c.db.GetUser(ctx, bare)
-	var heard []heardPresence
-	if err == nil {
-		heard, err = c.db.Heard(ctx, bare)
-	}
-	e := c.board.byJID(bare)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		if e != nil {
-			c.evict(e)
-		}
-		return
-	case err != nil:
-		c.outages.report("reading a changed user", err)
-		return
-	case e == nil:
-		e = c.board.add(u.User, u.Status, u.Profile)
-	}
-	before := e.user
-	e.user = u.User
-	if u.Token != before.Token {
-		c.board.replaceToken(e, before.Token)
-	}
-	if !c.isProfileUnsaved(e) && !sameProfile(e.profile(), u.Profile.orEmpty()) {
-		e.writableExtras().profile = u.Profile
-	}
-	c.setRich(e, e.extras.orEmpty().rich.orEmpty()) // as far as the options allow
-	own := e.resources.Of(0)
-	if !u.Subscription.To() {
-		c.changeResources(e, func(all Resources) Resources { return all.Remove("") })
-	}
-	c.hear(e, heard, u.Status)
-	if u.Options != before.Options && len(own) > 0 {
-		c.adaptOptions(e)
-	}
-}
-
-// adaptOptions schedules the presence that this node has received of a user to be stored as new options allow, and requests what old
-// options did not.
-func (c *cluster) adaptOptions(e *entry) {
-	if !e.user.Options.has(fieldMessage) {
-		c.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
-	} else if e.resources.IsStripped() {
-		c.hooks.renew(e)
-	}
-	c.save(e, false)
-}
-
 // hear records the presence that all other nodes have received of a user, and the status that one of them has computed.
 func (c *cluster) hear(e *entry, heard []heardPresence, status Status) {
 	c.changeResources(e, func(all Resources) Resources {
@@ -415,17 +367,6 @@ func (c *cluster) noteOwn(e *entry, before []Presence) {
 	if len(before) != len(after) || slices.ContainsFunc(after, func(p Presence) bool { return !isKnown(p) }) {
 		c.save(e, false)
 	}
-}
-
-// registerAgain gives options to a user who has registered at another node meanwhile, or whose registration was stored although that
-// could not be confirmed.
-func (c *cluster) registerAgain(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
-	c.reload(ctx, bare)
-	e := c.board.byJID(bare)
-	if e == nil {
-		return nil, ErrNotFound
-	}
-	return e, c.SetOptions(ctx, e, options, lang)
 }
 
 // postpone keeps only as many changes as fit into a short transaction, and schedules the rest for the next one. The caller holds the mutex

@@ -49,6 +49,7 @@ func twoNodes(t *testing.T, location string) (a, b *fixture) {
 	b = newNode(t, location, "b", nil)
 	eventually(t, "the nodes know each other", func() bool { return a.comp.board.link.Load().elsewhere && b.comp.board.link.Load().elsewhere })
 	a.register("<show_status_msg>1</show_status_msg><show_resources>1</show_resources>")
+	b.want(wantProbe) // it has heard that it may see her presence
 	agree(t, `"state":"unavailable"`, "as_of", a, b)
 	return a, b
 }

@@ -248,7 +248,7 @@ func (c *component) handle(ctx context.Context, data []byte) {
 func (c *component) admit(s *received) (sender *sender, ok bool) {
 	switch {
 	case s.isRequest():
-	case s.name.Local == "presence" && (s.typ == "probe" || s.typ == "subscribe" && c.board.byJID(s.from.bare) == nil):
+	case s.name.Local == "presence" && (s.typ == "probe" || s.changesSubscription() && c.board.byJID(s.from.bare) == nil):
 	case s.name.Local == "message" && s.typ != "error" && s.child(nsComponent, "body") != nil:
 	default:
 		return nil, true

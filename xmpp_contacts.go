@@ -42,6 +42,9 @@ type unstoredSubscription struct {
 func (c *contacts) handle(ctx context.Context, s *received) {
 	e := c.board.byJID(s.from.bare)
 	contact, exists := c.contactAt(s.to)
+	if e == nil && exists && s.changesSubscription() {
+		e = c.registry.cluster.lookUp(ctx, s.from.bare)
+	}
 	if e == nil || !exists {
 		switch s.typ {
 		case "subscribe", "probe":
@@ -63,6 +66,15 @@ func (c *contacts) handle(ctx context.Context, s *received) {
 	default:
 		c.refuse(s, badRequest())
 	}
+}
+
+// changesSubscription reports whether a presence stanza manages a subscription (RFC 6121 §3).
+func (s *received) changesSubscription() bool {
+	switch s.typ {
+	case "subscribe", "subscribed", "unsubscribe", "unsubscribed":
+		return true
+	}
+	return false
 }
 
 func (c *contacts) onAvailable(ctx context.Context, e *entry, s *received) {

@@ -113,6 +113,9 @@ func (a *accounts) unregister(ctx context.Context, r request, e *entry) (any, fu
 		return nil, nil, badRequest()
 	}
 	if e == nil {
+		e = a.registry.cluster.lookUp(ctx, r.from.bare)
+	}
+	if e == nil {
 		return nil, nil, registrationRequired()
 	}
 	if err := a.registry.Remove(ctx, e); err != nil {

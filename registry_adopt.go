@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+)
+
+// What another node of a cluster has stored of a user is shown here as well. This takes a few milliseconds, in which the user may already
+// write to this node.
+
+// lookUpRate is how often strangers are looked up in the database, per second. Others than new users must not keep it busy.
+const lookUpRate = 100
+
+// lookUp returns the user with a bare JID who is not on the board, but has registered at another node a moment ago; nil if nobody has, or
+// without a cluster. It runs in the user's queue.
+func (c *cluster) lookUp(ctx context.Context, bare string) *entry {
+	if c == nil || !c.lookUps.Allow() {
+		return nil
+	}
+	c.reload(ctx, bare)
+	return c.board.byJID(bare)
+}
+
+// registerAgain gives options to a user who has registered at another node meanwhile, or whose registration was stored although that
+// could not be confirmed.
+func (c *cluster) registerAgain(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
+	c.reload(ctx, bare)
+	e := c.board.byJID(bare)
+	if e == nil {
+		return nil, ErrNotFound
+	}
+	return e, c.SetOptions(ctx, e, options, lang)
+}
+
+// reload reads a user again whom another node has changed. It runs in the user's queue.
+func (c *cluster) reload(ctx context.Context, bare string) {
+	u, err := c.db.GetUser(ctx, bare)
+	var heard []heardPresence
+	if err == nil {
+		heard, err = c.db.Heard(ctx, bare)
+	}
+	e := c.board.byJID(bare)
+	var before User
+	switch {
+	case errors.Is(err, ErrNotFound):
+		if e != nil {
+			c.evict(e)
+		}
+		return
+	case err != nil:
+		c.outages.report("reading a changed user", err)
+		return
+	case e == nil:
+		e = c.board.add(u.User, u.Status, u.Profile)
+	default:
+		before = e.user
+	}
+	if !c.isProfileUnsaved(e) && !sameProfile(e.profile(), u.Profile.orEmpty()) {
+		e.writableExtras().profile = u.Profile
+	}
+	c.adopt(e, before, u.User)
+	c.hear(e, heard, u.Status)
+}
+
+// adopt replaces a user as this node knew it, if it did, with the one that another node has stored. The caller publishes.
+func (c *cluster) adopt(e *entry, before, u User) {
+	c.board.setUser(e, u)
+	c.setRich(e, e.extras.orEmpty().rich.orEmpty()) // as far as the options allow
+	own := e.resources.Of(0)
+	switch {
+	case !u.Subscription.To():
+		c.changeResources(e, func(all Resources) Resources { return all.Remove("") })
+	case !before.Subscription.To():
+		c.hooks.renew(e) // presence that came before was not ours to show
+	}
+	if u.Options == before.Options || len(own) == 0 {
+		return
+	}
+	if !u.Options.has(fieldMessage) {
+		c.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
+	} else if e.resources.IsStripped() {
+		c.hooks.renew(e)
+	}
+	c.save(e, false) // as the options allow
+}

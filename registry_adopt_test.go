@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const wantProbe = `<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`
+
+// early sends a stanza of Juliet's that the component handles before it hears of what other nodes do until the result is called.
+func (f *fixture) early(stanza string) (handle func()) {
+	f.t.Helper()
+	handle = sync.OnceFunc(f.block(juliet))
+	f.t.Cleanup(handle) // or the component does not stop after a failure
+	f.send(stanza)
+	f.settled("romeo@example.org") // the stanza is in Juliet's queue
+	return handle
+}
+
+// wantVisible waits until all nodes know whether Juliet lets us see her presence.
+func wantVisible(t *testing.T, want bool, nodes ...*fixture) {
+	t.Helper()
+	eventually(t, "the nodes know the subscription", func() bool {
+		return !slices.ContainsFunc(nodes, func(f *fixture) bool { return f.comp.board.byJID(juliet).snapshot.Load().visible != want })
+	})
+}
+
+// TestAnswerBeforeRegistration answers the contact request at a node that does not know yet that the user has registered at another.
+func TestAnswerBeforeRegistration(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	unregister := func() {
+		t.Helper()
+		a.send(`<iq type='set' id='u' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+		a.want(`<iq type='result' id='u' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+		a.wantLeave("webstatus.example.org")
+		eventually(t, "the page has ended", func() bool { return b.comp.board.byJID(juliet) == nil })
+	}
+	unregister()
+	handle := b.early(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+	a.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`,
+		`<presence type='subscribe' from='webstatus.example.org' to='juliet@example.org'><status>Accept this request…`,
+		`<message type='chat' from='webstatus.example.org' to='juliet@example.org'><body>You are registered.…`)
+	handle()
+	b.want(wantProbe)
+	b.says("desk", "", "<show>away</show>")
+	a.want(wantProbe)
+	agree(t, `"state":"away"`, "as_of", a, b)
+
+	// Those who are not registered are still told so, and what the other way round comes too early is not lost either.
+	b.send(`<presence type='subscribe' from='romeo@example.org' to='webstatus.example.org'/>`)
+	b.want(`<presence type='unsubscribed' from='webstatus.example.org' to='romeo@example.org'></presence>`,
+		`<message type='chat' from='webstatus.example.org' to='romeo@example.org'>…`)
+	unregister()
+	handle = b.early(`<iq type='set' id='u' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	a.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+	a.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	handle()
+	b.want(`<iq type='result' id='u' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	eventually(t, "the page ends everywhere", func() bool { return a.comp.board.byJID(juliet) == nil && b.comp.board.byJID(juliet) == nil })
+}
+
+// TestPresenceBeforeSubscription sends presence to a node that does not know yet that the user lets us see it. The node asks for it.
+func TestPresenceBeforeSubscription(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.want(`<message type='chat' from='webstatus.example.org' to='juliet@example.org'>…`)
+	wantVisible(t, false, a, b)
+	handle := b.early(`<presence from='juliet@example.org/phone' to='webstatus.example.org'><show>dnd</show></presence>`)
+	a.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.want(wantProbe)
+	handle()
+	b.want(`<presence from='webstatus.example.org/web' to='juliet@example.org/phone'>…`, wantProbe)
+	b.says("phone", "", "<show>dnd</show>")
+	agree(t, `"state":"dnd"`, "as_of", a, b)
+}
+
+// TestOutdatedNode changes a user at a node that does not know yet what another node has stored. Nothing that either has confirmed is lost.
+func TestOutdatedNode(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+
+	// Permission is given at one node and taken back at the other.
+	a.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.want(`<message type='chat' from='webstatus.example.org' to='juliet@example.org'>…`)
+	wantVisible(t, false, a, b)
+	handle := b.early(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.want(wantProbe)
+	a.says("desk", "", "<show>away</show>")
+	handle()
+	b.want(wantProbe)
+	wantVisible(t, false, a, b)
+	agree(t, `"state":"unknown"`, "", a, b)
+
+	// Permission is taken back at one node and given again at the other.
+	a.send(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.want(wantProbe)
+	b.want(wantProbe)
+	wantVisible(t, true, a, b)
+	handle = b.early(`<presence type='subscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.send(`<presence type='unsubscribed' from='juliet@example.org' to='webstatus.example.org'/>`)
+	a.want(`<message type='chat' from='webstatus.example.org' to='juliet@example.org'>…`)
+	handle()
+	b.want(wantProbe)
+	a.want(wantProbe)
+	wantVisible(t, true, a, b)
+	a.says("desk", "", "<show>xa</show>")
+	agree(t, `"state":"xa"`, "", a, b)
+
+	// An option is switched on and off.
+	const set = `<iq type='set' id='%s' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>%d</show_full_jid></query></iq>`
+	handle = b.early(fmt.Sprintf(set, "off", 0))
+	a.options("<show_full_jid>1</show_full_jid>")
+	handle()
+	b.want(`<iq type='result' id='off' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	agree(t, `"state":"xa"`, "juliet", a, b)
+
+	// A new link is made just before an option is changed at a node that still knows the old link.
+	old := b.comp.board.byJID(juliet).snapshot.Load().token
+	handle = b.early(fmt.Sprintf(set, "on", 1))
+	renewed := make(chan Token, 1)
+	a.comp.dispatcher.dispatch(t.Context(), juliet, func(ctx context.Context) {
+		e := a.comp.board.byJID(juliet)
+		if err := a.comp.registry.RenewToken(ctx, e); err != nil {
+			t.Error(err)
+		}
+		renewed <- e.user.Token
+	})
+	fresh := <-renewed
+	handle()
+	b.want(`<iq type='result' id='on' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	agree(t, `"jid":"juliet@example.org"`, "", a, b)
+	for _, f := range []*fixture{a, b} {
+		f.wantNotFound("/status/" + old.String())
+		if resp, _ := f.get("/status/" + fresh.String()); resp.StatusCode != 200 {
+			t.Errorf("the new link: %s", resp.Status)
+		}
+	}
+}
+
+// TestConflictingChanges has two nodes change one user at the same time, again and again. Each time, both show what the database has, and
+// that is what one of the possible orders makes of the changes.
+func TestConflictingChanges(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	a, b := newNode(t, location, "a", nil), newNode(t, location, "b", nil)
+	change := func(f *fixture, run func(context.Context, *registry, *entry) error) (result error) {
+		done := make(chan struct{})
+		f.comp.dispatcher.dispatch(t.Context(), juliet, func(ctx context.Context) {
+			defer close(done)
+			result = run(ctx, f.comp.registry, f.comp.board.byJID(juliet))
+		})
+		<-done
+		return result
+	}
+	both := func(first, second func(context.Context, *registry, *entry) error) (atA, atB error) {
+		var g sync.WaitGroup
+		g.Go(func() { atA = change(a, first) })
+		g.Go(func() { atB = change(b, second) })
+		g.Wait()
+		return atA, atB
+	}
+	options := func(o fieldSet) func(context.Context, *registry, *entry) error {
+		return func(ctx context.Context, r *registry, e *entry) error { return r.SetOptions(ctx, e, o, "") }
+	}
+	remove := func(ctx context.Context, r *registry, e *entry) error { return r.Remove(ctx, e) }
+	renew := func(ctx context.Context, r *registry, e *entry) error { return r.RenewToken(ctx, e) }
+	const rounds = 40
+	for n := range rounds {
+		err := change(a, func(ctx context.Context, r *registry, _ *entry) error {
+			_, err := r.Register(ctx, juliet, ContactDomain, defaultOptions(), "")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "both nodes know the user", func() bool { return b.comp.board.byJID(juliet) != nil })
+		changed := defaultOptions().with(fieldJID, true)
+		if atA, atB := both(options(changed), renew); atA != nil || atB != nil {
+			t.Fatalf("round %d: %v, %v", n, atA, atB)
+		}
+		wantStored(t, a, b)
+		other := defaultOptions().with(fieldNick, true)
+		if atA, atB := both(options(changed), options(other)); atA != nil || atB != nil {
+			t.Fatalf("round %d: %v, %v", n, atA, atB)
+		}
+		if u := wantStored(t, a, b); u.Options != changed && u.Options != other {
+			t.Errorf("round %d: the options are %v", n, u.Options)
+		}
+		if atA, atB := both(options(changed), remove); atA != nil && !errors.Is(atA, ErrNotFound) || atB != nil {
+			t.Fatalf("round %d: %v, %v", n, atA, atB)
+		}
+		if u := wantStored(t, a, b); u.JID != "" {
+			t.Errorf("round %d: the user has been removed and is still there", n)
+		}
+	}
+}
+
+// wantStored waits until nodes show Juliet as she is stored, and returns that; the zero User if she is not registered.
+func wantStored(t *testing.T, nodes ...*fixture) User {
+	t.Helper()
+	stored, err := nodes[0].db.GetUser(t.Context(), juliet)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	eventually(t, "the nodes show what is stored", func() bool {
+		for _, f := range nodes {
+			e := f.comp.board.byJID(juliet)
+			if e == nil || stored.JID == "" {
+				if e != nil || stored.JID != "" {
+					return false
+				}
+				continue
+			}
+			s := e.snapshot.Load()
+			resp, body := f.get("/status/" + stored.Token.String() + ".json")
+			if s == nil || s.options != stored.Options || resp.StatusCode != 200 || strings.Contains(body, juliet) != stored.Options.has(fieldJID) {
+				return false
+			}
+		}
+		return true
+	})
+	return stored.User
+}
