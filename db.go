@@ -102,10 +102,20 @@ func (t *transaction) execute(statement string, values ...any) error {
 	return err
 }
 
-// write runs f in a transaction, which is on the disk when write returns nil. Errors are explained.
+// errConflict is the kind of the error of a transaction that another one has prevented, and that can be repeated.
+var errConflict = errors.New("conflicting transactions")
+
+// conflictAttempts is how often a transaction is tried that others prevent.
+const conflictAttempts = 5
+
+// write runs f in a transaction, which is on the disk when write returns nil. It runs f again in a new one after a conflict with another
+// transaction. Errors are explained.
 func (db *database) write(ctx context.Context, f func(*transaction) error) error {
 	began := time.Now()
 	err := db.explain(db.transact(ctx, f))
+	for attempt := 1; attempt < conflictAttempts && errors.Is(err, errConflict) && ctx.Err() == nil; attempt++ {
+		err = db.explain(db.transact(ctx, f))
+	}
 	db.durations.Observe(time.Since(began).Seconds())
 	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrExists) { // the database works
 		db.failure.Store(nil)
@@ -175,7 +185,7 @@ func (db *database) read(ctx context.Context, f func(context.Context) error) err
 // An explainedError is an error of a driver with advice for the operator.
 type explainedError struct {
 	advice string
-	kind   error // ErrExists, ErrFull, ErrUnreachable, errReadOnly or errLocked; nil for other errors
+	kind   error // ErrExists, ErrFull, ErrUnreachable, errReadOnly, errLocked or errConflict; nil for other errors
 	cause  error
 }
 

@@ -353,27 +353,28 @@ func (db *database) Orphans(ctx context.Context, node string) (jids []string, be
 
 // ReleaseOrphans deletes the presence that a node received before a snapshot, unless the node has a link again. It returns the bare JIDs.
 func (db *database) ReleaseOrphans(ctx context.Context, node, before string) (jids []string, err error) {
-	err = db.read(ctx, func(ctx context.Context) error {
-		return query(ctx, db.sql, func(scan func(...any) error) error {
+	err = db.write(ctx, func(t *transaction) error {
+		jids = nil
+		return query(t.ctx, t.tx, func(scan func(...any) error) error {
 			var bare string
 			err := scan(&bare)
 			jids = append(jids, bare)
 			return err
-		}, `UPDATE resources SET resources = '[]' WHERE node = $1 AND resources <> '[]' AND pg_visible_in_snapshot(changed, $2::text::pg_snapshot)
-			AND NOT EXISTS (SELECT FROM live_nodes WHERE name = $1 AND linked) RETURNING jid`, node, before)
+		}, `WITH released AS (SELECT jid FROM resources WHERE node = $1 AND resources <> '[]' AND pg_visible_in_snapshot(changed, $2::text::pg_snapshot)
+				AND NOT EXISTS (SELECT FROM live_nodes WHERE name = $1 AND linked) ORDER BY jid FOR UPDATE)
+			UPDATE resources SET resources = '[]' FROM released WHERE resources.jid = released.jid AND node = $1 RETURNING resources.jid`, node, before)
 	})
 	return jids, err
 }
 
 // Purge deletes what no node needs any longer, and nodes that have been gone for a day and are replaced.
 func (db *database) Purge(ctx context.Context) error {
-	return db.read(ctx, func(ctx context.Context) error {
-		_, err := db.sql.ExecContext(ctx, "DELETE FROM deletions WHERE created < clock_timestamp() - interval '1 hour'")
-		if err == nil {
-			_, err = db.sql.ExecContext(ctx, `DELETE FROM nodes WHERE seen < clock_timestamp() - interval '1 day'
-				AND NOT EXISTS (SELECT FROM resources WHERE node = name AND resources <> '[]')`)
+	return db.write(ctx, func(t *transaction) error {
+		if err := t.execute("DELETE FROM deletions WHERE created < clock_timestamp() - interval '1 hour'"); err != nil {
+			return err
 		}
-		return err
+		return t.execute(`DELETE FROM nodes WHERE seen < clock_timestamp() - interval '1 day'
+			AND NOT EXISTS (SELECT FROM resources WHERE node = name AND resources <> '[]')`)
 	})
 }
 

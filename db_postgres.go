@@ -194,6 +194,8 @@ func advisePostgres(err error) (advice string, kind error) {
 		return "is a replica: name the primary server, or add target_session_attrs=read-write to the URL", ErrUnreachable
 	case "23505": // unique_violation
 		return adviceExists, ErrExists
+	case "23503", "40001", "40P01": // foreign_key_violation, by the removal of a user meanwhile; serialization_failure, deadlock_detected
+		return "has too many conflicting changes: check what else uses it", errConflict
 	case "53100": // disk_full
 		return "cannot grow: free space on its disk", ErrFull
 	case "53300", "57P01", "57P02", "57P03": // too_many_connections, admin_shutdown, crash_shutdown, cannot_connect_now

@@ -170,6 +170,55 @@ func TestMigrateTwice(t *testing.T) {
 	g.Wait()
 }
 
+// TestConflictingTransactions checks that a transaction that another one prevents is repeated, but not forever.
+func TestConflictingTransactions(t *testing.T) {
+	t.Parallel()
+	db, err := openDatabase(t.Context(), newPostgresDatabase(t)+"?deadlock_timeout=100ms", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.write(t.Context(), func(t *transaction) error {
+		return t.execute("INSERT INTO acme VALUES ('a', ''), ('b', '')")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var locked, done sync.WaitGroup
+	var attempts atomic.Int32
+	locked.Add(2)
+	for _, order := range [][]string{{"a", "b"}, {"b", "a"}} {
+		done.Go(func() {
+			first := sync.OnceFunc(func() { locked.Done(); locked.Wait() })
+			err := db.write(t.Context(), func(t *transaction) error {
+				attempts.Add(1)
+				for _, name := range order {
+					if err := t.execute("UPDATE acme SET content = content || '1' WHERE name = $1", name); err != nil {
+						return err
+					}
+					first()
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	var content []byte
+	if err := db.sql.QueryRow("SELECT string_agg(content, '') FROM acme").Scan(&content); err != nil || string(content) != "1111" || attempts.Load() < 3 {
+		t.Errorf("%s %v after %d attempts", content, err, attempts.Load())
+	}
+	attempts.Store(0)
+	err = db.write(t.Context(), func(t *transaction) error {
+		attempts.Add(1)
+		return t.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")
+	})
+	if !errors.Is(err, errConflict) || attempts.Load() != conflictAttempts {
+		t.Errorf("%v after %d attempts", err, attempts.Load())
+	}
+}
+
 // TestExclusiveDatabase checks that only one process at a time can lock a database.
 func TestExclusiveDatabase(t *testing.T) {
 	eachEngine(t, func(t *testing.T, location string) {

@@ -13,7 +13,7 @@ import (
 )
 
 // statements holds the SQL that depends on the table of fields.
-type statements struct{ insertUser, updateUser, selectUser, selectUsers string }
+type statements struct{ insertUser, updateUser, updateToken, selectUser, selectUsers string }
 
 func newStatements() statements {
 	columns := []string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted"}
@@ -28,14 +28,16 @@ func newStatements() statements {
 	for i, column := range columns {
 		parameter := fmt.Sprintf("$%d", i+1)
 		parameters = append(parameters, parameter)
-		if column != "jid" {
+		if column != "jid" && column != "token" {
 			changes = append(changes, column+" = "+parameter)
 		}
 	}
 	return statements{
 		insertUser: "INSERT INTO users (" + strings.Join(columns, ", ") + ") VALUES (" + strings.Join(parameters, ", ") + ")",
-		updateUser: "UPDATE users SET " + strings.Join(changes, ", ") + " WHERE jid = $1",
-		selectUser: "SELECT " + selected + " FROM users WHERE jid = $1",
+		// A statement that assigns a unique column, even its old value, makes PostgreSQL lock the user against nodes that store presence.
+		updateUser:  "UPDATE users SET " + strings.Join(changes, ", ") + " WHERE jid = $1 AND token = $2",
+		updateToken: "UPDATE users SET token = $2 WHERE jid = $1",
+		selectUser:  "SELECT " + selected + " FROM users WHERE jid = $1",
 		selectUsers: "SELECT " + selected + `, coalesce(state, 'unknown'), since, messages, nick, avatar, avatar_id, avatar_source
 			FROM users LEFT JOIN presence USING (jid) LEFT JOIN profiles USING (jid)`,
 	}
@@ -226,6 +228,7 @@ func (db *database) InsertUsers(ctx context.Context, users []User) (inserted int
 		}
 	}
 	err = db.write(ctx, func(t *transaction) error {
+		existing = nil
 		return db.execEach(t, db.statements.insertUser+" ON CONFLICT (jid) DO NOTHING", rows, func(i int, affected int64) {
 			if affected == 0 {
 				existing = append(existing, users[i].JID)
@@ -270,6 +273,11 @@ func (db *database) updateUser(t *transaction, bare string, change func(*User)) 
 	if change(&u); u == before {
 		return u, nil
 	}
+	if u.Token != before.Token {
+		if err := t.execute(db.statements.updateToken, u.JID, u.Token[:]); err != nil {
+			return User{}, err
+		}
+	}
 	return u, t.execute(db.statements.updateUser, userValues(u)...)
 }
 
@@ -288,9 +296,13 @@ func mustAffect(result sql.Result, err error) error {
 // ErrNotFound if there is no such user.
 func (db *database) DeleteUser(ctx context.Context, bare string) error {
 	return db.write(ctx, func(t *transaction) error {
-		err := mustAffect(t.exec(`INSERT INTO withdrawals (jid, contact, granted) SELECT jid, contact, granted FROM users WHERE jid = $1
+		err := mustAffect(t.exec(`INSERT INTO withdrawals (jid, contact, granted) SELECT jid, contact, granted FROM users WHERE jid = $1`+db.forUpdate+`
 			ON CONFLICT (jid) DO UPDATE SET contact = excluded.contact, granted = excluded.granted`, bare))
 		if err != nil {
+			return err
+		}
+		// Presence goes first. A node that is storing it has its lock, and would otherwise wait for the user's, which the removal has.
+		if err := t.execute("DELETE FROM presence WHERE jid = $1", bare); err != nil {
 			return err
 		}
 		return t.execute("DELETE FROM users WHERE jid = $1", bare)

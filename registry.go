@@ -30,6 +30,7 @@ type registry struct {
 
 	mu      sync.Mutex
 	unsaved map[*entry]unsaved // entries whose status is to be stored
+	saving  map[*entry]unsaved // those that are being stored
 }
 
 // unsaved is what is to be stored of an entry besides the status.

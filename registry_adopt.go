@@ -34,12 +34,13 @@ func (c *cluster) registerAgain(ctx context.Context, bare string, options fieldS
 
 // reload reads a user again whom another node has changed. It runs in the user's queue.
 func (c *cluster) reload(ctx context.Context, bare string) {
+	e := c.board.byJID(bare)
+	pending, isPending := c.pending(e) // before it is read, or it may be outdated and not pending any longer
 	u, err := c.db.GetUser(ctx, bare)
 	var heard []heardPresence
 	if err == nil {
 		heard, err = c.db.Heard(ctx, bare)
 	}
-	e := c.board.byJID(bare)
 	var before User
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -55,11 +56,16 @@ func (c *cluster) reload(ctx context.Context, bare string) {
 	default:
 		before = e.user
 	}
-	if !c.isProfileUnsaved(e) && !sameProfile(e.profile(), u.Profile.orEmpty()) {
+	if !pending.profile && !sameProfile(e.profile(), u.Profile.orEmpty()) {
 		e.writableExtras().profile = u.Profile
 	}
 	c.adopt(e, before, u.User)
-	c.hear(e, heard, u.Status)
+	c.replaceAllHeard(e, heard)
+	if isPending {
+		c.publish(e)
+	} else {
+		c.publishHeard(e, u.Status)
+	}
 }
 
 // adopt replaces a user as this node knew it, if it did, with the one that another node has stored. The caller publishes.

@@ -228,9 +228,9 @@ func (c *cluster) readChanges(ctx context.Context, m *membership) error {
 		c.hooks.dispatch(ctx, bare, func(ctx context.Context) { c.reload(ctx, bare) })
 	}
 	for _, h := range changed.presence {
-		c.hooks.dispatch(ctx, h.jid, func(context.Context) {
+		c.hooks.dispatch(ctx, h.jid, func(ctx context.Context) {
 			if e := c.board.byJID(h.jid); e != nil {
-				c.hearOne(e, h)
+				c.hearOne(ctx, e, h)
 			}
 		})
 	}
@@ -257,12 +257,13 @@ func (c *cluster) reloadAll(ctx context.Context) error {
 				c.reload(ctx, u.JID)
 				e = c.board.byJID(u.JID)
 			} else {
-				lost := u.Status.State == Unknown && e.link > 0 && e.snapshot.Load().status.State != Unknown
-				if lost {
+				_, isNewer := c.pending(e)
+				isNewer = isNewer || u.Status.State == Unknown && e.link > 0 && e.snapshot.Load().status.State != Unknown // or the status was lost
+				if isNewer {
 					u.Status = *e.snapshot.Load().status
 				}
 				c.hear(e, heard[u.JID], u.Status)
-				if lost {
+				if isNewer {
 					c.save(e, false)
 				}
 			}
@@ -296,19 +297,28 @@ func sameProfile(a, b Profile) bool {
 
 // hear records the presence that all other nodes have received of a user, and the status that one of them has computed.
 func (c *cluster) hear(e *entry, heard []heardPresence, status Status) {
+	c.replaceAllHeard(e, heard)
+	c.publishHeard(e, status)
+}
+
+// hearOne records the presence that one node has received of a user.
+func (c *cluster) hearOne(ctx context.Context, e *entry, h heardPresence) {
+	c.replaceHeard(e, h)
+	if h.status.State == Unknown && !e.failed && e.user.Subscription.To() && len(e.resources) == 0 {
+		c.reload(ctx, e.jid) // this node may have stored a status since the other's was read
+		return
+	}
+	c.publishHeard(e, h.status)
+}
+
+// replaceAllHeard replaces the presence that all other nodes have received of a user.
+func (c *cluster) replaceAllHeard(e *entry, heard []heardPresence) {
 	c.changeResources(e, func(all Resources) Resources {
 		return slices.DeleteFunc(all, func(p Presence) bool { return p.Node != 0 })
 	})
 	for _, h := range heard {
 		c.replaceHeard(e, h)
 	}
-	c.publishHeard(e, status)
-}
-
-// hearOne records the presence that one node has received of a user.
-func (c *cluster) hearOne(e *entry, h heardPresence) {
-	c.replaceHeard(e, h)
-	c.publishHeard(e, h.status)
 }
 
 // replaceHeard replaces the presence that a node has received of a user. A resource that this node has received too has moved: it is
@@ -385,11 +395,14 @@ func (c *cluster) postpone(changed map[*entry]unsaved) {
 	}
 }
 
-// isProfileUnsaved reports whether an entry's profile is to be stored.
-func (c *cluster) isProfileUnsaved(e *entry) bool {
+// pending returns what is still to be stored of an entry, which is newer than what the database has.
+func (c *cluster) pending(e *entry) (u unsaved, isPending bool) {
 	c.registry.mu.Lock()
 	defer c.registry.mu.Unlock()
-	return c.unsaved[e].profile
+	saving, isSaving := c.saving[e]
+	u, isUnsaved := c.unsaved[e]
+	u.profile = u.profile || saving.profile
+	return u, isSaving || isUnsaved
 }
 
 // storeLoop stores what this node has changed and tells the others, in batches.

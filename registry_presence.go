@@ -205,7 +205,13 @@ func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 	changed := r.unsaved
 	r.unsaved = make(map[*entry]unsaved)
 	r.cluster.postpone(changed)
+	r.saving = changed
 	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.saving = nil
+	}()
 	batch := presenceBatch{statuses: make(map[string]Status, len(changed)), profiles: make(map[string]*Profile)}
 	if r.cluster != nil {
 		batch.resources = make(map[string]string, len(changed))
