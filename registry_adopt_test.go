@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,9 +24,13 @@ func (f *fixture) early(stanza string) (handle func()) {
 // wantVisible waits until all nodes know whether Juliet lets us see her presence.
 func wantVisible(t *testing.T, want bool, nodes ...*fixture) {
 	t.Helper()
-	eventually(t, "the nodes know the subscription", func() bool {
-		return !slices.ContainsFunc(nodes, func(f *fixture) bool { return f.comp.board.byJID(juliet).snapshot.Load().visible != want })
-	})
+	for _, f := range nodes {
+		eventually(t, "the node knows the subscription", func() bool {
+			known := make(chan bool)
+			f.comp.dispatcher.dispatch(t.Context(), juliet, func(context.Context) { known <- f.comp.board.byJID(juliet).user.Subscription.To() })
+			return <-known == want
+		})
+	}
 }
 
 // TestAnswerBeforeRegistration answers the contact request at a node that does not know yet that the user has registered at another.
