@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -89,21 +90,22 @@ var floods = []flood{
 	{"pictures", func(r *rig, n int) {
 		var batch strings.Builder
 		for i := range 16 {
-			fmt.Fprintf(&batch, `<iq type='result' id='vcard.%d.%d' from='%s' to='%s'><vCard xmlns='vcard-temp'><PHOTO><BINVAL>%s</BINVAL></PHOTO></vCard></iq>`, n, i, bystander, testDomain, largePicture)
+			fmt.Fprintf(&batch, `<iq type='result' id='vcard.%d.%d' from='%s' to='%s'><vCard xmlns='vcard-temp'><PHOTO><BINVAL>%s</BINVAL></PHOTO></vCard></iq>`, n, i, bystander, testDomain, largePicture())
 		}
 		r.realm.sendRaw(batch.String())
 		r.realm.request(bystander, "get", `<ping xmlns='urn:xmpp:ping'/>`)
 	}},
 }
 
-// largePicture is a small file with a large picture, in base64.
-var largePicture = func() string {
+// largePicture returns a small file with a large picture, in base64. It is made when it is needed, since these tests start this program
+// hundreds of times.
+var largePicture = sync.OnceValue(func() string {
 	var b bytes.Buffer
 	if err := png.Encode(&b, image.NewPaletted(image.Rect(0, 0, 2048, 2048), color.Palette{color.Black, color.White})); err != nil {
 		panic(err)
 	}
 	return base64.StdEncoding.EncodeToString(b.Bytes())
-}()
+})
 
 // hostileServers floods the service, which lets anyone register, with what only servers can send.
 func hostileServers(t *torture) {
