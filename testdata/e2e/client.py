@@ -199,7 +199,7 @@ class Client(slixmpp.ClientXMPP):
         assert policy["data_deletion"] is True and policy["data_retention"] == "infinite", policy
 
         assert {"register"} == await self.commands(), await self.commands()
-        assert "Write “register”" in await self.write("hello")
+        assert "Send “register”" in await self.write("hello")
         assert "register" in await self.write("help")
         await self.receipt()
         assert "not registered" in await self.write("status")
