@@ -42,6 +42,7 @@ window.iq = (type, payload) => inner.api.sendIQ(new DOMParser().parseFromString(
 
 // TestE2EConverse uses the service with Converse.js in a browser, at each of its addresses.
 func TestE2EConverse(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"prosody", "prosody@trixie"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,7 @@ var roomServers = map[string]string{
 
 // TestE2ERoom shows a room of a real server as people enter and leave it, and as its owner renames and hides it.
 func TestE2ERoom(t *testing.T) {
+	t.Parallel()
 	for name, config := range roomServers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -20,6 +20,7 @@ import (
 
 // TestE2E runs the tests against real servers with logged-in clients.
 func TestE2E(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"prosody", "ejabberd", "prosody@trixie", "ejabberd@trixie"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -47,6 +48,7 @@ func TestE2E(t *testing.T) {
 
 // TestE2EJabberd2 runs the tests that need only registration and presence against jabberd2.
 func TestE2EJabberd2(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"jabberd2", "jabberd2@trixie"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -596,6 +598,7 @@ func testLinkDead(t *testing.T, s *server) {
 
 // TestE2EConnections uses several connections to one ejabberd, which distributes stanzas randomly or by JID.
 func TestE2EConnections(t *testing.T) {
+	t.Parallel()
 	tests := map[string]string{
 		"random":   "",
 		"balanced": "domain_balancing: {" + testDomain + ": {type: bare_source, component_number: 2}}\n",

@@ -18,12 +18,23 @@ import (
 // TestMain puts a webstatus on PATH, for the scripts in testdata/script and for the tests against real servers.
 func TestMain(m *testing.M) {
 	http.DefaultClient.Timeout = 5 * patience // a response or an event that never comes fails its test
+	if os.Getenv(raceOptions) == "" {
+		os.Setenv(raceOptions, "atexit_sleep_ms=50") // instead of a second for each program that the tests start; cannot fail
+	}
 	testscript.Main(postgresStopper{m}, map[string]func(){"webstatus": main})
 }
 
+// raceOptions is the environment variable with the options of the race detector.
+const raceOptions = "GORACE"
+
 // TestScripts runs the binary as an operator does.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", Condition: isInstalled, Cmds: map[string]func(*testscript.TestScript, bool, []string){
+	t.Parallel()
+	setup := func(e *testscript.Env) error {
+		e.Setenv(raceOptions, os.Getenv(raceOptions))
+		return nil
+	}
+	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: setup, Condition: isInstalled, Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		"waitfile": waitFile,
 		"occupy":   occupy,
 		"postgres": createPostgres,
