@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/tools/go/packages"
@@ -43,19 +44,27 @@ func layerOf(file string) string {
 	return "core"
 }
 
-// loadPackage type-checks the package without its tests.
-func loadPackage(t *testing.T) *packages.Package {
-	t.Helper()
+// loadedPackage type-checks the package without its tests, once.
+var loadedPackage = sync.OnceValues(func() (*packages.Package, error) {
 	const mode = packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedTypes |
 		packages.NeedSyntax | packages.NeedTypesInfo
 	loaded, err := packages.Load(&packages.Config{Mode: mode}, ".")
+	if err == nil && (len(loaded) != 1 || len(loaded[0].Errors) > 0) {
+		err = fmt.Errorf("the package cannot be loaded: %v", loaded[0].Errors)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return loaded[0], nil
+})
+
+func loadPackage(t *testing.T) *packages.Package {
+	t.Helper()
+	p, err := loadedPackage()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(loaded) != 1 || len(loaded[0].Errors) > 0 {
-		t.Fatalf("the package cannot be loaded: %v", loaded[0].Errors)
-	}
-	return loaded[0]
+	return p
 }
 
 // TestLayers checks that each layer uses only its permitted layers, as separate packages would enforce.

@@ -53,6 +53,7 @@ func TestConfigurationTable(t *testing.T) {
 
 // TestManual checks that the manual pages and the help topic are generated.
 func TestManual(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if out, err := exec.Command("webstatus", "man", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)

@@ -9,6 +9,7 @@ import (
 
 // TestBackupUnderWrites copies a database during writes. Each copy must be complete and consistent.
 func TestBackupUnderWrites(t *testing.T) {
+	t.Parallel()
 	db, path := openTestDatabase(t)
 	const users = 3000 // enough for a backup in several steps
 	var all []User

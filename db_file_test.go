@@ -137,6 +137,7 @@ func TestSlowDisk(t *testing.T) {
 
 // TestFailingDisk injects errors into the writes of a command and checks that it names them.
 func TestFailingDisk(t *testing.T) {
+	t.Parallel()
 	strace := need(t, "strace")
 	if err := exec.Command(strace, "-qq", "-o", os.DevNull, "true").Run(); err != nil {
 		t.Skipf("strace does not work here: %v", err)
@@ -161,6 +162,7 @@ func TestFailingDisk(t *testing.T) {
 
 // TestLogShrinks checks that the write-ahead log shrinks after a reader has kept it from being reset during many changes.
 func TestLogShrinks(t *testing.T) {
+	t.Parallel()
 	db, path := openTestDatabase(t)
 	for i := range 200 {
 		if err := db.InsertUser(t.Context(), User{JID: fmt.Sprintf("u%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionNone, Created: noon}); err != nil {

@@ -128,6 +128,7 @@ func TestNodeMetrics(t *testing.T) {
 
 // TestAlerts checks and tests the alerting rules with promtool, and checks that they and the dashboard use existing metrics.
 func TestAlerts(t *testing.T) {
+	t.Parallel()
 	if out, err := exec.Command(need(t, "promtool"), "check", "rules", "dist/alerts.yml").CombinedOutput(); err != nil {
 		t.Errorf("%v %s", err, out)
 	}

@@ -18,6 +18,7 @@ import (
 
 // TestUnits verifies the packaged units with systemd-analyze.
 func TestUnits(t *testing.T) {
+	t.Parallel()
 	analyze := need(t, "systemd-analyze")
 	dir := t.TempDir()
 	for _, name := range []string{"webstatus.service", "webstatus.socket"} {

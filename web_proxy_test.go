@@ -15,6 +15,7 @@ import (
 // TestProxies runs each web server as a reverse proxy with its configuration from dist, and checks that pages are served, that events
 // are not buffered, and that clients are distinguished.
 func TestProxies(t *testing.T) {
+	t.Parallel()
 	modules := ""
 	for _, name := range []string{"mpm_event", "authz_core", "proxy", "proxy_http"} {
 		modules += "LoadModule " + name + "_module /usr/lib/apache2/modules/mod_" + name + ".so\n"

@@ -67,6 +67,7 @@ func insecure(serverName string) *http.Client {
 
 // TestHTTPS checks that a renewed certificate is loaded, and that HTTP requests are redirected.
 func TestHTTPS(t *testing.T) {
+	t.Parallel()
 	cert, key := writeCertificate(t, t.TempDir(), "first")
 	port, plain := strconv.Itoa(freePort(t)), strconv.Itoa(freePort(t))
 	a := &appliance{env: []string{"WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret", "WEBSTATUS_SERVER=127.0.0.1:1",
