@@ -20,26 +20,39 @@ import (
 // notifyChannel is the channel on which nodes say that there are changes.
 const notifyChannel = "webstatus"
 
+// pingChannel is the channel on which nodes pass on the ids of pings that have come back to them but are not theirs.
+const pingChannel = "webstatus_ping"
+
+// errLockLost says that the server has given the session of this node, or its locks, to another one.
+var errLockLost = errors.New("has released the locks of this node: connect to PostgreSQL directly, not through a pooler")
+
 // errNameTaken is returned if another node has the name of this one.
 var errNameTaken = errors.New("already has a node with this name: choose another name with --node")
 
 // A membership is a connection that holds locks: those of a node that is alive, or the exclusive one of a command. It hears of changes.
 type membership struct {
-	conn  *pgx.Conn
-	leads bool // it holds the lock of the leader
-	news  bool // another node has said that there are changes, since they were last read
+	conn    *pgx.Conn
+	node    string
+	leads   bool      // it holds the lock of the leader
+	checked time.Time // when it was last known to hold its locks
+	news    bool      // another node has said that there are changes, since they were last read
+	pings   []string  // ids of pings that have come back at other nodes
 }
 
 // connect opens a connection that the server ends some seconds after this machine has stopped, and its locks with it. It reads few rows of
 // large tables, over their indexes, and so often that it must not be planned each time.
 func connect(ctx context.Context, conf *pgx.ConnConfig) (m *membership, err error) {
-	conf, m = conf.Copy(), &membership{}
-	for name, value := range map[string]string{"synchronous_commit": "off", "tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3",
-		"tcp_user_timeout": "5000", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"} {
+	conf, m = conf.Copy(), &membership{node: conf.RuntimeParams["webstatus.node"]}
+	for name, value := range map[string]string{"synchronous_commit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"} {
 		conf.RuntimeParams[name] = value
 	}
-	node := conf.RuntimeParams["webstatus.node"]
-	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) { m.news = m.news || n.Payload != node }
+	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) {
+		if n.Channel == pingChannel {
+			m.pings = append(m.pings, n.Payload)
+		} else {
+			m.news = m.news || n.Payload != m.node
+		}
+	}
 	m.conn, err = pgx.ConnectConfig(ctx, conf)
 	return m, err
 }
@@ -72,7 +85,7 @@ func (db *database) join(ctx context.Context) (*membership, error) {
 		err = m.lockDatabase(ctx, true)
 	}
 	if err == nil {
-		_, err = m.conn.Exec(ctx, "LISTEN "+notifyChannel)
+		_, err = m.conn.Exec(ctx, "LISTEN "+notifyChannel+"; LISTEN "+pingChannel)
 	}
 	if err != nil {
 		m.Close()
@@ -108,7 +121,8 @@ func (m *membership) tryLock(ctx context.Context, suffix, kind, name string) (lo
 // lockKeys are the keys of a lock.
 const lockKeys = "($1, hashtext($2 || ' ' || current_schema() || ' ' || $3))"
 
-// lead takes the lock of the leader if it is free, or releases it.
+// lead takes the lock of the leader if it is free, or releases it. Once in a heartbeat, it asks whether the locks are still held, since two
+// nodes would lead otherwise.
 func (m *membership) lead(ctx context.Context, want bool) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
@@ -119,14 +133,33 @@ func (m *membership) lead(ctx context.Context, want bool) (err error) {
 		_, err = m.conn.Exec(ctx, "SELECT pg_advisory_unlock"+lockKeys, applicationID, "leader", "")
 		m.leads = false
 	}
+	if err != nil || time.Since(m.checked) < heartbeat {
+		return err
+	}
+	m.checked = time.Now()
+	held, err := m.holds(ctx, "node", m.node)
+	if err == nil && held && m.leads {
+		held, err = m.holds(ctx, "leader", "")
+	}
+	if err == nil && !held {
+		err = errLockLost
+	}
+	m.leads = m.leads && err == nil
 	return err
 }
 
-// wait waits until another node has changed something, or for a while.
+// holds reports whether the session has an advisory lock of a kind and a name.
+func (m *membership) holds(ctx context.Context, kind, name string) (held bool, err error) {
+	err = m.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory' AND objsubid = 2 AND granted
+		AND classid = $1 AND objid = (hashtext($2 || ' ' || current_schema() || ' ' || $3)::bigint & 4294967295)::oid)`, applicationID, kind, name).Scan(&held)
+	return held, err
+}
+
+// wait waits until another node has changed something or has passed a ping on, or for a while.
 func (m *membership) wait(ctx context.Context, atMost time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	for !m.news {
+	for !m.news && len(m.pings) == 0 {
 		_, err := m.conn.WaitForNotification(waiting)
 		if waiting.Err() != nil && !m.conn.IsClosed() {
 			return ctx.Err()
@@ -184,6 +217,14 @@ func query(ctx context.Context, q interface {
 func (db *database) Notify(ctx context.Context) error {
 	return db.read(ctx, func(ctx context.Context) error {
 		_, err := db.sql.ExecContext(ctx, db.lazily)
+		return err
+	})
+}
+
+// NotifyPing passes the id of a ping on that has come back here, and may be another node's.
+func (db *database) NotifyPing(ctx context.Context, id string) error {
+	return db.read(ctx, func(ctx context.Context) error {
+		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, $2)", pingChannel, id)
 		return err
 	})
 }
@@ -404,6 +445,7 @@ func joinDatabase(ctx context.Context, location, node string) (*database, error)
 	}
 	db.Close()
 	conf.RuntimeParams["webstatus.node"] = node
+	conf.RuntimeParams["idle_in_transaction_session_timeout"] = "10000" // milliseconds; a node that is cut off must not keep others waiting
 	db = newDatabase(postgresDialect, openPool(conf))
 	db.shared, db.timeout = &sharedDatabase{conf: conf, node: node}, nodeTimeout
 	for range int(joinPatience / rejoinDelay) {

@@ -56,6 +56,11 @@ const (
 	postgresDial        = 5 * time.Second // longest wait for a connection
 )
 
+// postgresParameters are set for each session unless the URL sets them. The server ends the session some seconds after this machine has
+// stopped, and its locks with it.
+var postgresParameters = map[string]string{"synchronous_commit": "on", "application_name": "webstatus",
+	"tcp_keepalives_idle": "2", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "3", "tcp_user_timeout": "5000"}
+
 // parsePostgres parses the URL of a database. The error says nothing about it, since it may contain a password.
 func parsePostgres(location string) (*pgx.ConnConfig, error) {
 	conf, err := pgx.ParseConfig(location)
@@ -63,7 +68,7 @@ func parsePostgres(location string) (*pgx.ConnConfig, error) {
 		return nil, errors.New("not a PostgreSQL URL such as postgres://webstatus@db.example.org/webstatus")
 	}
 	conf.ConnectTimeout = min(conf.ConnectTimeout, postgresDial)
-	for name, value := range map[string]string{"synchronous_commit": "on", "application_name": "webstatus"} {
+	for name, value := range postgresParameters {
 		if conf.RuntimeParams[name] == "" {
 			conf.RuntimeParams[name] = value
 		}

@@ -33,6 +33,7 @@ type cluster struct {
 	snapshot string // of the database, up to which the changes of other nodes are known
 	leads    atomic.Bool
 	lookUps  *rate.Limiter // of strangers
+	pings    chan string   // ids of pings of other nodes
 
 	mu      sync.Mutex
 	numbers map[string]uint16 // of nodes, by name; 0 for this one
@@ -45,6 +46,7 @@ type clusterHooks struct {
 	dispatch func(ctx context.Context, bare string, f func(context.Context)) // runs a function in the queue of a user
 	probe    func(ctx context.Context, jids []string) bool                   // probes users, and reports whether there was time for all answers
 	renew    func(e *entry)                                                  // probes a user, from the user's queue
+	pinged   func(id string) bool                                            // handles a ping that has come back, and reports whether it is one of this node
 	always   bool                                                            // a node without a link may lead
 }
 
@@ -64,7 +66,7 @@ func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, e
 
 func newCluster(r *registry) *cluster {
 	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
-		taking: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate)}
+		taking: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), pings: make(chan string, maxPings)}
 }
 
 // number returns the number of a node.
@@ -150,6 +152,7 @@ func (c *cluster) run(ctx context.Context) {
 	var loops sync.WaitGroup
 	loops.Go(func() { c.storeLoop(ctx) })
 	loops.Go(func() { c.beatLoop(ctx) })
+	loops.Go(func() { c.pingLoop(ctx) })
 	for m := c.db.shared.first; ctx.Err() == nil; m = nil {
 		err := c.runMembership(ctx, m)
 		c.leads.Store(false)
@@ -214,6 +217,10 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 		if err := m.wait(ctx, heartbeat); err != nil {
 			return err
 		}
+		for _, id := range m.pings {
+			c.hooks.pinged(id)
+		}
+		m.pings = nil
 	}
 }
 
@@ -403,6 +410,33 @@ func (c *cluster) pending(e *entry) (u unsaved, isPending bool) {
 	u, isUnsaved := c.unsaved[e]
 	u.profile = u.profile || saving.profile
 	return u, isSaving || isUnsaved
+}
+
+// maxPings is the number of pings that wait to be passed on.
+const maxPings = 64
+
+// passOn passes the id of a ping on that has come back here but is not one of this node. A server that sends all stanzas of one sender over
+// one connection, as ejabberd does with domain_balancing, returns the pings of all nodes to one of them.
+func (c *cluster) passOn(id string) {
+	if c == nil {
+		return
+	}
+	select {
+	case c.pings <- id:
+	default: // the next one follows in a few seconds
+	}
+}
+
+// pingLoop passes pings on to the nodes that have sent them.
+func (c *cluster) pingLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case id := <-c.pings:
+			c.outages.report("passing a ping on", c.db.NotifyPing(ctx, id))
+		}
+	}
 }
 
 // storeLoop stores what this node has changed and tells the others, in batches.

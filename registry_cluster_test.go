@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -113,6 +115,65 @@ func TestCluster(t *testing.T) {
 		there, _ := b.get(julietPage)
 		return here.StatusCode == 404 && there.StatusCode == 404
 	})
+}
+
+// TestPingElsewhere returns the pings of one node to the other, as ejabberd does with bare_source. They count all the same.
+func TestPingElsewhere(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	b.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	b.deaf = true
+	b.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	b.wantLeave("webstatus.example.org")
+	f, err := b.stream.framer.next()
+	if err != nil || !bytes.Contains(f.data, []byte(nsPing)) {
+		t.Fatalf("not a ping: %s %v", f.data, err)
+	}
+	withdrawals := func() int {
+		jids, err := a.db.Withdrawals(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(jids)
+	}
+	if n := withdrawals(); n != 0 && n != 1 || len(b.comp.links.open()) != 1 {
+		t.Fatalf("%d withdrawals", n)
+	}
+	stream := b.comp.links.open()[0]
+	before := stream.lastPong.Load()
+	a.send(string(f.data))
+	eventually(t, "the ping is a sign of life of the link that it was sent over", func() bool { return stream.lastPong.Load() > before })
+	eventually(t, "the withdrawal is recorded", func() bool { return withdrawals() == 0 })
+}
+
+// TestLostLock checks that a node notices that it has lost the lock of the leader.
+func TestLostLock(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	var members []*membership
+	for _, name := range []string{"a", "b"} {
+		db, err := joinDatabase(t.Context(), location, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		members = append(members, db.shared.first)
+	}
+	for i, m := range members {
+		if err := m.lead(t.Context(), true); err != nil || m.leads != (i == 0) {
+			t.Fatalf("%t %v", m.leads, err)
+		}
+	}
+	if _, err := members[0].conn.Exec(t.Context(), "SELECT pg_advisory_unlock"+lockKeys, applicationID, "leader", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := members[1].lead(t.Context(), true); err != nil || !members[1].leads {
+		t.Fatalf("%t %v", members[1].leads, err)
+	}
+	members[0].checked = time.Time{}
+	if err := members[0].lead(t.Context(), true); !errors.Is(err, errLockLost) || members[0].leads {
+		t.Errorf("both lead: %v", err)
+	}
 }
 
 // TestMovedResource checks that a resource that has moved to another node is forgotten at the first one, which does not hear when it leaves.

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"html"
 	"log/slog"
 	"sync"
@@ -117,7 +116,7 @@ func (c *component) run(ctx context.Context) error {
 	g.Go(func() error { c.rooms.run(work); return nil })
 	g.Go(func() error { c.maintain(work); return nil })
 	g.Go(func() error {
-		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, always: c.singleLink})
+		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, pinged: c.links.onSelfPing, always: c.singleLink})
 		return nil
 	})
 	<-ctx.Done()
@@ -222,7 +221,9 @@ func (c *component) handle(ctx context.Context, data []byte) {
 		return
 	}
 	if s.from.bare == c.domain {
-		c.links.onSelfPing(s.id)
+		if !c.links.onSelfPing(s.id) {
+			c.registry.cluster.passOn(s.id)
+		}
 		return
 	}
 	sender, ok := c.admit(s)
@@ -288,7 +289,7 @@ type ping struct {
 }
 
 // pingID names the stream in its pings, which may come back over another one. Those of confirm have a number behind it.
-func (s *stream) pingID() string { return fmt.Sprintf("ping-%p", s) }
+func (s *stream) pingID() string { return "ping-" + s.id }
 
 // A request is an iq of type get or set.
 type request struct {

@@ -100,13 +100,10 @@ func (l *links) sendPresence(from, to, typ string) error {
 	return l.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: typ, From: from, To: to})
 }
 
-// onSelfPing counts a ping that came back as a sign of life of the stream that it was sent over; it may return over another one.
-func (l *links) onSelfPing(id string) {
-	for _, s := range l.open() {
-		if s.onPing(id) {
-			return
-		}
-	}
+// onSelfPing counts a ping that came back as a sign of life of the stream that it was sent over; it may return over another one. It reports
+// whether the ping is one of ours.
+func (l *links) onSelfPing(id string) bool {
+	return slices.ContainsFunc(l.open(), func(s *stream) bool { return s.onPing(id) })
 }
 
 // close ends every stream in order: what is queued is sent first.

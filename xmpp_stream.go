@@ -5,6 +5,7 @@ package main
 // stream into elements (xmpp_framer.go), and each is decoded separately.
 
 import (
+	"crypto/rand"
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
@@ -25,6 +26,7 @@ const (
 
 // A stream is one connection to the server (XEP-0114). Its write methods may be called concurrently.
 type stream struct {
+	id          string // random, for its pings
 	conn        net.Conn
 	framer      *framer
 	times       linkTimes
@@ -53,7 +55,7 @@ var (
 )
 
 func newStream(conn net.Conn, l *link) *stream {
-	s := &stream{conn: conn, times: l.times, domain: l.domain, opened: time.Now()}
+	s := &stream{id: rand.Text(), conn: conn, times: l.times, domain: l.domain, opened: time.Now()}
 	s.changed = sync.NewCond(&s.mu)
 	s.framer = newFramer(s, maxStanza)
 	return s

@@ -194,7 +194,7 @@ func (f *fixture) send(xml string) {
 var messageID = regexp.MustCompile(`^(<message(?: type='(?:chat|normal)')?) id='([^']+)'`)
 
 // confirmPing matches a ping by which the component learns that the server has handled what was sent before.
-var confirmPing = regexp.MustCompile(`^<iq type='get' id='ping-0x[0-9a-f]+-[0-9]+'`)
+var confirmPing = regexp.MustCompile(`^<iq type='get' id='ping-[A-Z2-7]+-[0-9]+'`)
 
 var questionID = regexp.MustCompile(`^<iq type='get' id='((nick|avatar|avatar-data|vcard|last|activity|mood|tune)\.[^']*)'`)
 
