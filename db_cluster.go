@@ -39,8 +39,8 @@ type membership struct {
 	pings   []string  // ids of pings that have come back at other nodes
 }
 
-// connect opens a connection that the server ends some seconds after this machine has stopped, and its locks with it. It reads few rows of
-// large tables, over their indexes, and so often that it must not be planned each time.
+// connect opens a connection for locks and news. It reads few rows of large tables, over their indexes, and so often that it must not be
+// planned each time.
 func connect(ctx context.Context, conf *pgx.ConnConfig) (m *membership, err error) {
 	conf, m = conf.Copy(), &membership{node: conf.RuntimeParams["webstatus.node"]}
 	for name, value := range map[string]string{"synchronous_commit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"} {
