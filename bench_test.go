@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -180,15 +181,19 @@ func presenceStanza(i int) string {
 }
 
 // BenchmarkStanzas compares processing presence, from the socket to the board, with only xml.Decoder.Token on the same bytes, both on
-// one core.
+// one core; and that with two connections on two cores.
 func BenchmarkStanzas(b *testing.B) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const stanzas = 20000
-	var input strings.Builder
-	input.WriteString("<stream>")
-	for i := range stanzas {
-		input.WriteString(presenceStanza(i))
+	var inputs [3]strings.Builder // for one connection, and for two
+	for i := range inputs {
+		inputs[i].WriteString("<stream>")
 	}
+	for i := range stanzas {
+		inputs[0].WriteString(presenceStanza(i))
+		inputs[1+i%2].WriteString(presenceStanza(i)) // so that a person's stanzas come over the same connection
+	}
+	one, two := []string{inputs[0].String()}, []string{inputs[1].String(), inputs[2].String()}
 	db, err := openDatabase(context.Background(), filepath.Join(b.TempDir(), "webstatus.db"), true)
 	if err != nil {
 		b.Fatal(err)
@@ -207,63 +212,70 @@ func BenchmarkStanzas(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go c.dispatcher.run(ctx)
-	var tokens, ours time.Duration
+	deliver := func(r io.Reader) {
+		f := newFramer(r, maxStanza)
+		if _, err := f.header(); err != nil {
+			b.Error(err)
+		}
+		for {
+			fr, err := f.next()
+			if err != nil {
+				return
+			}
+			c.deliver(ctx, fr)
+		}
+	}
+	var tokens, ours, both time.Duration
 	for b.Loop() {
-		began := time.Now()
-		readAll(b, input.String(), func(r io.Reader) {
+		tokens += readAll(b, one, func(r io.Reader) {
 			d := xml.NewDecoder(r)
 			for {
 				if _, err := d.Token(); err != nil {
 					return
 				}
 			}
-		})
-		tokens += time.Since(began)
-		began = time.Now()
-		readAll(b, input.String(), func(r io.Reader) {
-			f := newFramer(r, maxStanza)
-			if _, err := f.header(); err != nil {
-				b.Error(err)
-			}
-			for {
-				fr, err := f.next()
-				if err != nil {
-					break
-				}
-				c.deliver(ctx, fr)
-			}
-			c.dispatcher.drain(ctx)
-		})
-		ours += time.Since(began)
+		}, func() {})
+		ours += readAll(b, one, deliver, func() { c.dispatcher.drain(ctx) })
+		runtime.GOMAXPROCS(2)
+		both += readAll(b, two, deliver, func() { c.dispatcher.drain(ctx) })
+		runtime.GOMAXPROCS(1)
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(stanzas*b.N)/tokens.Seconds(), "tokens-alone/s")
 	b.ReportMetric(float64(stanzas*b.N)/ours.Seconds(), "ours/s")
 	b.ReportMetric(float64(tokens)/float64(ours), "ratio(>=0.6)")
+	b.ReportMetric(float64(ours)/float64(both), "two-connections(>=1.6)")
 }
 
-// readAll passes a loopback connection that delivers the input to read.
-func readAll(b *testing.B, input string, read func(io.Reader)) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		conn, err := net.Dial("tcp", l.Addr().String())
+// readAll passes loopback connections that deliver the inputs to read, side by side, and calls end. It returns how long that took.
+func readAll(b *testing.B, inputs []string, read func(io.Reader), end func()) time.Duration {
+	began := time.Now()
+	var readers sync.WaitGroup
+	for _, input := range inputs {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			b.Error(err)
-			return
+			b.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			defer conn.Close()
+			io.WriteString(conn, input) // unread input is not counted
+		}()
+		conn, err := l.Accept()
+		if err != nil {
+			b.Fatal(err)
 		}
 		defer conn.Close()
-		io.WriteString(conn, input) // unread input is not counted
-	}()
-	conn, err := l.Accept()
-	if err != nil {
-		b.Fatal(err)
+		readers.Go(func() { read(conn) })
 	}
-	defer conn.Close()
-	read(conn)
+	readers.Wait()
+	end()
+	return time.Since(began)
 }
 
 // BenchmarkFlood sends ten thousand messages from one sender at once, and measures the latency of another user's presence behind them.
@@ -432,8 +444,23 @@ type manyUsers struct {
 
 func newManyUsers(b *testing.B, location string, users int) *manyUsers {
 	s := &manyUsers{program: buildProgram(b), location: location}
-	storeUsers(b, location, users, defaultOptions())
-	var err error
+	stored := storeUsers(b, location, users, defaultOptions())
+	db, err := openDatabase(b.Context(), location, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for batch := range slices.Chunk(stored, 50_000) {
+		statuses := make(map[string]Status)
+		for _, u := range batch {
+			if statuses[u.JID] = (Status{State: Unavailable}); isOnline(u.JID) {
+				statuses[u.JID] = Status{State: Away, Since: noon}
+			}
+		}
+		if err := db.StorePresence(b.Context(), presenceBatch{statuses: statuses}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	db.Close()
 	if s.server, err = newLoopback("webstatus.example.org", "s3cret"); err != nil {
 		b.Fatal(err)
 	}
@@ -441,10 +468,12 @@ func newManyUsers(b *testing.B, location string, users int) *manyUsers {
 	return s
 }
 
+// isOnline reports whether one of manyUsers is online: each fifth is.
+func isOnline(bare string) bool { return (bare[len("user00000")]-'0')%5 == 0 }
+
 // start starts the program, and returns how long it took until it answered requests.
 func (s *manyUsers) start(b *testing.B) (p *process, serving time.Duration) {
-	const online = 5 // each fifth user
-	go s.server.answerProbes(func(bare string) bool { return (bare[len("user00000")]-'0')%online == 0 })
+	go s.server.answerProbes(isOnline)
 	address := "127.0.0.1:" + strconv.Itoa(freePort(b))
 	cmd := exec.Command(s.program, "serve")
 	cmd.Env = append(os.Environ(), "WEBSTATUS_DOMAIN=webstatus.example.org", "WEBSTATUS_SECRET=s3cret", "WEBSTATUS_SERVER="+s.server.address(),
