@@ -158,8 +158,10 @@ func serveOn(ctx context.Context, listeners listeners, db *database, webConf web
 		return err
 	}
 	c := newComponent(conf, users)
-	debug.FreeOSMemory() // startup needs much more memory than serving
-	limitGarbage()
+	go func() {
+		debug.FreeOSMemory() // startup needs much more memory than serving
+		limitGarbage()
+	}()
 	conf.log.Info("serving", "version", version, "listen", listeners.web.Addr().String(), "base_url", conf.baseURL)
 	// The component stops after the web server, so that the last responses still show live presence.
 	componentCtx, stopComponent := context.WithCancel(context.WithoutCancel(ctx))

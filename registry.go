@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -65,10 +66,7 @@ func newRegistry(ctx context.Context, conf registryConfig, db *database) (*regis
 			return nil, fmt.Errorf("the database %w", err)
 		}
 	}
-	for u, err := range db.Users(ctx, userFilter{}) {
-		if err != nil {
-			return nil, fmt.Errorf("the database %w", err)
-		}
+	err = readAhead(db.Users(ctx, userFilter{}), func(u *StoredUser) {
 		if u.Status.Since.After(now) {
 			u.Status.Since = now
 		}
@@ -76,8 +74,42 @@ func newRegistry(ctx context.Context, conf registryConfig, db *database) (*regis
 		if all := heard[u.JID]; len(all) > 0 {
 			r.cluster.hear(e, all, u.Status)
 		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the database %w", err)
 	}
 	return r, nil
+}
+
+// readAhead calls add for each user, while another goroutine reads the next ones.
+func readAhead(users iter.Seq2[StoredUser, error], add func(*StoredUser)) (err error) {
+	const size, buffers = 256, 2
+	full, empty := make(chan []StoredUser, buffers), make(chan []StoredUser, buffers)
+	for range buffers {
+		empty <- make([]StoredUser, 0, size)
+	}
+	go func() {
+		defer close(full)
+		batch := <-empty
+		for u, e := range users {
+			if e != nil {
+				err = e
+				return
+			}
+			if batch = append(batch, u); len(batch) == size {
+				full <- batch
+				batch = <-empty
+			}
+		}
+		full <- batch
+	}()
+	for batch := range full {
+		for i := range batch {
+			add(&batch[i])
+		}
+		empty <- batch[:0]
+	}
+	return err
 }
 
 // Register registers a user through one of our addresses.

@@ -275,3 +275,33 @@ func TestUnreachableDatabase(t *testing.T) {
 		t.Error("the password is in the log")
 	}
 }
+
+// TestReadAhead checks that users are added in order, and that an error ends reading.
+func TestReadAhead(t *testing.T) {
+	for _, size := range []int{0, 1, 255, 256, 257, 1000} {
+		failure := errors.New("failed")
+		users := func(yield func(StoredUser, error) bool) {
+			for i := range size {
+				if !yield(StoredUser{User: User{JID: fmt.Sprint(i)}}, nil) {
+					return
+				}
+			}
+			if size == 1000 {
+				yield(StoredUser{}, failure)
+			}
+		}
+		added := 0
+		err := readAhead(users, func(u *StoredUser) {
+			if u.JID != fmt.Sprint(added) {
+				t.Errorf("%s was added after %d others", u.JID, added)
+			}
+			added++
+		})
+		switch {
+		case size == 1000 && !errors.Is(err, failure):
+			t.Errorf("error %v", err)
+		case size < 1000 && (err != nil || added != size):
+			t.Errorf("%d of %d users were added, error %v", added, size, err)
+		}
+	}
+}
