@@ -27,7 +27,7 @@ func BenchmarkGrowth(b *testing.B) {
 	}{
 		{"users", "users", []int{1e3, 1e4, 1e5, 1e6}, growUsers, "seconds until the first response", "MiB resident after 40 seconds"},
 		{"changes", "presence changes per second", []int{1, 10, 100, 1000}, growChanges, "ms until a viewer's event (p99)", "% of a core"},
-		{"viewers", "live streams of one person", []int{10, 100, 1000, 8000}, growViewers, "ms until all have the event", "MiB resident"},
+		{"viewers", "live streams of one person", []int{10, 100, 1000, openableStreams(b)}, growViewers, "ms until all have the event", "MiB resident"},
 	} {
 		b.Run(g.name, func(b *testing.B) {
 			left, right := series{label: g.x}, series{label: g.y}
