@@ -315,14 +315,16 @@ func (c *client) submit(t testing.TB, fields ...string) {
 // publishRich publishes an activity, a mood and a tune (XEP-0108, XEP-0107, XEP-0118).
 func (c *client) publishRich(t testing.TB) {
 	t.Helper()
-	for _, payload := range []string{
-		`<activity xmlns='http://jabber.org/protocol/activity'><relaxing><reading/></relaxing><text>&lt;b>sonnets&lt;/b></text></activity>`,
-		`<mood xmlns='http://jabber.org/protocol/mood'><in_love/></mood>`,
-		`<tune xmlns='http://jabber.org/protocol/tune'><artist>Prokofiev</artist><title>Dance of the Knights</title></tune>`,
-	} {
-		node := strings.Split(payload, "'")[1]
-		c.request(t, "set", "", `<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='`+node+`'><item id='current'>`+payload+`</item></publish></pubsub>`)
-	}
+	c.publish(t, `<activity xmlns='http://jabber.org/protocol/activity'><relaxing><reading/></relaxing><text>&lt;b>sonnets&lt;/b></text></activity>`)
+	c.publish(t, `<mood xmlns='http://jabber.org/protocol/mood'><in_love/></mood>`)
+	c.publish(t, `<tune xmlns='http://jabber.org/protocol/tune'><artist>Prokofiev</artist><title>Dance of the Knights</title></tune>`)
+}
+
+// publish publishes a payload at the PEP node with the name of its namespace (XEP-0163 §3).
+func (c *client) publish(t testing.TB, payload string) {
+	t.Helper()
+	node := strings.Split(payload, "'")[1]
+	c.request(t, "set", "", `<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='`+node+`'><item id='current'>`+payload+`</item></publish></pubsub>`)
 }
 
 // join registers and accepts the subscription request.

@@ -34,6 +34,7 @@ func TestE2E(t *testing.T) {
 				t.Run("slixmpp at "+service, func(t *testing.T) { testSlixmpp(t, s, []string{"user4", "user3"}[i], service) })
 			}
 			t.Run("last seen", func(t *testing.T) { testLastSeen(t, s) })
+			t.Run("rich presence", func(t *testing.T) { testRichPresence(t, s) })
 			t.Run("abuse", func(t *testing.T) { testAbuse(t, s) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, s) })
 			t.Run("killed", func(t *testing.T) { testKilled(t, s) })
