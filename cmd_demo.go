@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,13 +21,26 @@ import (
 
 const demoDomain = "webstatus.verona.example"
 
-// A scene is one presence stanza that an actor sends from a resource.
+// A scene is a presence stanza that an actor sends from a resource, and the PEP items that the actor publishes with it.
 type scene struct {
 	resource string
 	typ      string // the type attribute: "unavailable", or empty
 	show     string
 	status   string
 	priority string
+	pep      []pepItem
+}
+
+// A pepItem is what an actor publishes at a PEP node of rich presence (XEP-0163 §3).
+type pepItem struct {
+	node    string
+	content string // of the payload, as XML; empty to end it
+}
+
+// payload returns an element in the namespace of the node, with the last part of its name.
+func (i pepItem) payload() string {
+	name := path.Base(i.node)
+	return "<" + name + " xmlns='" + i.node + "'>" + i.content + "</" + name + ">"
 }
 
 // An actor is a simulated user, who plays the scenes in a loop.
@@ -37,19 +51,21 @@ type actor struct {
 	pause  time.Duration // between scenes
 	scenes []scene
 
-	mu  sync.Mutex
-	now map[string]scene // current scene of each available resource
+	mu    sync.Mutex
+	now   map[string]scene   // current scene of each available resource
+	items map[string]pepItem // last item of each PEP node
 }
 
 // demoActors returns the simulated users of the demo.
 func demoActors() []*actor {
 	const message, address, nick = "<show_status_msg>1</show_status_msg>", "<show_full_jid>1</show_full_jid>", "<show_nick>1</show_nick>"
 	const seen, clients = "<show_last_seen>1</show_last_seen>", "<show_resources>1</show_resources>"
+	const rich = "<show_activity>1</show_activity><show_mood>1</show_mood><show_tune>1</show_tune>"
 	return []*actor{
-		{jid: "juliet@verona.example", nick: "Juliet", fields: message + address + nick, pause: 4 * time.Second, scenes: []scene{
-			{resource: "balcony", status: "On the balcony, come by"},
-			{resource: "balcony", show: "chat", status: "Talk to me!"},
-			{resource: "balcony", show: "away", status: "Back after the ball"},
+		{jid: "juliet@verona.example", nick: "Juliet", fields: message + address + nick + rich, pause: 4 * time.Second, scenes: []scene{
+			{resource: "balcony", status: "On the balcony, come by", pep: []pepItem{{nsActivity, "<relaxing/>"}, {nsMood, "<in_love/>"}, {nsTune, "<artist>Gounod</artist><title>Je veux vivre</title>"}}},
+			{resource: "balcony", show: "chat", status: "Talk to me!", pep: []pepItem{{nsActivity, "<talking/>"}, {nsTune, ""}}},
+			{resource: "balcony", show: "away", status: "Back after the ball", pep: []pepItem{{nsActivity, "<exercising><dancing/></exercising>"}, {nsMood, "<excited/>"}}},
 			{resource: "balcony", typ: "unavailable"},
 		}},
 		{jid: "romeo@verona.example", nick: "Romeo", fields: message + nick + clients, pause: 5 * time.Second, scenes: []scene{

@@ -143,6 +143,15 @@ func (l *loopback) play(a *actor, c scene) {
 	l.deliver(from, stanza+`</presence>`, values...)
 }
 
+// publish sends the events of what an actor publishes with a scene (XEP-0163 §4.3).
+func (l *loopback) publish(a *actor, c scene) {
+	for _, i := range c.pep {
+		a.items[i.node] = i
+		l.deliver(a.jid+"/"+c.resource, `<message from='%s' to='%s' type='headline'><event xmlns='`+nsPubSubEvent+`'><items node='`+i.node+`'><item id='current'>`+
+			i.payload()+`</item></items></event></message>`, a.jid, demoDomain)
+	}
+}
+
 // perform registers an actor and plays the scenes in a loop until ctx is done.
 func (l *loopback) perform(ctx context.Context, a *actor) {
 	l.deliver(a.jid+"/play", `<iq type='set' id='register' from='%s/play' to='%s'><query xmlns='jabber:iq:register'>`+a.fields+`</query></iq>`,
@@ -156,6 +165,7 @@ func (l *loopback) perform(ctx context.Context, a *actor) {
 			delete(a.now, next.resource)
 		}
 		l.play(a, next)
+		l.publish(a, next)
 		a.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -182,6 +192,25 @@ func (l *loopback) reply(s *loopbackStream, a *actor, r *received) {
 	}
 }
 
+// answer acts as the server of an actor: it answers a request for what the actor has published at a PEP node (XEP-0060 §6.5).
+func (l *loopback) answer(s *loopbackStream, a *actor, r *received) {
+	pubsub := r.child(nsPubSub, "pubsub")
+	if pubsub == nil {
+		return
+	}
+	items := pubsub.child(nsPubSub, "items")
+	if items == nil {
+		return
+	}
+	node := items.attr("node")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i, ok := a.items[node]; ok {
+		s.send(`<iq type='result' id='%s' from='%s' to='%s'><pubsub xmlns='`+nsPubSub+`'><items node='`+node+`'><item id='current'>`+
+			i.payload()+`</item></items></pubsub></iq>`, r.id, a.jid, r.from.bare)
+	}
+}
+
 // serve accepts components, and performs for them once there are as many as nodes, until ctx is done and their connections are closed.
 // It calls ready when all actors are registered.
 func (l *loopback) serve(ctx context.Context, cast []*actor, nodes int, ready func()) {
@@ -189,7 +218,7 @@ func (l *loopback) serve(ctx context.Context, cast []*actor, nodes int, ready fu
 	defer stop()
 	l.streams = make([]*loopbackStream, nodes)
 	for _, a := range cast {
-		a.now = make(map[string]scene)
+		a.now, a.items = make(map[string]scene), make(map[string]pepItem)
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -237,8 +266,12 @@ func (l *loopback) converse(s *loopbackStream, cast []*actor, registered func())
 			return
 		}
 		for _, a := range cast {
-			if a.jid == r.to.bare && r.name.Local == "presence" {
+			switch {
+			case a.jid != r.to.bare:
+			case r.name.Local == "presence":
 				l.reply(s, a, r)
+			case r.name.Local == "iq":
+				l.answer(s, a, r)
 			}
 		}
 		if r.to.bare == demoDomain { // a self-ping of the component

@@ -18,7 +18,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestE2EDemo opens the page of the demo and checks that each form shows Juliet's status, and that she goes on to the next one.
+// TestE2EDemo opens the page of the demo and checks that every format shows Juliet's status, and then the next one.
 func TestE2EDemo(t *testing.T) {
 	t.Parallel()
 	browser := newBrowser(t)
@@ -41,13 +41,16 @@ func TestE2EDemo(t *testing.T) {
 	eventually(t, "the demo prints its address", func() bool { return pageURL.MatchString(out.String()) })
 	tab := newTab(t, browser, pageURL.FindString(out.String()))
 	tab.emulate(t, chromedp.EmulateViewport(1000, 1060))
-	// All forms show the same state at some time.
+	// All formats show the same state at some time.
 	const shown = `(() => {
 		const status = JSON.parse(document.querySelector("#json pre").textContent || "{}"), label = status.label;
 		const frames = [...document.querySelectorAll("iframe")].map(f => f.contentDocument?.querySelector(".label")?.textContent);
 		const elements = [...document.querySelectorAll("xmpp-status")].map(e => e.shadowRoot?.querySelector("[part=label]")?.textContent);
 		const images = [...document.querySelectorAll("img")];
-		const agree = frames.length === 2 && frames.every(f => f === label) && elements.length === 3 && elements.every(e => e === label) &&
+		const details = [status.activity_label, status.mood_label, status.tune && "♫ " + status.tune].filter(Boolean).join("|");
+		const listed = root => [...root?.querySelectorAll(".details:not([hidden]) li, [part=detail]") ?? []].map(e => e.innerText).join("|");
+		const agree = (details || status.state === "unavailable") && listed(document.querySelector("iframe").contentDocument) === details &&
+			listed(document.querySelector("xmpp-status").shadowRoot) === details && frames.length === 2 && frames.every(f => f === label) && elements.length === 3 && elements.every(e => e === label) &&
 			document.querySelector("#text pre").textContent.startsWith(label) && images.length === 6 && images.every(i => i.complete && i.naturalWidth > 0);
 		if (agree) (window.seen ||= new Set()).add(status.state);
 		return String(window.seen ? window.seen.size : 0);
