@@ -30,10 +30,12 @@
 		[data-state=unavailable] [part=mark], [data-state=unknown] [part=mark] { background: none }
 		:is([part=message], [part=detail]) { overflow-wrap: anywhere }
 
-		.line { display: inline-flex; align-items: baseline; gap: .4em; margin-inline-end: .4em }
+		.line { margin-inline-end: .4em }
+		.line [part=mark] { display: inline-block }
+		.line :is([part=name], [part=label])::before { content: " " }
 		.line [part=name]::after { content: ":" }
-		.line [part=message]::before { content: "– " }
-		.line [part=detail]::before { content: "· " }
+		.line [part=message]::before { content: " – " }
+		.line [part=detail]::before { content: " · " }
 		.line:hover [part=label] { text-decoration: underline }
 
 		.badge { display: inline-flex; margin: 1px; border-radius: 3px; overflow: hidden; color: #fff; font: 11px/20px Verdana, "DejaVu Sans", sans-serif; white-space: nowrap; color-scheme: light }
