@@ -11,7 +11,7 @@
 #       };
 #     };
 #
-# The file has the component secret, as in the configuration of the XMPP server.
+# The file secretFile contains the component secret, as in the configuration of the XMPP server.
 { config, lib, pkgs, ... }:
 
 let
@@ -51,7 +51,7 @@ in
     secretFile = lib.mkOption {
       type = lib.types.str;
       example = "/run/keys/webstatus";
-      description = "File with the component secret. It is read by systemd and not copied to the Nix store.";
+      description = "File that contains the component secret. systemd reads it; it is not copied to the Nix store.";
     };
 
     settings = lib.mkOption {
