@@ -79,7 +79,7 @@ check:
 bench:
 	go test -run '^$$' -bench . -benchtime 2s .
 
-# Does to the service what crashes, disks, networks and strangers do, for the time in TORTURE, and prints the seed; SEED repeats a run. The
+# Exposes the service to crashes, disk and network faults, and attacks, for the time in TORTURE, and prints the seed; SEED repeats a run. The
 # limits on time and memory hold if nothing else keeps the machine busy. See docs/reliability.md.
 torture: programs
 	go test -count 1 -timeout 2h -run 'TestTorture$$' -v . -torture $(TORTURE) -seed $(SEED)

@@ -135,7 +135,7 @@ func (e *entry) publish(s *snapshot) {
 	}
 }
 
-// A linkState is the state of the link to the XMPP server, as far as it concerns everybody's status. It is immutable.
+// A linkState is the state of the link to the XMPP server, which affects the status of all users. It is immutable.
 type linkState struct {
 	number      uint32        // of the current or last link, counted from 1
 	downSince   time.Time     // zero while the link is up

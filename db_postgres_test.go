@@ -123,7 +123,7 @@ func TestPostgresURL(t *testing.T) {
 	}
 }
 
-// TestPostgresAdvice checks what an operator is told whose PostgreSQL cannot be used.
+// TestPostgresAdvice checks the advice to an operator whose PostgreSQL cannot be used.
 func TestPostgresAdvice(t *testing.T) {
 	good := newPostgresDatabase(t)
 	p := startedPostgres.Load()

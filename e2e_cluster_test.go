@@ -125,7 +125,7 @@ func TestE2ECluster(t *testing.T) {
 	}
 	agreed(t, `"late"`, "as_of", a, b, c)
 
-	// An ejabberd node is killed. Nobody is told that its clients are gone.
+	// An ejabberd node is killed. No server reports that its clients are gone.
 	second.process.end(t, syscall.SIGKILL)
 	agreed(t, `"back"`, "phone", a, b, c)
 	agreed(t, `"back"`, "as_of", a, b, c)

@@ -376,7 +376,7 @@ func TestRegisterTwice(t *testing.T) {
 	})
 }
 
-// TestClusterCutOff cuts the connection between a node and PostgreSQL, which neither of them is told. The other nodes go on; the node
+// TestClusterCutOff cuts the connection between a node and PostgreSQL without closing it. The other nodes continue; the node
 // says since when it knows nothing of them, and has everything right once the connection is back.
 func TestClusterCutOff(t *testing.T) {
 	t.Parallel()

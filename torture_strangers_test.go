@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A grammar produces stanzas that strangers can have forwarded: they are well-formed, and a server has written from whom they are. Everything
-// else is up to the stranger.
+// A grammar produces stanzas that servers forward for anyone: they are well-formed, and the server has set the sender. Everything
+// else can be anything.
 type grammar struct{ t *torture }
 
 // A hostile stanza is one of them.

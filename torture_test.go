@@ -20,7 +20,7 @@ var (
 	tortureSeed = flag.Uint64("seed", 0, "seed of the torture test; 0 for a random one")
 )
 
-// A scenario is something that crashes, disks, networks or strangers do to a running service.
+// A scenario is a crash, a disk or network fault, or an attack on a running service.
 type scenario struct {
 	name   string
 	share  time.Duration    // of a full run of fullTorture

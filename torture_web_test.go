@@ -86,7 +86,7 @@ var floods = []flood{
 		r.realm.sendRaw(presence.String())
 		r.realm.request(who, "get", `<ping xmlns='urn:xmpp:ping'/>`)
 	}},
-	// Pictures that nobody has asked for, from a registered user.
+	// Unsolicited pictures from a registered user.
 	{"pictures", func(r *rig, n int) {
 		var batch strings.Builder
 		for i := range 16 {

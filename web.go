@@ -129,7 +129,7 @@ func (w *website) notFound(rw http.ResponseWriter, r *http.Request) {
 const maxPeople = 50
 
 // splitAddresses splits addresses separated by commas. The same address counts once; two addresses of one person remain two, since
-// nobody may learn that they belong together. No more addresses are returned than show that there are too many.
+// a response must not reveal that they belong together. Only as many addresses are returned as show that there are too many.
 func splitAddresses(addresses string) (all []string) {
 	known := make(map[string]bool)
 	for address := range strings.SplitSeq(addresses, ",") {

@@ -22,7 +22,7 @@ type format struct {
 	namesItself  bool // contains its own address, so it depends on the kind of address that it is at
 	noReferrer   bool // sends Referrer-Policy: pages have links, and addresses are secret
 	english      bool // in English for all clients, as the modules were
-	unknown      int  // status of an unknown view at an address that belongs to nobody; 0 for the not-found page
+	unknown      int  // status of the unknown view at an address that does not exist; 0 for the not-found page
 	slot         slotClass
 	options      func(url.Values) (renderOptions, error) // reads the query; nil if the format has no options
 	stateOnly    func(imageOptions) bool                 // whether nothing of a person is shown but the state, so that people share the rendering; nil for never
@@ -72,7 +72,7 @@ var (
 var (
 	cacheData    = []string{"max-age=2, stale-while-revalidate=5"}
 	cacheImage   = []string{"max-age=20, stale-while-revalidate=30"}
-	cacheUnknown = []string{"max-age=5"}  // for the image at an address that belongs to nobody, perhaps not yet
+	cacheUnknown = []string{"max-age=5"}  // for the image at an address that does not exist, but may soon
 	cacheOEmbed  = []string{"max-age=60"} // the page in the iframe updates itself
 	cacheRoom    = []string{"max-age=60"} // rooms are asked no more often
 	cachePlain   = []string{"max-age=300"}

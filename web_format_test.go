@@ -521,7 +521,7 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// strangers returns a list of tokens that belong to nobody, each after a comma.
+// strangers returns a list of tokens that do not exist, each after a comma.
 func strangers(n int) (list string) {
 	for i := range n {
 		list += "," + Token{10, byte(i)}.String()

@@ -194,7 +194,7 @@ func TestRoomPatterns(t *testing.T) {
 	}
 }
 
-// TestRoomBoardIsBounded checks that strangers who think of many rooms do not fill the memory.
+// TestRoomBoardIsBounded checks that requests for many rooms do not fill the memory.
 func TestRoomBoardIsBounded(t *testing.T) {
 	now := noon
 	b := newRoomBoard([]string{"*@x"}, func() time.Time { return now })

@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// TestPanic checks that a panic in a handler is logged as an error, and that the server goes on.
+// TestPanic checks that a panic in a handler is logged as an error, and that the server keeps running.
 func TestPanic(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log lockedBuffer
-	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a mistake of ours") })
+	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a programming error") })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- serveAuxiliary(ctx, listener, handler, nil, slog.New(slog.NewTextHandler(&log, nil))) }()
@@ -30,7 +30,7 @@ func TestPanic(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(log.String(), "level=ERROR msg=\"http: panic serving 127.0.0.1:"); n < 2 || !strings.Contains(log.String(), "a mistake of ours") {
+	if n := strings.Count(log.String(), "level=ERROR msg=\"http: panic serving 127.0.0.1:"); n < 2 || !strings.Contains(log.String(), "a programming error") {
 		t.Errorf("%d panics are logged: %s", n, log.String())
 	}
 }

@@ -233,7 +233,7 @@ func (t *eventTopic) step() topicStep {
 		n, err := t.render(found.people, found.many, client, began)
 		switch {
 		case err != nil:
-			// The topic goes on with whatever the state is when a client's budget or a slot allows it.
+			// The topic continues with the state at the time when a client's budget or a slot allows it.
 			return topicStep{delay: eventBusy}
 		case n == nil: // the user was removed just now
 			continue
@@ -266,7 +266,7 @@ func (t *eventTopic) render(people []*entry, many bool, client netip.Addr, began
 	return n, err
 }
 
-// wait waits until one of several channels has something or is closed, and reports whether the topic goes on.
+// wait waits until one of several channels has a value or is closed, and reports whether the topic continues.
 func (t *eventTopic) wait(channels ...any) bool {
 	return await(append(channels, t.left, t.w.closing.Done())...) < len(channels)
 }

@@ -65,7 +65,7 @@ type component struct {
 	linked   chan struct{} // there is a new link
 	removed  chan struct{} // an administrator has removed users
 
-	linkMu sync.Mutex // held while links and the board are told of a stream, so that they agree
+	linkMu sync.Mutex // held while links and the board record a stream, so that they agree
 }
 
 // newComponent returns a component that serves the users of a registry.
@@ -365,7 +365,7 @@ func (c *component) handleMessage(ctx context.Context, s *received, sender *send
 	}
 }
 
-// pepSender returns the user whose server sends us an event or an answer, nil if nobody's server does.
+// pepSender returns the user whose server sends us an event or an answer, nil if there is none.
 func (c *component) pepSender(s *received) *entry {
 	e := c.board.byJID(s.from.bare)
 	contact, exists := c.contactAt(s.to)

@@ -192,7 +192,7 @@ func TestIntroduction(t *testing.T) {
 	f.settled(juliet)
 }
 
-// TestIntroducedOnce checks that people who are not registered and ask for our presence are told once what we are.
+// TestIntroducedOnce checks that we introduce ourselves once to people who are not registered and ask for our presence.
 func TestIntroducedOnce(t *testing.T) {
 	f := newFixture(t, nil)
 	subscribe := func(from, to string) {

@@ -150,7 +150,7 @@ func TestBot(t *testing.T) {
 	f.wantLeave(atBot)
 }
 
-// TestMoveToBot has someone whose presence the domain sees add the other address: the page goes on until that one sees it too, and
+// TestMoveToBot has someone whose presence the domain sees add the other address: the page stays current until that one sees it too, and
 // then the domain leaves the contact list.
 func TestMoveToBot(t *testing.T) {
 	f := newFixture(t, nil)
@@ -243,7 +243,7 @@ func testLogOff(t *testing.T, f *fixture) {
 	f.want(`<presence from='webstatus.example.org/web' to='juliet@example.org/b'>…`)
 }
 
-// TestWithdrawnAuthorization checks that users who withdraw our authorization are told once what that means, and how to undo it.
+// TestWithdrawnAuthorization checks that we explain once, to users who withdraw our authorization, what that means and how to undo it.
 func TestWithdrawnAuthorization(t *testing.T) {
 	f := newFixture(t, nil)
 	send := func(typ string) {

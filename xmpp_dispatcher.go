@@ -10,7 +10,7 @@ import (
 )
 
 // A dispatcher runs the tasks of one person one after the other, in order, and those of different people side by side, with a few
-// workers. People are told apart by their normalized bare JID. (The article starts a process for each stanza, which loses the order.)
+// workers. People are distinguished by their normalized bare JID.
 //
 // A person whose queue is full pays alone, and so do those whose tasks wait for the database: if all workers wait, more are started.
 // Only the bound of all queues together blocks the caller, and with it the socket.

@@ -728,8 +728,8 @@ func TestWithdrawalWaits(t *testing.T) {
 	f.want(`<presence type='unsubscribe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 }
 
-// TestFarewell checks that stopping the component sends unavailable presence to subscribers and closes the stream cleanly.
-func TestFarewell(t *testing.T) {
+// TestComponentShutdown checks that stopping the component sends unavailable presence to subscribers and closes the stream cleanly.
+func TestComponentShutdown(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
