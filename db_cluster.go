@@ -23,6 +23,9 @@ const notifyChannel = "webstatus"
 // pingChannel is the channel on which nodes pass on the ids of pings that have come back to them but are not theirs.
 const pingChannel = "webstatus_ping"
 
+// lockCheck is how often a node asks whether it still holds its locks.
+const lockCheck = time.Second
+
 // errLockLost says that the server has given the session of this node, or its locks, to another one.
 var errLockLost = errors.New("has released the locks of this node: connect to PostgreSQL directly, not through a pooler")
 
@@ -121,7 +124,7 @@ func (m *membership) tryLock(ctx context.Context, suffix, kind, name string) (lo
 // lockKeys are the keys of a lock.
 const lockKeys = "($1, hashtext($2 || ' ' || current_schema() || ' ' || $3))"
 
-// lead takes the lock of the leader if it is free, or releases it. Once in a heartbeat, it asks whether the locks are still held, since two
+// lead takes the lock of the leader if it is free, or releases it. Each lockCheck, it asks whether the locks are still held, since two
 // nodes would lead otherwise.
 func (m *membership) lead(ctx context.Context, want bool) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
@@ -133,7 +136,7 @@ func (m *membership) lead(ctx context.Context, want bool) (err error) {
 		_, err = m.conn.Exec(ctx, "SELECT pg_advisory_unlock"+lockKeys, applicationID, "leader", "")
 		m.leads = false
 	}
-	if err != nil || time.Since(m.checked) < heartbeat {
+	if err != nil || time.Since(m.checked) < lockCheck {
 		return err
 	}
 	m.checked = time.Now()
