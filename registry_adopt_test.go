@@ -172,7 +172,12 @@ func TestConflictingChanges(t *testing.T) {
 		return atA, atB
 	}
 	options := func(o fieldSet) func(context.Context, *registry, *entry) error {
-		return func(ctx context.Context, r *registry, e *entry) error { return r.SetOptions(ctx, e, o, "") }
+		return func(ctx context.Context, r *registry, e *entry) error {
+			if e == nil { // the other node has removed the user already
+				return ErrNotFound
+			}
+			return r.SetOptions(ctx, e, o, "")
+		}
 	}
 	remove := func(ctx context.Context, r *registry, e *entry) error { return r.Remove(ctx, e) }
 	renew := func(ctx context.Context, r *registry, e *entry) error { return r.RenewToken(ctx, e) }
