@@ -275,9 +275,9 @@ func TestOpenDatabase(t *testing.T) {
 		{"missing", nil, nil, ""},
 		{"empty", []func(*testing.T, string){write("")}, nil, ""},
 		{"valid", []func(*testing.T, string){valid}, nil, ""},
-		{"text", []func(*testing.T, string){write("dear diary, today I have written more than sixteen bytes")}, errForeign, "another one with --db"},
-		{"database of another program", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another one with --db"},
-		{"application ID of another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another one with --db"},
+		{"text", []func(*testing.T, string){write("dear diary, today I have written more than sixteen bytes")}, errForeign, "another database with --db"},
+		{"database of another program", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another database with --db"},
+		{"application ID of another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another database with --db"},
 		{"newer", []func(*testing.T, string){valid, edit("PRAGMA user_version = 99")}, errNewerSchema, "newer version"},
 		{"damaged", []func(*testing.T, string){write("SQLite format 3\x00" + strings.Repeat("garbage", 1000))}, nil, "damaged"},
 	}

@@ -62,11 +62,11 @@ func TestHandshake(t *testing.T) {
 		{"wrong secret", []string{serverHeader, streamErrorXML("not-authorized")}, "not-authorized: the server refuses the secret for webstatus.example.org", "the secret is the one", true},
 		{"unknown host", []string{serverHeader + streamErrorXML("host-unknown")}, "host-unknown: the server has no component webstatus.example.org", "exactly as --domain", true},
 		{"second connection", []string{serverHeader, streamErrorXML("conflict")}, "conflict: another connection is using webstatus.example.org", "a second webstatus", false},
-		{"shutting down", []string{serverHeader, `<handshake/>` + streamErrorXML("system-shutdown")}, "system-shutdown: the server is shutting down", "started again", false},
+		{"shutting down", []string{serverHeader, `<handshake/>` + streamErrorXML("system-shutdown")}, "system-shutdown: the server is shutting down", "starts again", false},
 		{"another error", []string{serverHeader, streamErrorXML("policy-violation")}, "policy-violation (in its own words)", "the server's log", false},
 		{"not XMPP", []string{"HTTP/1.1 400 Bad Request\r\n\r\n<html></html>"}, "not an XMPP stream", "component listener", false},
 		{"closed at once", []string{""}, "closed the connection during the handshake", "component listener", false},
-		{"unexpected answer", []string{serverHeader, `<iq/>`}, "did not answer with a handshake", "component listener", false},
+		{"unexpected answer", []string{serverHeader, `<iq/>`}, "the server did not reply with a handshake", "component listener", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -336,7 +336,7 @@ func TestWriteTimeout(t *testing.T) {
 		for s.write(stanza) == nil {
 		}
 	}
-	if got := diagnose(l.runStream(t.Context(), func() {}), l); !strings.Contains(got.cause, "the server has not read for 50ms") {
+	if got := diagnose(l.runStream(t.Context(), func() {}), l); !strings.Contains(got.cause, "the server has not read anything for 50ms") {
 		t.Errorf("%+v", got)
 	}
 	(<-accepted).Close()
