@@ -501,7 +501,16 @@ func (l *loopback) answerProbes(online func(bare string) bool) {
 		if err != nil {
 			return
 		}
-		if string(attribute(f.data, "type")) != "probe" {
+		switch string(attribute(f.data, "type")) {
+		case "get": // the ping that a link starts with
+			to := attribute(f.data, "to")
+			fmt.Fprintf(out, "<iq type='result' id='%s' from='%s' to='%s'/>", attribute(f.data, "id"), to, to)
+			if out.Flush() != nil {
+				return
+			}
+			continue
+		case "probe":
+		default:
 			continue
 		}
 		if bare := string(attribute(f.data, "to")); online(bare) {

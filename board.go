@@ -112,6 +112,16 @@ func (e *entry) writableExtras() *extras {
 	return e.extras
 }
 
+// setLastSeen records when an offline user was last online, if the user shows that.
+func (e *entry) setLastSeen(at time.Time) {
+	switch {
+	case e.user.Options.has(fieldLastSeen):
+		e.writableExtras().lastSeen = at
+	case e.extras != nil:
+		e.extras.lastSeen = time.Time{} // or an outdated time would return with the option
+	}
+}
+
 // successor returns a channel that is closed when the current snapshot is replaced.
 func (e *entry) successor() <-chan struct{} {
 	for {

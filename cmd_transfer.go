@@ -27,12 +27,13 @@ type userLine struct {
 	Asked        bool            `json:"asked"`
 	Contact      Contact         `json:"contact,omitzero"`
 	Granted      Contact         `json:"granted,omitzero"`
+	Privileged   bool            `json:"privileged,omitzero"`
 	Created      time.Time       `json:"registered"`
 	Lang         string          `json:"lang,omitempty"`
 }
 
 func newUserLine(u User) userLine {
-	l := userLine{u.JID, u.Token.String(), make(map[string]bool), u.Subscription, u.Asked, u.Contact, u.Granted, u.Created, u.Lang}
+	l := userLine{u.JID, u.Token.String(), make(map[string]bool), u.Subscription, u.Asked, u.Contact, u.Granted, u.Privileged, u.Created, u.Lang}
 	for i, f := range fields {
 		if f.option != "" {
 			l.Options[f.option] = u.Options.has(i)
@@ -60,7 +61,11 @@ func (l userLine) user() (u User, err error) {
 	if l.Subscription == 0 {
 		return u, fmt.Errorf("%s: no subscription", l.JID)
 	}
-	u.Subscription, u.Asked, u.Contact, u.Granted, u.Created, u.Lang = l.Subscription, l.Asked, l.Contact, l.Granted, l.Created, l.Lang
+	if l.Privileged && !l.Subscription.To() {
+		return u, fmt.Errorf("%s: privileged without a subscription", l.JID)
+	}
+	u.Subscription, u.Asked, u.Contact, u.Granted, u.Privileged = l.Subscription, l.Asked, l.Contact, l.Granted, l.Privileged
+	u.Created, u.Lang = l.Created, l.Lang
 	return u, nil
 }
 

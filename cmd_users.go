@@ -21,6 +21,7 @@ type userRow struct {
 	JID          string       `json:"jid"`
 	Subscription Subscription `json:"subscription"` // from the component's side
 	Asked        bool         `json:"asked"`        // a subscription request is pending
+	Privileged   bool         `json:"privileged"`   // the subscription is a privilege of the component (XEP-0356)
 	Presence     State        `json:"presence"`
 	Since        string       `json:"since,omitempty"` // when the presence began
 	Options      []string     `json:"options"`         // names of the options that are on
@@ -28,7 +29,7 @@ type userRow struct {
 }
 
 func newUserRow(u StoredUser) userRow {
-	return userRow{u.JID, u.Subscription, u.Asked, u.Status.State, formatTime(u.Status.Since), optionNames(u.Options), formatTime(u.Created)}
+	return userRow{u.JID, u.Subscription, u.Asked, u.Privileged, u.Status.State, formatTime(u.Status.Since), optionNames(u.Options), formatTime(u.Created)}
 }
 
 func usersListCommand() *cobra.Command {
@@ -110,6 +111,9 @@ var userColumnNames = []string{"jid", "subscription", "presence", "since", "opti
 
 func (r userRow) columns() []string {
 	subscription := r.Subscription.String()
+	if r.Privileged {
+		subscription += " (privileged)"
+	}
 	if r.Asked {
 		subscription += " (asked)"
 	}

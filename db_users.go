@@ -16,7 +16,7 @@ import (
 type statements struct{ insertUser, updateUser, updateToken, selectUser, selectUsers string }
 
 func newStatements() statements {
-	columns := []string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted"}
+	columns := []string{"jid", "token", "subscription", "asked", "created", "lang", "gone", "contact", "granted", "privileged"}
 	selected := strings.Join(columns, ", ") + ", 0" // and the options as a fieldSet, since reading many columns takes long
 	for i, f := range fields {
 		if f.option != "" {
@@ -45,7 +45,7 @@ func newStatements() statements {
 
 // userValues returns the values of a user's columns, in the order of the statements.
 func userValues(u User) []any {
-	values := []any{u.JID, u.Token[:], u.Subscription.String(), u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone), int64(u.Contact), int64(u.Granted)}
+	values := []any{u.JID, u.Token[:], u.Subscription.String(), u.Asked, u.Created.Unix(), u.Lang, optionalUnix(u.Gone), int64(u.Contact), int64(u.Granted), u.Privileged}
 	for i, f := range fields {
 		if f.option != "" {
 			values = append(values, u.Options.has(i))
@@ -75,7 +75,7 @@ type userScanner struct {
 
 func newUserScanner() *userScanner {
 	c := &userScanner{}
-	c.pointers = []any{&c.user.JID, &c.token, &c.subscription, &c.user.Asked, &c.created, &c.user.Lang, &c.gone, &c.contact, &c.granted, &c.options}
+	c.pointers = []any{&c.user.JID, &c.token, &c.subscription, &c.user.Asked, &c.created, &c.user.Lang, &c.gone, &c.contact, &c.granted, &c.user.Privileged, &c.options}
 	return c
 }
 

@@ -52,7 +52,7 @@ var namespaceXEPs = map[string]string{
 	nsComponent: "0114", nsClient: "", nsStanzas: "", "urn:ietf:params:xml:ns:xmpp-streams": "", nsRegister: "0077", nsForm: "0004", nsDiscoInfo: "0030", nsDiscoItem: "0030",
 	nsPing: "0199", nsDelay: "0203", nsOldDelay: "0091", nsIdle: "0319", nsVersion: "0092", nsLast: "0012", nsVCard: "0054", nsServerInfo: "0157",
 	nsNick: "0172", nsAvatarMetadata: "0084", nsAvatarData: "0084", nsAvatarUpdate: "0153", nsPubSub: "0060", nsPubSubEvent: "0060", nsCommands: "0050",
-	nsActivity: "0108", nsMood: "0107", nsTune: "0118",
+	nsActivity: "0108", nsMood: "0107", nsTune: "0118", nsPrivilege: "0356", nsPrivilegeOld: "0356",
 	"http://jabber.org/protocol/admin": "0133", "http://jabber.org/protocol/caps": "0115", nsMUC: "0045", nsDataPolicy: "0504", "urn:xmpp:hints": "0334", nsReceipts: "0184",
 }
 

@@ -11,6 +11,7 @@ import (
 type field struct {
 	option string      // form field and database column (boolean); empty if the field is always shown
 	on     bool        // the option is on by default
+	pep    bool        // it comes from PEP, which servers keep from those who are not contacts
 	chat   string      // word for "show … on"; empty if the chat does not offer it
 	query  string      // name in ?parts=; empty if it is no part of the status
 	hide   func(*view) // removes it from a view; nil if it is not part of the status
@@ -48,22 +49,22 @@ var fields = []field{
 		keys: []fieldKey{{"jid", func(v *view) string { return v.JID }}}},
 	fieldSince: {query: "since", hide: func(v *view) { v.Since = time.Time{} },
 		keys: []fieldKey{{"since", func(v *view) string { return formatTime(v.Since) }}}},
-	fieldNick: {option: "show_nick", chat: "nick", query: "nick", hide: func(v *view) { v.Nick = "" },
+	fieldNick: {option: "show_nick", pep: true, chat: "nick", query: "nick", hide: func(v *view) { v.Nick = "" },
 		keys: []fieldKey{{"nick", func(v *view) string { return v.Nick }}}},
-	fieldAvatar: {option: "show_avatar", chat: "avatar", query: "avatar", hide: func(v *view) { v.Avatar = nil },
+	fieldAvatar: {option: "show_avatar", pep: true, chat: "avatar", query: "avatar", hide: func(v *view) { v.Avatar = nil },
 		keys: []fieldKey{{"avatar", func(v *view) string { return v.Avatar.URI() }}}},
-	fieldActivity: {option: "show_activity", chat: "activity", query: "activity", hide: (*view).hideActivity,
+	fieldActivity: {option: "show_activity", pep: true, chat: "activity", query: "activity", hide: (*view).hideActivity,
 		keys: []fieldKey{
 			{"activity", func(v *view) string { return v.Rich.Activity.General }},
 			{"activity_specific", func(v *view) string { return v.Rich.Activity.Specific }},
 			{"activity_label", func(v *view) string { return v.ActivityLabel }},
 			{"activity_text", func(v *view) string { return v.Rich.Activity.Text }}}},
-	fieldMood: {option: "show_mood", chat: "mood", query: "mood", hide: (*view).hideMood,
+	fieldMood: {option: "show_mood", pep: true, chat: "mood", query: "mood", hide: (*view).hideMood,
 		keys: []fieldKey{
 			{"mood", func(v *view) string { return v.Rich.Mood.Name }},
 			{"mood_label", func(v *view) string { return v.MoodLabel }},
 			{"mood_text", func(v *view) string { return v.Rich.Mood.Text }}}},
-	fieldTune: {option: "show_tune", chat: "tune", query: "tune", hide: func(v *view) { v.Rich.Tune = Tune{} },
+	fieldTune: {option: "show_tune", pep: true, chat: "tune", query: "tune", hide: func(v *view) { v.Rich.Tune = Tune{} },
 		keys: []fieldKey{
 			{"tune", func(v *view) string { return v.Rich.Tune.String() }},
 			{"tune_artist", func(v *view) string { return v.Rich.Tune.Artist }},
@@ -103,6 +104,9 @@ func fieldsWhere(condition func(field) bool) (s fieldSet) {
 	}
 	return s
 }
+
+// contactFields returns the fields that only contacts may see.
+func contactFields() fieldSet { return fieldsWhere(func(f field) bool { return f.pep }) }
 
 // fieldIndex returns the index of the field for which a condition holds, -1 if there is none.
 func fieldIndex(condition func(field) bool) int { return slices.IndexFunc(fields, condition) }

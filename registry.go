@@ -112,14 +112,15 @@ func readAhead(users iter.Seq2[StoredUser, error], add func(*StoredUser)) (err e
 	return err
 }
 
-// Register registers a user through one of our addresses.
-func (r *registry) Register(ctx context.Context, bare string, contact Contact, options fieldSet, lang string) (*entry, error) {
+// Register registers a user through one of our addresses. Of a privileged one, we see the presence without a contact request.
+func (r *registry) Register(ctx context.Context, bare string, contact Contact, options fieldSet, lang string, privileged bool) (*entry, error) {
 	token, err := newToken(r.random)
 	if err != nil {
 		return nil, err
 	}
-	u := User{JID: bare, Token: token, Options: options, Subscription: SubscriptionNone, Asked: true, Contact: contact, Granted: contact,
-		Created: r.now().UTC().Truncate(time.Second), Lang: lang}
+	u := User{JID: bare, Token: token, Options: options, Subscription: subscription(privileged, false), Contact: contact, Granted: contact,
+		Privileged: privileged, Created: r.now().UTC().Truncate(time.Second), Lang: lang}
+	u.Asked = u.lacksContact()
 	err = r.db.InsertUser(ctx, u)
 	if errors.Is(err, ErrExists) && r.cluster != nil {
 		return r.cluster.registerAgain(ctx, bare, options, lang)
@@ -140,7 +141,7 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 	change := func(u *User) {
 		u.Options, u.Lang, u.Gone = options, cmp.Or(lang, u.Lang), time.Time{}
 		// A user who writes to us is online. If we do not see that, the contact has been lost: ask for it again.
-		u.Asked = u.Asked || !u.Subscription.To() || len(e.resources) == 0
+		u.Asked = u.Asked || u.lacksContact() || len(e.resources) == 0 && !u.Privileged
 	}
 	err := r.store(e, change, func(change func(*User)) (User, error) {
 		return r.db.UpdateOptions(ctx, e.jid, change, func(options fieldSet) (Status, *Profile) {
@@ -184,10 +185,10 @@ func (r *registry) SetContact(ctx context.Context, e *entry, contact Contact) er
 			return
 		}
 		u.Contact, u.Subscription = contact, subscription(u.Subscription.To(), false)
-		if !u.Subscription.To() {
+		if !u.Subscription.To() || u.Privileged {
 			u.Granted = contact
 		}
-		u.Asked = u.Granted != contact || !u.Subscription.To()
+		u.Asked = u.Granted != contact || u.lacksContact()
 	})
 }
 
@@ -200,16 +201,27 @@ func (r *registry) SetFrom(ctx context.Context, e *entry, from bool) error {
 func (r *registry) SetGranted(ctx context.Context, e *entry, contact Contact) error {
 	return r.update(ctx, e, func(u *User) {
 		u.Subscription, u.Granted = subscription(true, u.Subscription.From()), contact
-		u.Asked = u.Asked && contact != u.Contact
+		u.Asked, u.Privileged = u.Asked && contact != u.Contact, false
 	})
 }
 
-// SetDenied records that one of our addresses may not see the user's presence, or no longer.
+// SetPrivileged records whether we see a user's presence by a privilege, and no longer by a subscription.
+func (r *registry) SetPrivileged(ctx context.Context, e *entry, privileged bool) error {
+	return r.update(ctx, e, func(u *User) {
+		u.Privileged, u.Granted, u.Subscription = privileged, u.Contact, subscription(privileged, u.Subscription.From())
+		u.Asked = u.lacksContact()
+	})
+}
+
+// SetDenied records that one of our addresses may not see the user's presence, or no longer. The refusal of a contact request does not
+// end a privilege.
 func (r *registry) SetDenied(ctx context.Context, e *entry, contact Contact) error {
 	return r.update(ctx, e, func(u *User) {
 		switch {
+		case u.Privileged && u.Asked:
+			u.Asked = false
 		case u.Contact == u.Granted && contact == u.Contact:
-			u.Subscription, u.Asked = subscription(false, u.Subscription.From()), false
+			u.Subscription, u.Asked, u.Privileged = subscription(false, u.Subscription.From()), false, false
 		case contact == u.Granted: // and the request of the other address awaits its answer
 			u.Subscription, u.Granted = subscription(false, u.Subscription.From()), u.Contact
 		case contact == u.Contact: // and the other address still sees it

@@ -184,7 +184,7 @@ func TestConflictingChanges(t *testing.T) {
 	const rounds = 40
 	for n := range rounds {
 		err := change(a, func(ctx context.Context, r *registry, _ *entry) error {
-			_, err := r.Register(ctx, juliet, ContactDomain, defaultOptions(), "")
+			_, err := r.Register(ctx, juliet, ContactDomain, defaultOptions(), "", false)
 			return err
 		})
 		if err != nil {

@@ -352,7 +352,7 @@ func (c *cluster) replaceHeard(e *entry, h heardPresence) {
 func (c *cluster) publishHeard(e *entry, status Status) {
 	e.failed = status.State == Unknown && e.user.Subscription.To() && len(e.resources) == 0
 	if status.State == Unavailable && len(e.resources) == 0 {
-		c.setLastSeen(e, status.Since)
+		e.setLastSeen(status.Since)
 	}
 	if !e.isRegistered() {
 		return

@@ -42,7 +42,7 @@ func (r *registry) changeResources(e *entry, change func(Resources) Resources) {
 // the given time. It reports whether this is the first news of the user over the current link.
 func (r *registry) RemoveResource(e *entry, resource string, at time.Time) (first bool) {
 	if len(e.resources) > 0 {
-		r.setLastSeen(e, at)
+		e.setLastSeen(at)
 	}
 	r.changeResources(e, func(all Resources) Resources { return all.Remove(resource) })
 	return r.confirm(e)
@@ -79,17 +79,8 @@ func (r *registry) confirm(e *entry) (first bool) {
 
 // SetLastSeen records when an offline user was last online.
 func (r *registry) SetLastSeen(e *entry, at time.Time) {
-	r.setLastSeen(e, at)
+	e.setLastSeen(at)
 	r.publish(e)
-}
-
-func (r *registry) setLastSeen(e *entry, at time.Time) {
-	switch {
-	case e.user.Options.has(fieldLastSeen):
-		e.writableExtras().lastSeen = at
-	case e.extras != nil:
-		e.extras.lastSeen = time.Time{} // or an outdated time would return with the option
-	}
 }
 
 // SetNick changes a user's nickname; empty for none.

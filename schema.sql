@@ -70,3 +70,7 @@ ALTER TABLE users ADD COLUMN post_changes INTEGER NOT NULL DEFAULT 0 CHECK (post
 ALTER TABLE users ADD COLUMN show_activity INTEGER NOT NULL DEFAULT 0 CHECK (show_activity IN (0, 1)); -- boolean: show the activity
 ALTER TABLE users ADD COLUMN show_mood     INTEGER NOT NULL DEFAULT 0 CHECK (show_mood IN (0, 1));     -- boolean: show the mood
 ALTER TABLE users ADD COLUMN show_tune     INTEGER NOT NULL DEFAULT 0 CHECK (show_tune IN (0, 1));     -- boolean: show the tune
+
+-- Next migration.
+
+ALTER TABLE users ADD COLUMN privileged INTEGER NOT NULL DEFAULT 0 CHECK (privileged IN (0, 1)); -- boolean: the server, not the user, lets us see the presence (XEP-0356)

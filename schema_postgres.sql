@@ -139,3 +139,7 @@ CREATE TABLE acme (
 	name    TEXT  COLLATE "C" NOT NULL PRIMARY KEY, -- as the library golang.org/x/crypto/acme/autocert names it
 	content BYTEA NOT NULL                          -- PEM, or the answer to an http-01 challenge
 );
+
+-- Next migration.
+
+ALTER TABLE users ADD COLUMN privileged BOOLEAN NOT NULL DEFAULT false; -- the server, not the user, lets us see the presence (XEP-0356)

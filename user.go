@@ -16,9 +16,15 @@ type User struct {
 	Asked        bool    // we have sent a contact request and await the answer
 	Contact      Contact // the address that writes to the user, sends our presence and asks for the user's
 	Granted      Contact // the address that sees the user's presence, if any; it differs from Contact until that is granted it too
+	Privileged   bool    // the server sends us the presence by a privilege (XEP-0356); the subscription is in no roster
 	Created      time.Time
 	Lang         string    // language of unsolicited messages, BCP 47; empty if unknown
 	Gone         time.Time // since when the user's server reports that the account does not exist; zero if it does not
+}
+
+// lacksContact reports whether a contact request is needed to show what the user has switched on.
+func (u User) lacksContact() bool {
+	return !u.Subscription.To() || u.Privileged && u.Options&contactFields() != 0
 }
 
 // Errors of operations on users.

@@ -54,16 +54,17 @@ type service struct {
 // registry and answers. It also keeps the board in step with the server: see xmpp_sync.go.
 type component struct {
 	*service
-	contacts *contacts
-	rooms    *rooms
-	senders  *senders
-	prober   *prober
-	iqs      map[string]iqHandler // by type, namespace and name
-	chat     *chat
-	decoders sync.Pool
-	received stanzaCounts
-	linked   chan struct{} // there is a new link
-	removed  chan struct{} // an administrator has removed users
+	contacts   *contacts
+	privileges *privileges
+	rooms      *rooms
+	senders    *senders
+	prober     *prober
+	iqs        map[string]iqHandler // by type, namespace and name
+	chat       *chat
+	decoders   sync.Pool
+	received   stanzaCounts
+	linked     chan struct{} // there is a new link, and its privileges are settled
+	removed    chan struct{} // an administrator has removed users
 
 	linkMu sync.Mutex // held while links and the board record a stream, so that they agree
 }
@@ -74,9 +75,10 @@ func newComponent(conf componentConfig, r *registry) *component {
 	c := &component{service: s, senders: newSenders(), decoders: sync.Pool{New: func() any { return new(decoder) }},
 		linked: make(chan struct{}, 1), removed: make(chan struct{}, 1)}
 	c.prober = newProber(s, c.probeTimeout)
+	c.privileges = newPrivileges(s, c.linked)
 	pep := newPEP(s)
 	ourselves := newIdentity(conf)
-	c.contacts = &contacts{service: s, prober: c.prober, pep: pep, identity: ourselves, logOns: newLogOns()}
+	c.contacts = &contacts{service: s, prober: c.prober, privileges: c.privileges, pep: pep, identity: ourselves, logOns: newLogOns()}
 	c.rooms = &rooms{service: s, board: newRoomBoard(conf.rooms, conf.now)}
 	accounts := newAccounts(s, c.contacts)
 	c.chat = &chat{service: s, accounts: accounts}
@@ -145,20 +147,23 @@ func (c *component) runLink(ctx context.Context, l *link) {
 // isStandby reports whether this node leaves the link to the leader.
 func (c *component) isStandby() bool { return c.singleLink && !c.registry.Leads() }
 
-// opened records a new stream. Everything may have changed while there was none, so it starts a resync.
+// opened records a new stream. Everything may have changed while there was none, so a resync starts once its
+// privileges are known.
 func (c *component) opened(s *stream) {
 	c.linkMu.Lock()
 	defer c.linkMu.Unlock()
 	c.links.add(s)
+	c.privileges.onOpened(s)
 	c.registry.SetLink(true)
-	notify(c.linked)
 }
 
 // closed records the end of a stream.
 func (c *component) closed(s *stream) {
 	c.linkMu.Lock()
 	defer c.linkMu.Unlock()
-	if c.links.remove(s) {
+	last := c.links.remove(s)
+	c.privileges.onClosed(s, last)
+	if last {
 		c.registry.SetLink(false)
 	}
 }
@@ -171,11 +176,29 @@ func (c *component) deliver(ctx context.Context, f frame) {
 		return
 	}
 	data := bytes.Clone(f.data)
-	t := task{weight: int64(len(data)), run: func(ctx context.Context) { c.handle(ctx, data) }, resource: from.resource,
-		priority: queuePriority(elementName(data), string(attribute(data, "type")))}
+	name := elementName(data)
+	t := task{weight: int64(len(data)), resource: from.resource, priority: queuePriority(name, string(attribute(data, "type")))}
+	if t.priority == taskPresence {
+		t.run = func(ctx context.Context) { c.handlePresence(ctx, from.bare, data) }
+	} else {
+		t.run = func(ctx context.Context) { c.handle(ctx, data) }
+	}
+	if name == "message" && from.local() == "" && from.resource == "" {
+		c.privileges.read(from.bare, data)
+	}
 	if !c.dispatcher.enqueue(ctx, from.bare, t) {
 		c.refuseUnread(data)
 	}
+}
+
+// handlePresence handles available and unavailable presence. It does not read that of people who are not registered: a server may send us
+// the presence of all its users (XEP-0356).
+func (c *component) handlePresence(ctx context.Context, bare string, data []byte) {
+	if c.board.byJID(bare) == nil {
+		c.received.add("presence")
+		return
+	}
+	c.handle(ctx, data)
 }
 
 // queuePriority determines what happens to a stanza when its sender's queue is full. Stanzas that change a subscription are never dropped.
@@ -312,6 +335,8 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 			c.contacts.pep.handleAnswer(ctx, e, s)
 		} else if s.id == idRoom && s.from.resource == "" && s.to.String() == c.domain {
 			c.rooms.handleAnswer(s)
+		} else if s.id == idSoftware && s.to.String() == c.domain {
+			c.privileges.handleAnswer(s)
 		}
 		return
 	case s.typ != "get" && s.typ != "set", len(s.children) != 1:

@@ -14,12 +14,13 @@ import (
 // contacts handles the presence of registered users and the subscriptions between them and us (RFC 6121 §3, §4), and sends our presence.
 type contacts struct {
 	*service
-	prober   *prober
-	pep      *pep
-	identity *identity
-	logOns   *logOns
-	leaving  sync.Map // the last *sentWithdrawal of each user that is not recorded yet, by bare JID
-	unstored sync.Map // the last *unstoredSubscription in each direction that is not stored yet, by subscriptionKey
+	prober     *prober
+	privileges *privileges
+	pep        *pep
+	identity   *identity
+	logOns     *logOns
+	leaving    sync.Map // the last *sentWithdrawal of each user that is not recorded yet, by bare JID
+	unstored   sync.Map // the last *unstoredSubscription in each direction that is not stored yet, by subscriptionKey
 }
 
 // A sentWithdrawal is a withdrawal that the server may not have handled yet.
@@ -79,7 +80,9 @@ func (s *received) changesSubscription() bool {
 
 func (c *contacts) onAvailable(ctx context.Context, e *entry, s *received) {
 	if !e.user.Subscription.To() {
-		c.sendAvailable(e, s.from.String()) // directed at us, and not ours to show
+		if !c.privileges.announced(e.jid) {
+			c.sendAvailable(e, s.from.String()) // directed at us, and not ours to show
+		}
 		return
 	}
 	if c.logOns.onAvailable(s) {
@@ -107,6 +110,13 @@ func (c *contacts) onUnavailable(ctx context.Context, e *entry, s *received) {
 	if s.from.resource != "" && e.user.Subscription.From() {
 		c.logOns.onUnavailable(s)
 		c.sendUnavailable(e, s.from.String())
+	}
+}
+
+// onSilence removes the resources that the server has not reported over a link, although it has had the time.
+func (c *contacts) onSilence(ctx context.Context, e *entry, link uint32) {
+	if c.registry.RemoveSilent(e, link) && len(e.resources) == 0 {
+		c.pep.request(ctx, e)
 	}
 }
 
@@ -242,7 +252,7 @@ func (c *contacts) onUnsubscribe(ctx context.Context, e *entry, contact Contact)
 // but not the refusal of a contact request.
 func (c *contacts) onUnsubscribed(ctx context.Context, e *entry, contact Contact) error {
 	granted := e.user.Subscription.To()
-	if contact == e.user.Granted {
+	if contact == e.user.Granted && !(e.user.Privileged && e.user.Asked) {
 		c.registry.SetUnreachable(e, "")
 	}
 	err := c.registry.SetDenied(ctx, e, contact)
@@ -297,22 +307,39 @@ func (c *contacts) setGone(ctx context.Context, e *entry, since time.Time) {
 }
 
 // announce sends a user our presence after a new link, and asks for theirs.
-func (c *contacts) announce(e *entry) {
+func (c *contacts) announce(ctx context.Context, e *entry) {
 	link := c.board.link.Load().number
-	if !e.isRegistered() || e.announced == link {
+	covered, known := c.privileges.coverOver(link, e.jid)
+	if !e.isRegistered() || e.announced == link || !known {
 		return
 	}
 	e.announced = link
 	if e.user.Subscription.From() {
 		c.sendAvailable(e, e.jid)
 	}
+	switch {
+	case !covered && e.user.Privileged:
+		c.registry.SetUnreachable(e, "")
+		c.setPrivileged(ctx, e, false)
+	case covered && e.user.Privileged:
+		c.onSilence(ctx, e, link) // all presence has arrived
+	case covered && e.user.Asked && !e.user.Subscription.To():
+		c.setPrivileged(ctx, e, true)
+	}
 	c.probeOrAsk(e)
+}
+
+// setPrivileged stores whether we see a user's presence by a privilege. If that fails, the next link tries again.
+func (c *contacts) setPrivileged(ctx context.Context, e *entry, privileged bool) {
+	if err := c.registry.SetPrivileged(ctx, e, privileged); err != nil && !errors.Is(err, ErrNotFound) {
+		c.log.Error("cannot store whether presence is seen by a privilege", "user", e.jid, "cause", err)
+	}
 }
 
 // probeOrAsk asks for a user's presence, or for the permission to see it.
 func (c *contacts) probeOrAsk(e *entry) {
 	switch {
-	case e.user.Subscription.To():
+	case e.user.Subscription.To() && !e.user.Privileged:
 		c.prober.probe(e)
 	case e.user.Asked:
 		c.sendRequest(e)
@@ -321,6 +348,9 @@ func (c *contacts) probeOrAsk(e *entry) {
 
 // ask sends a contact request if one is due, and requests what the options want shown. Without a link, the next one does.
 func (c *contacts) ask(ctx context.Context, e *entry) {
+	if e.user.Asked && !e.user.Subscription.To() && c.privileges.cover(e.jid) {
+		c.setPrivileged(ctx, e, true)
+	}
 	if e.user.Asked {
 		c.sendRequest(e)
 	}
@@ -348,8 +378,12 @@ func (c *contacts) fullJID(e *entry) string { return e.user.Contact.jid(c.domain
 
 // sendRequest asks a user for the permission to see the presence, and says why.
 func (c *contacts) sendRequest(e *entry) {
+	why := "ask.why"
+	if e.user.Privileged {
+		why = "ask.more"
+	}
 	c.links.send(envelope{XMLName: xml.Name{Local: "presence"}, Type: "subscribe", From: e.user.Contact.jid(c.domain), To: e.jid, Lang: e.user.Lang,
-		Payload: []any{statusElement{Text: c.languages.match(e.user.Lang).text("ask.why")}, nickElement{Text: c.name}}})
+		Payload: []any{statusElement{Text: c.languages.match(e.user.Lang).text(why)}, nickElement{Text: c.name}}})
 }
 
 type statusElement struct {

@@ -139,10 +139,18 @@ func (l *link) checkPong(s *stream) {
 	}
 }
 
-// firstElements describes the first elements received over a stream, for the log.
+// firstElements describes the first elements received over a stream, for the log, until a ping has come back.
 type firstElements struct {
 	mu    sync.Mutex
 	start []string // start tags, reduced to what identifies them
+	over  bool     // forget was called
+}
+
+// forget drops the elements. They may name people who have not registered.
+func (e *firstElements) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.start, e.over = nil, true
 }
 
 // add records an element, unless there are enough.
@@ -150,7 +158,7 @@ func (e *firstElements) add(f frame) {
 	const enough, most = 5, 200 // elements, bytes of each value
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.start) == enough {
+	if len(e.start) == enough || e.over {
 		return
 	}
 	tag := "<" + singleLine(elementName(f.data), most)

@@ -37,8 +37,11 @@ func newProber(s *service, timeout func(context.Context, *entry, uint32)) *probe
 	return &prober{service: s, timeout: timeout, asked: make(chan struct{}, 1)}
 }
 
-// probe schedules a probe of a user whose presence we may see.
+// probe schedules a probe of a user whose presence we may see. Where that is a privilege, servers do not answer, and have told us already.
 func (p *prober) probe(e *entry) {
+	if e.user.Privileged {
+		return
+	}
 	from := e.user.Granted
 	if number := uint32(from) + 1; e.probing.Swap(number) == number {
 		return

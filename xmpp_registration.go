@@ -141,7 +141,7 @@ func (a *accounts) register(ctx context.Context, person jid, contact Contact, op
 		})
 		return nil, resourceConstraint()
 	}
-	e, err := a.registry.Register(ctx, person.bare, contact, options, lang)
+	e, err := a.registry.Register(ctx, person.bare, contact, options, lang, a.contacts.privileges.cover(person.bare))
 	if err == nil {
 		a.contacts.leaving.Delete(person.bare)
 		e.announced = a.board.link.Load().number
@@ -244,7 +244,11 @@ func (a *accounts) addressForm(lang *catalog, e *entry) *stanza.Form {
 
 // welcome returns the message to a newly registered user.
 func (a *accounts) welcome(lang *catalog, e *entry) string {
-	return lang.text("chat.welcome") + "\n" + a.addressText(lang, e)
+	welcome := "chat.welcome"
+	if e.user.Privileged {
+		welcome = "chat.welcome_privileged"
+	}
+	return lang.text(welcome) + "\n" + a.addressText(lang, e)
 }
 
 // readOptions changes the options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are ignored, as

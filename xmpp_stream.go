@@ -45,7 +45,7 @@ type stream struct {
 	closing bool              // close was called
 	err     error             // why the stream ended; nil while it is open
 	pings   int               // that confirm has sent
-	waiting map[string]func() // what confirm is to call, by the id of its ping; nil for none
+	waiting map[string]func() // what to call when a ping comes back, by its id; nil for none
 }
 
 // Causes of the end of a stream.
@@ -160,12 +160,16 @@ func (s *stream) confirm(f func()) error {
 	s.mu.Lock()
 	s.pings++
 	id := s.pingID() + "-" + strconv.Itoa(s.pings)
-	if s.waiting == nil {
-		s.waiting = make(map[string]func())
-	}
 	s.waiting[id] = f
 	s.mu.Unlock()
 	return s.write(selfPing(s.domain, id))
+}
+
+// onFirstPong calls f once the ping has come back that the stream starts with. If the stream ends before, it does not.
+func (s *stream) onFirstPong(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = map[string]func(){s.pingID(): f}
 }
 
 // onPing handles a ping that has come back, and reports whether it is one of this stream.
@@ -174,6 +178,7 @@ func (s *stream) onPing(id string) bool {
 		return false
 	}
 	s.lastPong.Store(int64(time.Since(s.opened)))
+	s.first.forget()
 	s.mu.Lock()
 	f := s.waiting[id]
 	delete(s.waiting, id)

@@ -42,7 +42,7 @@ func (c *component) resyncLoop(ctx context.Context) {
 		}
 		c.withdrawAll(ctx)
 		for e := range c.board.all() {
-			c.dispatcher.dispatch(ctx, e.jid, func(context.Context) { c.contacts.announce(e) })
+			c.dispatcher.dispatch(ctx, e.jid, func(ctx context.Context) { c.contacts.announce(ctx, e) })
 			if len(c.linked) > 0 || ctx.Err() != nil {
 				break // start over with the newer link
 			}
@@ -56,9 +56,7 @@ func (c *component) probeTimeout(ctx context.Context, e *entry, link uint32) {
 		if state := c.board.link.Load(); !e.isRegistered() || state.number != link || !state.isUp() {
 			return // removed meanwhile, or a newer link probes again
 		}
-		if c.registry.RemoveSilent(e, link) && len(e.resources) == 0 {
-			c.contacts.pep.request(ctx, e)
-		}
+		c.contacts.onSilence(ctx, e, link)
 	})
 }
 

@@ -19,24 +19,25 @@ import (
 
 // A fixture is a component with its web server. The test acts as the XMPP server that it is connected to.
 type fixture struct {
-	t      testing.TB
-	server *loopback
-	stream *loopbackStream
-	db     *database
-	dbPath string
-	node   string // name in a cluster
-	conf   componentConfig
-	random io.Reader // for tokens
-	comp   *component
-	site   *website
-	web    *httptest.Server
-	stop   func()
-	log    *lockedBuffer
-	hook   webhookConfig
-	ids    map[string]bool   // of the messages that the component has sent
-	asked  map[string]string // ids of the component's last requests to users' servers, by question
-	pings  int
-	deaf   bool // the server does not return the pings of confirm, as if it had not handled what was sent before
+	t        testing.TB
+	server   *loopback
+	stream   *loopbackStream
+	db       *database
+	dbPath   string
+	node     string // name in a cluster
+	conf     componentConfig
+	random   io.Reader // for tokens
+	comp     *component
+	site     *website
+	web      *httptest.Server
+	stop     func()
+	log      *lockedBuffer
+	hook     webhookConfig
+	ids      map[string]bool   // of the messages that the component has sent
+	asked    map[string]string // ids of the component's last requests to users' servers, by question
+	pings    int
+	deaf     bool   // the server does not return the pings of confirm, as if it had not handled what was sent before
+	greeting string // what the server sends after the handshake
 	// contact is the component's address that the tests write to. They name the domain, which send and next replace.
 	contact Contact
 	mu      sync.Mutex
@@ -170,7 +171,7 @@ func (f *fixture) accept() {
 	if !strings.HasPrefix(ping, `<iq type='get' id='ping-`) || !strings.HasSuffix(ping, ` from='webstatus.example.org' to='webstatus.example.org'><ping xmlns='urn:xmpp:ping'></ping></iq>`) {
 		f.t.Fatalf("not a ping: %s", ping)
 	}
-	f.send(ping)
+	f.send(f.greeting + ping)
 }
 
 // acceptSoon is like accept, but does not wait forever for a component that does not come.
