@@ -3,12 +3,12 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Test dependencies besides Go: a C compiler for the race detector, and servers, clients and a browser for the end-to-end tests.
 PROGRAMS = prosody ejabberdctl erl jabberd2-router chromium profanity tmux promtool systemd-analyze nginx apache2 caddy debootstrap systemd-nspawn nsenter unshare podman runc busybox strace npm node podman-compose lintian initdb postgres
-PACKAGES = gcc libc6-dev prosody ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace podman-compose lintian postgresql $(if $(shell command -v npm),,npm)
-SLIXMPP  = /usr/lib/python3/dist-packages/slixmpp
+PACKAGES = gcc libc6-dev prosody prosody-modules ejabberd jabberd2 chromium profanity tmux python3-slixmpp prometheus systemd nginx-light apache2-bin caddy debootstrap systemd-container util-linux podman runc busybox-static strace podman-compose lintian postgresql $(if $(shell command -v npm),,npm)
+FILES    = /usr/lib/python3/dist-packages/slixmpp /usr/lib/prosody/modules/mod_privilege
 
 # HAS_CC succeeds if the race detector can be built, HAS_ALL if no dependency is missing. Debian keeps PostgreSQL's servers off PATH.
 HAS_CC  = echo '\#include <stdlib.h>' | gcc -E - >/dev/null 2>&1
-HAS_ALL = $(HAS_CC) && for p in $(PROGRAMS); do command -v $$p >/dev/null || ls /usr/lib/postgresql/*/bin/$$p >/dev/null 2>&1 || exit 1; done && [ -e $(SLIXMPP) ]
+HAS_ALL = $(HAS_CC) && for p in $(PROGRAMS); do command -v $$p >/dev/null || ls /usr/lib/postgresql/*/bin/$$p >/dev/null 2>&1 || exit 1; done && ls $(FILES) >/dev/null 2>&1
 
 # Debian installs servers in sbin, which is not on every user's PATH.
 export PATH := $(PATH):/usr/sbin:/sbin

@@ -148,8 +148,10 @@ func TestE2ECluster(t *testing.T) {
 func TestE2EStandby(t *testing.T) {
 	t.Parallel()
 	location := newPostgresDatabase(t)
-	prosody := newServer(t, "prosody")
+	prosody := newServer(t, "prosody", privilegeConfig["prosody"])
+	privilegeModule(t, prosody.root)
 	a := newAppliance(t, prosody.componentAddress(), "WEBSTATUS_DB="+location, "WEBSTATUS_NODE=a", "WEBSTATUS_SINGLE_LINK=1")
+	a.waitLog(t, "no contact requests are needed")
 	b := *a
 	port := fmt.Sprint(freePort(t))
 	b.url = "http://127.0.0.1:" + port
@@ -158,9 +160,13 @@ func TestE2EStandby(t *testing.T) {
 	b.waitLog(t, "msg=serving")
 	one := prosody.login(t, "user1", "desk")
 	one.send(t, "<presence/>")
-	one.join(t, "show_status_msg=1")
+	one.join(t, "show_status_msg=1", "show_mood=1") // as a contact, for the mood
 	one.send(t, `<presence><show>away</show><status>lunch</status></presence>`)
 	agreed(t, `"lunch"`, "as_of", a, &b)
+	two := prosody.login(t, "user2", "phone")
+	two.submit(t) // without a contact request
+	two.send(t, `<presence><show>chat</show></presence>`)
+	b.want(t, two.bare, shown{state: "chat"})
 	if b.countLog("linked to the XMPP server") > 0 {
 		t.Error("both nodes are linked")
 	}
@@ -169,7 +175,11 @@ func TestE2EStandby(t *testing.T) {
 		return err == nil && strings.Contains(string(out), `"node":{"name":"b","leads":false,"standby":true}`)
 	})
 	a.end(t, syscall.SIGKILL)
+	two.send(t, `<presence><show>xa</show></presence>`) // while there is no link
 	b.waitLog(t, "linked to the XMPP server")
+	b.want(t, two.bare, shown{state: "xa"})
+	two.cut()
+	b.want(t, two.bare, shown{state: "unavailable"})
 	one.send(t, `<presence><show>dnd</show><status>meeting</status></presence>`)
 	agreed(t, `"meeting"`, "as_of", &b)
 	a.process = start(t, a.command("serve"))

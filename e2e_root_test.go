@@ -59,7 +59,7 @@ func (r root) versions(packages ...string) string {
 // suitePackages are the packages that the tests use in each release of Debian.
 var suitePackages = map[string][]string{
 	"bookworm": {"systemd-sysv"},
-	"trixie":   {"prosody", "ejabberd", "jabberd2"},
+	"trixie":   {"prosody", "prosody-modules", "ejabberd", "jabberd2"},
 }
 
 // roots holds the roots used so far in this run, or the error of creating them.

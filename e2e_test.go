@@ -284,10 +284,12 @@ func testPresence(t *testing.T, s *server, service string) {
 	a.want(t, c.bare, shown{state: "unavailable"})
 }
 
+// python is Debian's Python, which finds Debian's packages.
+const python = "/usr/bin/python3"
+
 // testSlixmpp discovers the component, registers, chats, runs commands and unregisters with slixmpp, as a user who has published nothing
 // yet.
 func testSlixmpp(t *testing.T, s *server, user, service string) {
-	const python = "/usr/bin/python3" // Debian's Python, which finds Debian's packages
 	if err := exec.Command(python, "-c", "import slixmpp").Run(); err != nil {
 		missing(t, "python3-slixmpp is missing")
 	}
