@@ -90,6 +90,7 @@ func growChanges(b *testing.B, rate int) (p99, cpu float64) {
 			c.Close()
 		}
 	}()
+	time.Sleep(eventPause) // or the first changes would wait for it
 	ticks := cpuTicks(b, s.process)
 	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
