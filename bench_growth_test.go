@@ -209,18 +209,17 @@ func (l logScale) place(value, from, to float64) float64 {
 
 // plotNumber formats a number with two digits, and as k or M from a thousand on.
 func plotNumber(n float64) string {
-	for _, unit := range []struct {
-		size float64
-		name string
-	}{{1e6, "M"}, {1e3, "k"}} {
-		if n >= unit.size {
-			return strconv.FormatFloat(n/unit.size, 'g', 2, 64) + unit.name
-		}
+	unit := ""
+	switch {
+	case n >= 1e6:
+		n, unit = n/1e6, "M"
+	case n >= 1e3:
+		n, unit = n/1e3, "k"
 	}
 	if n >= 100 {
-		return strconv.FormatFloat(n, 'f', 0, 64)
+		return strconv.FormatFloat(n, 'f', 0, 64) + unit
 	}
-	return strconv.FormatFloat(n, 'g', 2, 64)
+	return strconv.FormatFloat(n, 'g', 2, 64) + unit
 }
 
 // viewer opens a live stream of a person, as one of many clients.
