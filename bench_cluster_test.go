@@ -189,13 +189,12 @@ func (c *loadedCluster) show(b *testing.B, people []User, text string) {
 
 // BenchmarkCluster measures three nodes on a PostgreSQL that waits for the disk. All of them, PostgreSQL and the clients share the machine.
 func BenchmarkCluster(b *testing.B) {
-	for _, load := range []clusterChanges{
-		{rate: 200, people: 400, watched: 400, length: 20 * time.Second, delay: "(<=100)"},
-		{rate: 5000, people: 30_000, watched: 300, length: time.Minute, behind: "(<=1)"},
-		{rate: 10_000, people: 30_000, watched: 300, length: 20 * time.Second},
-	} {
-		b.Run(fmt.Sprintf("changes=%d", load.rate), func(b *testing.B) { benchmarkClusterChanges(b, load) })
-	}
+	b.Run("changes=200", func(b *testing.B) {
+		benchmarkClusterChanges(b, clusterChanges{rate: 200, people: 400, watched: 400, length: 20 * time.Second})
+	})
+	b.Run("changes=5000", func(b *testing.B) {
+		benchmarkClusterChanges(b, clusterChanges{rate: 5000, people: 30_000, watched: 300, length: time.Minute})
+	})
 	b.Run("registrations", benchmarkClusterRegistrations)
 	b.Run("users", benchmarkClusterUsers)
 }
@@ -206,8 +205,6 @@ type clusterChanges struct {
 	people  int
 	watched int // people who have a viewer
 	length  time.Duration
-
-	delay, behind string // goals
 }
 
 // benchmarkClusterChanges measures how long it takes until a change that one node hears of is shown by another, and how far the nodes are
@@ -238,10 +235,10 @@ func benchmarkClusterChanges(b *testing.B, load clusterChanges) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(rate, "changes/s")
 	b.ReportMetric(median, "change-median-ms")
-	b.ReportMetric(p99, "change-p99-ms"+load.delay)
+	b.ReportMetric(p99, "change-p99-ms(<=100)")
 	b.ReportMetric(notifyMedian, "notify-median-ms")
 	b.ReportMetric(notifyP99, "notify-p99-ms")
-	b.ReportMetric(behind.Seconds(), "behind-s"+load.behind)
+	b.ReportMetric(behind.Seconds(), "behind-s(<=1)")
 	b.ReportMetric(backlog, "backlog")
 	c.end(b)
 }
