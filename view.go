@@ -152,9 +152,9 @@ func (s *snapshot) state(f freshness) State {
 	return s.status.State
 }
 
-// view returns what may be shown, in a language, with the message of an index.
-func (s *snapshot) view(f freshness, lang *catalog, message int) view {
-	v := view{State: s.state(f), AsOf: f.asOf, Indexed: s.options.has(fieldSearchEngines), Nick: s.profile.orEmpty().Nick,
+// fill sets a view to what may be shown, in a language, with the message of an index. (A view that is returned would be allocated twice.)
+func (s *snapshot) fill(v *view, f freshness, lang *catalog, message int) {
+	*v = view{State: s.state(f), AsOf: f.asOf, Indexed: s.options.has(fieldSearchEngines), Nick: s.profile.orEmpty().Nick,
 		Avatar: s.profile.orEmpty().Avatar, JID: s.jid}
 	if v.State.Online() {
 		v.Since = s.status.Since // of an offline user it is the time when they were last seen
@@ -176,7 +176,7 @@ func (s *snapshot) view(f freshness, lang *catalog, message int) view {
 		v.LastActive = lang.text("page.active", "ago", v.Ago)
 	}
 	v.Label = lang.Text("state." + string(v.State))
-	return v.only(s.options | fieldsAlwaysShown)
+	v.hideAllBut(s.options | fieldsAlwaysShown)
 }
 
 // address returns the address by which a page that was found by JID, or by token, may name itself: neither reveals the other, and
@@ -206,14 +206,13 @@ func viewResources(resources []Presence, lang *catalog) (shown []viewResource) {
 // fieldsAlwaysShown is the set of the fields that no option controls.
 var fieldsAlwaysShown = fieldsWhere(func(f field) bool { return f.option == "" })
 
-// only hides every field that is not in a set.
-func (v view) only(shown fieldSet) view {
-	for i, f := range fields {
-		if f.hide != nil && !shown.has(i) {
-			f.hide(&v)
+// hideAllBut hides every field that is not in a set.
+func (v *view) hideAllBut(shown fieldSet) {
+	for i := range fields {
+		if hide := fields[i].hide; hide != nil && !shown.has(i) {
+			hide(v)
 		}
 	}
-	return v
 }
 
 func (v *view) hideMessage() {

@@ -88,19 +88,19 @@ func (s *subject) state() State {
 	return s.snapshot.state(s.freshness)
 }
 
-// view returns the view to render. Only a representation that names itself gets the address.
-func (s *subject) view(spec *renderSpec) view {
+// fill sets the view to render. Only a representation that names itself gets the address.
+func (s *subject) fill(v *view, spec *renderSpec) {
 	switch {
 	case s.room != nil:
-		return s.room.view(spec.lang)
+		*v = s.room.view(spec.lang)
 	case s.snapshot == nil:
-		return unknownView(spec.lang)
+		*v = unknownView(spec.lang)
+	default:
+		s.snapshot.fill(v, s.freshness, spec.lang, int(s.key.message))
+		if spec.format.namesItself {
+			v.Address = s.snapshot.address(spec.byJID)
+		}
 	}
-	v := s.snapshot.view(s.freshness, spec.lang, s.key.message)
-	if spec.format.namesItself {
-		v.Address = s.snapshot.address(spec.byJID)
-	}
-	return v
 }
 
 // subjectsOf appends what is now known of people to buf, and reports whether search engines may index all of it.
@@ -207,7 +207,7 @@ func (w *website) renderNow(ctx context.Context, renderer *renderer, spec *rende
 	}
 	views := make([]view, len(people))
 	for i := range people {
-		views[i] = people[i].view(spec)
+		people[i].fill(&views[i], spec)
 	}
 	return renderer.render(ctx, spec, views)
 }

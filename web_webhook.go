@@ -192,7 +192,7 @@ func (h *webhook) status(s *snapshot) []byte {
 	english := h.w.renderer.Load().languages.english()
 	v := unknownView(english)
 	if s != nil {
-		v = s.view(s.freshness(h.w.board.link.Load(), h.w.now()), english, 0)
+		s.fill(&v, s.freshness(h.w.board.link.Load(), h.w.now()), english, 0)
 	}
 	var b bytes.Buffer
 	if err := appendJSON(&b, &v); err != nil {

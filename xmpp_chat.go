@@ -193,7 +193,8 @@ func (c *chat) status(_ context.Context, m chatMessage) (string, func(), error) 
 // status describes what is shown of a user.
 func (a *accounts) status(lang *catalog, e *entry) string {
 	s := e.snapshot.Load()
-	v := s.view(s.freshness(a.board.link.Load(), a.now()), lang, 0)
+	var v view
+	s.fill(&v, s.freshness(a.board.link.Load(), a.now()), lang, 0)
 	parts := []string{v.Label, v.Message, v.detailsText(), v.LastActive, v.Nick, v.JID}
 	for _, r := range v.Resources {
 		parts = append(parts, r.Name+": "+r.Label)
