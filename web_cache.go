@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/maypok86/otter/v2"
@@ -69,32 +70,33 @@ func withoutSuffix(tag string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(tag, `"`), gzipSuffix)
 }
 
-// A renderingKey identifies a rendering. It is hashed several times for each request, so it is small and without pointers into
-// the data of users.
+// A renderingKey identifies a rendering. It is small and without pointers into the data of users. It is hashed several times for each
+// request, so there are no gaps before the strings, which lets all other fields be hashed as one piece of memory.
 type renderingKey struct {
 	format   *format
 	lang     *catalog
 	person   personKey // of one person
-	people   string    // of several people: their personKeys, one after the other
-	options  string    // empty for the default
 	compress bool
 	many     bool
 	byJID    bool
+	people   string // of several people: their personKeys, one after the other
+	options  string // empty for the default
 }
 
 // A personKey identifies a view of one user. It holds the id of a snapshot instead of the snapshot itself, so that the cache keeps
 // no replaced snapshot, with its messages and its avatar, in memory.
 type personKey struct {
 	snapshot uint64 // 0 for the unknown view
-	state    uint8  // in a key that stands for all people with the same state, its index from 1 on; else 0
-	message  int    // index
-	age      age
-	asOf     int64 // Unix time in nanoseconds
+	asOf     int64  // Unix time in nanoseconds
+	ageUnit  time.Duration
+	ageCount int32
+	message  int16 // index
+	state    uint8 // in a key that stands for all people with the same state, its index from 1 on; else 0
 	expired  bool
 }
 
 func newPersonKey(s *snapshot, f freshness, message int) personKey {
-	key := personKey{snapshot: s.id, message: message, age: f.active, expired: f.expired}
+	key := personKey{snapshot: s.id, message: int16(message), ageUnit: f.active.unit, ageCount: int32(f.active.count), expired: f.expired}
 	if !f.asOf.IsZero() {
 		key.asOf = f.asOf.UnixNano()
 	}
@@ -105,8 +107,8 @@ func newPersonKey(s *snapshot, f freshness, message int) personKey {
 func (k *personKey) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, k.snapshot)
 	b = binary.AppendUvarint(b, uint64(k.message))
-	b = binary.AppendUvarint(b, uint64(k.age.count))
-	b = binary.AppendUvarint(b, uint64(k.age.unit))
+	b = binary.AppendUvarint(b, uint64(k.ageCount))
+	b = binary.AppendUvarint(b, uint64(k.ageUnit))
 	b = binary.AppendVarint(b, k.asOf)
 	if k.expired {
 		return append(b, 1)

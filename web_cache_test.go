@@ -143,8 +143,8 @@ func TestKeys(t *testing.T) {
 		add(name, spec.key([]subject{person}))
 	}
 	for name, change := range map[string]func(*personKey){
-		"snapshot": func(k *personKey) { k.snapshot = 2 }, "message": func(k *personKey) { k.message = 1 }, "age": func(k *personKey) { k.age.count = 1 },
-		"unit": func(k *personKey) { k.age.unit = 1 }, "as of": func(k *personKey) { k.asOf = 1 }, "expired": func(k *personKey) { k.expired = true },
+		"snapshot": func(k *personKey) { k.snapshot = 2 }, "message": func(k *personKey) { k.message = 1 }, "age": func(k *personKey) { k.ageCount = 1 },
+		"unit": func(k *personKey) { k.ageUnit = 1 }, "as of": func(k *personKey) { k.asOf = 1 }, "expired": func(k *personKey) { k.expired = true },
 	} {
 		changed := person
 		change(&changed.key)
