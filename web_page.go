@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"html"
 	"html/template"
 	"io/fs"
 	"net/url"
 	"strings"
 	"sync"
+	"text/template/parse"
 	"time"
 
 	"rsc.io/qr"
@@ -51,7 +53,7 @@ func (r *renderer) render(ctx context.Context, spec *renderSpec, views []view) (
 	spec.ctx = ctx
 	if spec.options.fields != allFields {
 		for i := range views {
-			views[i] = views[i].only(spec.options.fields)
+			views[i].hideAllBut(spec.options.fields)
 		}
 	}
 	body, err := spec.format.write(r, spec, views)
@@ -83,7 +85,7 @@ type statusPage struct {
 }
 
 // A person is one of the people on a status page. It copies a view, because methods and embedded fields are slow in templates. Fields
-// that are not shown are empty.
+// that are not shown are empty. A whole attribute is printed faster than its value.
 type person struct {
 	State   string
 	Label   string
@@ -96,9 +98,10 @@ type person struct {
 	Details []viewDetail
 	Clients []viewResource
 	JID     string
-	Card    bool         // a microformat h-card, since there is a name or an address to put into it
-	URL     string       // of the person's page, in a card; empty if it must not be named
-	Write   template.URL // xmpp: link to the JID
+	Card    bool              // a microformat h-card, since there is a name or an address to put into it
+	URL     string            // of the person's page, in a card; empty if it must not be named
+	Link    template.HTMLAttr // href of the xmpp: link to the JID
+	Mark    template.HTMLAttr // href of the state's glyph
 }
 
 // A moment is a time with the words around it.
@@ -122,19 +125,19 @@ func clock(t time.Time) string {
 	return t.UTC().Format("2 Jan 15:04 UTC")
 }
 
-func (r *renderer) newPerson(v view, lang *catalog) person {
+func (r *renderer) newPerson(v *view, lang *catalog) person {
 	active := v.LastSeen
 	if !v.Idle.IsZero() {
 		active = v.Idle
 	}
-	p := person{State: string(v.State), Label: v.Label, Nick: v.Nick, Message: v.Message, Avatar: template.URL(v.Avatar.URI()),
+	p := person{State: string(v.State), Mark: template.HTMLAttr(`href="#` + v.State + `"`), Label: v.Label, Nick: v.Nick, Message: v.Message, Avatar: template.URL(v.Avatar.URI()),
 		Since: newMoment(lang, "page.since", v.Since, clock(v.Since)), Active: newMoment(lang, "page.active", active, v.Ago),
 		AsOf: newMoment(lang, "page.as_of", v.AsOf, clock(v.AsOf)), Details: v.details(), Clients: v.Resources, JID: v.JID}
 	if p.Card = v.Nick != "" || v.JID != ""; p.Card && v.Address != "" {
 		p.URL = r.baseURL + statusPath + v.Address
 	}
 	if v.JID != "" {
-		p.Write = template.URL("xmpp:" + url.PathEscape(v.JID) + "?message")
+		p.Link = template.HTMLAttr(`href="xmpp:` + html.EscapeString(url.PathEscape(v.JID)) + `?message"`)
 	}
 	return p
 }
@@ -142,9 +145,9 @@ func (r *renderer) newPerson(v view, lang *catalog) person {
 func (r *renderer) statusPage(spec *renderSpec, views []view) statusPage {
 	page := statusPage{Lang: spec.lang, Theme: string(spec.options.theme), Many: spec.many, Listed: true, Glyphs: r.glyphs,
 		Style: template.CSS(r.sources["status.css"]), Script: template.JS(r.sources["status.js"]), WriteLabel: spec.lang.texts["page.message"]}
-	for _, v := range views {
-		page.People = append(page.People, r.newPerson(v, spec.lang))
-		page.Listed = page.Listed && v.Indexed
+	for i := range views {
+		page.People = append(page.People, r.newPerson(&views[i], spec.lang))
+		page.Listed = page.Listed && views[i].Indexed
 	}
 	page.State, page.Head = page.People[0].State, r.head(spec, views)
 	page.Title = views[0].Label
@@ -206,7 +209,34 @@ func newRenderer(domain string, files fs.FS) (*renderer, error) {
 	for _, s := range states {
 		r.glyphs += template.HTML(fmt.Sprintf(`<symbol id="%s" viewBox="0 0 24 24"><path d="%s"/></symbol>`, s, pathData(glyphs[s])))
 	}
+	if err := r.inlineSources(); err != nil {
+		return nil, err
+	}
 	return r, r.renderPlainPages(domain)
+}
+
+// inlineSources makes the style, the script and the glyphs, which are the same on every status page, part of its template. Printed as data,
+// they would be copied twice more.
+func (r *renderer) inlineSources() error {
+	spec := &renderSpec{format: formatPage, lang: r.languages.english(), options: defaultRenderOptions}
+	page := r.statusPage(spec, []view{unknownView(spec.lang)})
+	if _, err := r.page(context.Background(), "status.html", page); err != nil { // adds the escaping to the template
+		return err
+	}
+	texts := map[string]string{"Style": string(page.Style), "Script": string(page.Script), "Glyphs": string(page.Glyphs)}
+	nodes := r.templates.Lookup("status.html").Tree.Root.Nodes
+	for i, node := range nodes {
+		action, ok := node.(*parse.ActionNode)
+		if !ok {
+			continue
+		}
+		if field, ok := action.Pipe.Cmds[0].Args[0].(*parse.FieldNode); ok && len(field.Ident) == 1 {
+			if text, ok := texts[field.Ident[0]]; ok {
+				nodes[i] = &parse.TextNode{NodeType: parse.NodeText, Pos: node.Position(), Text: []byte(text)}
+			}
+		}
+	}
+	return nil
 }
 
 func (r *renderer) renderPlainPages(domain string) error {
@@ -290,19 +320,23 @@ func (r *renderer) page(ctx context.Context, name string, data any) ([]byte, err
 	b := r.buffers.Get().(*bytes.Buffer)
 	defer r.buffers.Put(b)
 	b.Reset()
-	err := r.templates.ExecuteTemplate(pageWriter{ctx, b}, name, data)
+	err := r.templates.ExecuteTemplate(&pageWriter{ctx, b, 0}, name, data)
 	return bytes.Clone(b.Bytes()), err
 }
 
 // A pageWriter collects a page until its context ends, which ends the template as well.
 type pageWriter struct {
-	ctx context.Context
-	to  *bytes.Buffer
+	ctx  context.Context
+	to   *bytes.Buffer
+	next int // size of the page at which to look at the context again
 }
 
-func (w pageWriter) Write(p []byte) (int, error) {
-	if err := w.ctx.Err(); err != nil {
-		return 0, err
+func (w *pageWriter) Write(p []byte) (int, error) {
+	if w.to.Len() >= w.next {
+		if err := w.ctx.Err(); err != nil {
+			return 0, err
+		}
+		w.next += 4 << 10
 	}
 	return w.to.Write(p)
 }
