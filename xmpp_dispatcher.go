@@ -54,7 +54,8 @@ const (
 const (
 	workerCount  = 16
 	maxWorkers   = 512                   // while all workers wait, for instance because another process has locked the database
-	growInterval = 50 * time.Millisecond // a queue waits for at most twice as long until more workers are started
+	growInterval = 50 * time.Millisecond // for which a queue that is next may wait until more workers are started
+	idleInterval = 5 * growInterval      // between two looks at whether a queue waits, while none does
 	maxQueue     = 256                   // tasks that wait for one person
 	maxAllQueues = 32 << 20              // bytes
 	taskOverhead = 256                   // bytes, besides the stanza
@@ -130,8 +131,6 @@ func (d *dispatcher) run(ctx context.Context) {
 	defer stop()
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	grow := time.NewTicker(growInterval)
-	defer grow.Stop()
 	for next := (*taskQueue)(nil); ; {
 		d.mu.Lock()
 		for n := d.missingWorkers(next); n > 0; n-- {
@@ -140,15 +139,19 @@ func (d *dispatcher) run(ctx context.Context) {
 		}
 		next = d.first
 		d.mu.Unlock()
+		pause := idleInterval
+		if next != nil {
+			pause = growInterval
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-grow.C:
+		case <-time.After(pause):
 		}
 	}
 }
 
-// missingWorkers returns how many workers to start, given the queue that was next growInterval ago: if it still is, all workers wait. The
+// missingWorkers returns how many workers to start, given the queue that was next at the last look: if it still is, all workers wait. The
 // caller holds mu.
 func (d *dispatcher) missingWorkers(next *taskQueue) int {
 	if d.workers == 0 || next != nil && d.first == next {
