@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"syscall"
 	"time"
@@ -89,13 +90,15 @@ func (r *clusterRig) restartDatabase(t *torture, s syscall.Signal) {
 	}
 }
 
-// clusterFails has one part of a cluster after the other fail. Just before, an option is changed and confirmed; while the part is gone,
-// people change their presence, log in at any ejabberd node, or log out. Then all nodes must show what was confirmed and what the clients know.
+// clusterFails has one part of a cluster after the other fail. Just before, an option, a new link or a removal is confirmed; while the part is
+// gone, people change their presence, log in at any ejabberd node, or log out. Then all nodes must show what was confirmed and what the
+// clients know.
 func clusterFails(t *torture) {
 	r := newClusterRig(t)
 	clients, home := make(map[string]*client), make(map[string]*server)
 	users := testAccounts[:4]
-	jids := make(map[string]string) // those that are shown, by user
+	jids := make(map[string]string)   // those that are shown, by user
+	tokens := make(map[string]string) // those of the newest links, by user
 	for i, user := range users {
 		home[user] = r.ejabberd[i%len(r.ejabberd)]
 		c := home[user].login(t, user, "torture")
@@ -110,11 +113,30 @@ func clusterFails(t *torture) {
 	for n := range faults {
 		fault := pick(t, clusterFaultList...)
 		user := pick(t, users...)
+		removed, codes := "", make(map[string]int) // codes are the statuses of pages, by path
 		if c := clients[user]; c != nil {
-			if jids[user] = c.bare; t.intN(2) == 0 {
-				jids[user] = ""
+			switch t.intN(3) {
+			case 0:
+				if jids[user] = c.bare; t.intN(2) == 0 {
+					jids[user] = ""
+				}
+				c.submit(t, fmt.Sprintf("show_full_jid=%t", jids[user] != ""))
+			case 1:
+				if old := tokens[user]; old != "" {
+					codes[statusPath+old] = http.StatusNotFound
+				}
+				answer := c.request(t, "set", testDomain, `<command xmlns='`+nsCommands+`' node='newlink'/>`)
+				tokens[user] = tokenInAnswer.FindStringSubmatch(answer.String())[1]
+				codes[statusPath+tokens[user]] = http.StatusOK
+			default:
+				c.request(t, "set", testDomain, `<query xmlns='jabber:iq:register'><remove/></query>`)
+				if old := tokens[user]; old != "" {
+					codes[statusPath+old] = http.StatusNotFound
+				}
+				removed, codes[jidPath(c.bare)] = user, http.StatusNotFound
+				delete(jids, user)
+				delete(tokens, user)
 			}
-			c.submit(t, fmt.Sprintf("show_full_jid=%t", jids[user] != ""))
 		}
 		fault.inject(t, r)
 		want := make(map[string]shown)
@@ -126,15 +148,23 @@ func clusterFails(t *torture) {
 				home[user] = pick(t, r.ejabberd[:]...)
 			}
 			w := moveOn(t, home[user], clients, user, n)
-			w.jid = jids[user]
-			want[user+"@localhost"] = w
+			if w.jid = jids[user]; user != removed {
+				want[user+"@localhost"] = w
+			}
 		}
-		r.wantPages(t, fmt.Sprintf("%s (fault %d)", fault.name, n), want)
+		r.wantPages(t, fmt.Sprintf("%s (fault %d)", fault.name, n), want, codes)
+		if removed != "" {
+			if clients[removed] == nil {
+				clients[removed] = home[removed].login(t, removed, "torture")
+			}
+			clients[removed].send(t, `<presence/>`)
+			clients[removed].join(t, "show_status_msg=1")
+		}
 	}
 }
 
-// wantPages waits until all nodes show the same.
-func (r *clusterRig) wantPages(t *torture, after string, want map[string]shown) {
+// wantPages waits until all nodes show the same, with the same status codes.
+func (r *clusterRig) wantPages(t *torture, after string, want map[string]shown, codes map[string]int) {
 	t.Helper()
 	var problem string
 	defer func() {
@@ -147,6 +177,14 @@ func (r *clusterRig) wantPages(t *torture, after string, want map[string]shown) 
 			for i, n := range r.nodes {
 				if got, err := n.look(t, jidPath(bare)); err != nil || got != w {
 					problem = fmt.Sprintf("node %d shows %v of %s, not %v: %v", i, got, bare, w, err)
+					return false
+				}
+			}
+		}
+		for path, code := range codes {
+			for i, n := range r.nodes {
+				if got, _ := n.get(t, path); got != code {
+					problem = fmt.Sprintf("node %d answers %d at %s, not %d", i, got, path, code)
 					return false
 				}
 			}
