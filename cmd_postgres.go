@@ -124,7 +124,7 @@ func (p *postgresServer) tryStart(ctx context.Context) (said string, err error) 
 	}
 	defer log.Close()
 	cmd, done := postgresCommand(context.Background(), "postgres", "-D", data, "-p", strconv.Itoa(p.port), "-k", data, "-h", "127.0.0.1",
-		"-c", fmt.Sprintf("fsync=%t", p.durable), "-c", "max_connections=300", "-c", "max_wal_senders=0", "-c", "wal_level=minimal"), make(chan struct{})
+		"-c", fmt.Sprintf("fsync=%t", p.durable), "-c", "max_connections=300"), make(chan struct{})
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return "", err

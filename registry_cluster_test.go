@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -398,4 +400,69 @@ func TestClusterCutOff(t *testing.T) {
 	wire.plug()
 	agree(t, `"train"`, "as_of", a, b)
 	agree(t, `"holiday"`, "as_of", a, b)
+}
+
+// TestFailover has a node follow its database to a replica that is promoted after the primary was killed. What was confirmed is there, since
+// the primary waited for the replica, and changes are stored again.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	primary := ownPostgres(t)
+	location := primary.newDatabase(t)
+	replica := newReplica(t, primary)
+	for _, command := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
+		if err := primary.execute(location, command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the primary waits for the replica", func() bool {
+		return primary.execute(location, "SELECT 1 / count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == nil // not a division by zero
+	})
+	both := fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", primary.port, replica.port)
+	a := newNode(t, strings.Replace(location, fmt.Sprintf("127.0.0.1:%d", primary.port), both, 1)+"?target_session_attrs=read-write", "a", nil)
+	a.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+	a.want(`<iq type='result' id='r' …`)
+	primary.end(syscall.SIGKILL)
+	if err := replica.execute(replica.url("postgres"), "SELECT pg_promote()"); err != nil {
+		t.Fatal(err)
+	}
+	options := defaultOptions().with(fieldJID, true)
+	eventually(t, "a change is stored in the replica", func() bool {
+		stored := make(chan error, 1)
+		a.comp.dispatcher.dispatch(t.Context(), juliet, func(ctx context.Context) {
+			stored <- a.comp.registry.SetOptions(ctx, a.comp.board.byJID(juliet), options, "")
+		})
+		return <-stored == nil
+	})
+	db, err := openDatabase(t.Context(), replica.url(databaseIn(location)), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if u, err := db.GetUser(t.Context(), juliet); err != nil || u.Options != options {
+		t.Errorf("the replica has %+v: %v", u, err)
+	}
+}
+
+// newReplica starts a streaming replica of a server.
+func newReplica(t *testing.T, primary *postgresServer) *postgresServer {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "webstatus-postgres-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &postgresServer{dir: dir, password: primary.password, port: unusedPort()}
+	t.Cleanup(r.remove)
+	if os.Getuid() == 0 {
+		if err := os.Chown(dir, uidNobody, uidNobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backup := postgresCommand(t.Context(), "pg_basebackup", "-d", primary.url("postgres"), "-D", filepath.Join(dir, "data"), "-R", "--checkpoint=fast", "--no-sync")
+	if out, err := backup.CombinedOutput(); err != nil {
+		t.Fatalf("pg_basebackup: %v: %s", err, out)
+	}
+	if err := r.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
