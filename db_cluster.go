@@ -20,11 +20,14 @@ import (
 // notifyChannel is the channel on which nodes say that there are changes.
 const notifyChannel = "webstatus"
 
-// pingChannel is the channel on which nodes pass on the ids of pings that have come back to them but are not theirs.
-const pingChannel = "webstatus_ping"
+// answerChannel is the channel on which nodes pass on answers that have come to them but that another node has asked for.
+const answerChannel = "webstatus_answer"
 
 // lockCheck is how often a node asks whether it still holds its locks.
 const lockCheck = time.Second
+
+// maxAnswer is the number of bytes in an answer that can be passed on: PostgreSQL's limit is 8,000.
+const maxAnswer = 7999
 
 // errLockLost says that the server has given the session of this node, or its locks, to another one.
 var errLockLost = errors.New("has released the locks of this node: connect to PostgreSQL directly, not through a pooler")
@@ -39,7 +42,7 @@ type membership struct {
 	leads   bool      // it holds the lock of the leader
 	checked time.Time // when it was last known to hold its locks
 	news    bool      // another node has said that there are changes, since they were last read
-	pings   []string  // ids of pings that have come back at other nodes
+	answers []string  // stanzas that have come to other nodes
 }
 
 // connect opens a connection for locks and news. It reads few rows of large tables, over their indexes, and so often that it must not be
@@ -50,8 +53,8 @@ func connect(ctx context.Context, conf *pgx.ConnConfig) (m *membership, err erro
 		conf.RuntimeParams[name] = value
 	}
 	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) {
-		if n.Channel == pingChannel {
-			m.pings = append(m.pings, n.Payload)
+		if n.Channel == answerChannel {
+			m.answers = append(m.answers, n.Payload)
 		} else {
 			m.news = m.news || n.Payload != m.node
 		}
@@ -88,7 +91,7 @@ func (db *database) join(ctx context.Context) (*membership, error) {
 		err = m.lockDatabase(ctx, true)
 	}
 	if err == nil {
-		_, err = m.conn.Exec(ctx, "LISTEN "+notifyChannel+"; LISTEN "+pingChannel)
+		_, err = m.conn.Exec(ctx, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel)
 	}
 	if err != nil {
 		m.Close()
@@ -158,11 +161,11 @@ func (m *membership) holds(ctx context.Context, kind, name string) (held bool, e
 	return held, err
 }
 
-// wait waits until another node has changed something or has passed a ping on, or for a while.
+// wait waits until another node has changed something or has passed an answer on, or for a while.
 func (m *membership) wait(ctx context.Context, atMost time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	for !m.news && len(m.pings) == 0 {
+	for !m.news && len(m.answers) == 0 {
 		_, err := m.conn.WaitForNotification(waiting)
 		if waiting.Err() != nil && !m.conn.IsClosed() {
 			return ctx.Err()
@@ -224,10 +227,10 @@ func (db *database) Notify(ctx context.Context) error {
 	})
 }
 
-// NotifyPing passes the id of a ping on that has come back here, and may be another node's.
-func (db *database) NotifyPing(ctx context.Context, id string) error {
+// PassOn sends the other nodes an answer that has come to this one. It has at most maxAnswer bytes.
+func (db *database) PassOn(ctx context.Context, stanza string) error {
 	return db.read(ctx, func(ctx context.Context) error {
-		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, $2)", pingChannel, id)
+		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, $2)", answerChannel, stanza)
 		return err
 	})
 }

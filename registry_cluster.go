@@ -33,7 +33,7 @@ type cluster struct {
 	snapshot string // of the database, up to which the changes of other nodes are known
 	leads    atomic.Bool
 	lookUps  *rate.Limiter // of strangers
-	pings    chan string   // ids of pings of other nodes
+	answers  chan string   // to questions of other nodes
 
 	mu      sync.Mutex
 	numbers map[string]uint16 // of nodes, by name; 0 for this one
@@ -46,7 +46,7 @@ type clusterHooks struct {
 	dispatch func(ctx context.Context, bare string, f func(context.Context)) // runs a function in the queue of a user
 	probe    func(ctx context.Context, jids []string) bool                   // probes users, and reports whether there was time for all answers
 	renew    func(e *entry)                                                  // probes a user, from the user's queue
-	pinged   func(id string) bool                                            // handles a ping that has come back, and reports whether it is one of this node
+	answered func(stanza string)                                             // handles an answer that has come to another node
 	always   bool                                                            // a node without a link may lead
 }
 
@@ -66,7 +66,7 @@ func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, e
 
 func newCluster(r *registry) *cluster {
 	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
-		taking: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), pings: make(chan string, maxPings)}
+		taking: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), answers: make(chan string, maxAnswers)}
 }
 
 // number returns the number of a node.
@@ -152,7 +152,7 @@ func (c *cluster) run(ctx context.Context) {
 	var loops sync.WaitGroup
 	loops.Go(func() { c.storeLoop(ctx) })
 	loops.Go(func() { c.beatLoop(ctx) })
-	loops.Go(func() { c.pingLoop(ctx) })
+	loops.Go(func() { c.answerLoop(ctx) })
 	for m := c.db.shared.first; ctx.Err() == nil; m = nil {
 		err := c.runMembership(ctx, m)
 		c.leads.Store(false)
@@ -217,10 +217,10 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 		if err := m.wait(ctx, heartbeat); err != nil {
 			return err
 		}
-		for _, id := range m.pings {
-			c.hooks.pinged(id)
+		for _, stanza := range m.answers {
+			c.hooks.answered(stanza)
 		}
-		m.pings = nil
+		m.answers = nil
 	}
 }
 
@@ -412,29 +412,29 @@ func (c *cluster) pending(e *entry) (u unsaved, isPending bool) {
 	return u, isSaving || isUnsaved
 }
 
-// maxPings is the number of pings that wait to be passed on.
-const maxPings = 64
+// maxAnswers is the number of answers that wait to be passed on.
+const maxAnswers = 64
 
-// passOn passes the id of a ping on that has come back here but is not one of this node. A server that sends all stanzas of one sender over
-// one connection, as ejabberd does with domain_balancing, returns the pings of all nodes to one of them.
-func (c *cluster) passOn(id string) {
-	if c == nil {
+// passOn passes an answer on that has come here although another node may have asked. ejabberd sends the answer of a room to the node beside
+// which the room is. With domain_balancing, it sends all stanzas of one sender over one connection, so the pings of all nodes return to one.
+func (c *cluster) passOn(stanza []byte) {
+	if c == nil || len(stanza) > maxAnswer {
 		return
 	}
 	select {
-	case c.pings <- id:
-	default: // the next one follows in a few seconds
+	case c.answers <- string(stanza):
+	default: // whoever asked will ask again
 	}
 }
 
-// pingLoop passes pings on to the nodes that have sent them.
-func (c *cluster) pingLoop(ctx context.Context) {
+// answerLoop passes answers on to the other nodes.
+func (c *cluster) answerLoop(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case id := <-c.pings:
-			c.outages.report("passing a ping on", c.db.NotifyPing(ctx, id))
+		case stanza := <-c.answers:
+			c.outages.report("passing an answer on", c.db.PassOn(ctx, stanza))
 		}
 	}
 }

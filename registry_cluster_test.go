@@ -148,6 +148,21 @@ func TestPingElsewhere(t *testing.T) {
 	eventually(t, "the withdrawal is recorded", func() bool { return withdrawals() == 0 })
 }
 
+// TestRoomElsewhere lets a room that one node has asked answer at another, as ejabberd does if the room is there.
+func TestRoomElsewhere(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	rooms := func(c *componentConfig) { c.rooms = []string{"*@rooms.example.org"} }
+	a, b := newNode(t, location, "a", rooms), newNode(t, location, "b", rooms)
+	_, body := a.askRoom("/room/"+lobby+".json", func() {
+		a.want(roomQuery)
+		b.send(roomInfo("The lobby", "12", "muc_public"))
+	})
+	if !strings.Contains(body, `"occupants":12`) {
+		t.Errorf("the room is %s", body)
+	}
+}
+
 // TestLostLock checks that a node notices that it has lost the lock of the leader.
 func TestLostLock(t *testing.T) {
 	t.Parallel()

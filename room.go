@@ -170,16 +170,18 @@ func (e *roomEntry) hasAnswer() bool {
 	}
 }
 
-// answer records the answer of a room that was asked: nil if there is no such room. Other answers are ignored.
-func (b *roomBoard) answer(jid string, room *Room) {
+// answer records the answer of a room that was asked: nil if there is no such room. Other answers are ignored. It reports whether the room
+// was asked.
+func (b *roomBoard) answer(jid string, room *Room) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entries[jid]
 	if e == nil || e.hasAnswer() {
-		return
+		return false
 	}
 	e.room, e.answeredAt = room, b.now()
 	close(e.answered)
+	return true
 }
 
 // parseRoomPattern returns a pattern of rooms in the form that is matched. The service must be named, so that strangers cannot have

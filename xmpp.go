@@ -118,7 +118,7 @@ func (c *component) run(ctx context.Context) error {
 	g.Go(func() error { c.rooms.run(work); return nil })
 	g.Go(func() error { c.maintain(work); return nil })
 	g.Go(func() error {
-		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, pinged: c.links.onSelfPing, always: c.singleLink})
+		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, answered: c.onPassedOn, always: c.singleLink})
 		return nil
 	})
 	<-ctx.Done()
@@ -243,9 +243,9 @@ func (c *component) handle(ctx context.Context, data []byte) {
 		}
 		return
 	}
-	if s.from.bare == c.domain {
-		if !c.links.onSelfPing(s.id) {
-			c.registry.cluster.passOn(s.id)
+	if s.from.bare == c.domain || c.rooms.isAnswer(s) {
+		if !c.onAnswer(s) {
+			c.registry.cluster.passOn(data)
 		}
 		return
 	}
@@ -264,6 +264,21 @@ func (c *component) handle(ctx context.Context, data []byte) {
 		c.chat.introduce(s, sender)
 	case "message":
 		c.handleMessage(ctx, s, sender)
+	}
+}
+
+// onAnswer handles a ping that has come back or the answer of a room, and reports whether this node has asked for it.
+func (c *component) onAnswer(s *received) bool {
+	if s.from.bare == c.domain {
+		return c.links.onSelfPing(s.id)
+	}
+	return c.rooms.handleAnswer(s)
+}
+
+// onPassedOn handles an answer that has come to another node.
+func (c *component) onPassedOn(stanza string) {
+	if s, err := decodeStanza([]byte(stanza)); err == nil {
+		c.onAnswer(s)
 	}
 }
 
@@ -333,8 +348,6 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	case s.typ == "result" || s.typ == "error":
 		if e := c.pepSender(s); e != nil {
 			c.contacts.pep.handleAnswer(ctx, e, s)
-		} else if s.id == idRoom && s.from.resource == "" && s.to.String() == c.domain {
-			c.rooms.handleAnswer(s)
 		} else if s.id == idSoftware && s.to.String() == c.domain {
 			c.privileges.handleAnswer(s)
 		}

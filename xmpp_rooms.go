@@ -46,14 +46,18 @@ func (r *rooms) run(ctx context.Context) {
 	}
 }
 
-// handleAnswer handles the answer of a room.
-func (r *rooms) handleAnswer(s *received) {
+// isAnswer reports whether a stanza is the answer of a room that may be shown.
+func (r *rooms) isAnswer(s *received) bool {
+	return s.name.Local == "iq" && (s.typ == "result" || s.typ == "error") && s.id == idRoom && s.from.resource == "" && s.to.String() == r.domain && r.board.shows(s.from.bare)
+}
+
+// handleAnswer handles the answer of a room, and reports whether this node has asked for it.
+func (r *rooms) handleAnswer(s *received) bool {
 	query := s.child(nsDiscoInfo, "query")
 	if s.typ == "error" || query == nil {
-		r.board.answer(s.from.bare, nil)
-		return
+		return r.board.answer(s.from.bare, nil)
 	}
-	r.board.answer(s.from.bare, parseRoom(s.from, query))
+	return r.board.answer(s.from.bare, parseRoom(s.from, query))
 }
 
 // parseRoom returns the room that a disco#info describes, nil if it describes something else.
