@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -158,10 +157,7 @@ func serveOn(ctx context.Context, listeners listeners, db *database, webConf web
 		return err
 	}
 	c := newComponent(conf, users)
-	go func() {
-		debug.FreeOSMemory() // startup needs much more memory than serving
-		limitGarbage()
-	}()
+	go releaseStartup()
 	conf.log.Info("serving", "version", version, "listen", listeners.web.Addr().String(), "base_url", conf.baseURL)
 	// The component stops after the web server, so that the last responses still show live presence.
 	componentCtx, stopComponent := context.WithCancel(context.WithoutCancel(ctx))

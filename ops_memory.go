@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // memoryShare is the share of the available memory that the Go runtime may use. The rest is for the program itself and the kernel.
@@ -24,6 +25,13 @@ func limitMemory(limit int64) {
 	}
 }
 
+// releaseStartup gives memory back that startup needs and serving does not.
+func releaseStartup() {
+	debug.FreeOSMemory()
+	limitGarbage()
+	unmapProgram()
+}
+
 // garbage is the size that garbage may grow to before it is collected, in bytes, if that is less than the live heap.
 const garbage = 64 << 20
 
@@ -33,6 +41,28 @@ func limitGarbage() {
 	var m runtime.MemStats
 	if runtime.ReadMemStats(&m); os.Getenv("GOGC") == "" && m.HeapAlloc > garbage {
 		debug.SetGCPercent(max(25, int(100*garbage/m.HeapAlloc)))
+	}
+}
+
+// unmapProgram unmaps the pages of the program itself, on Linux. Around each function that runs, Linux maps 64 KiB, and initialization
+// runs functions in every part of the program, so most of it is resident afterwards. What is needed again is mapped again from the
+// page cache, and the kernel can reclaim the rest. Mappings that the loader or a debugger has changed are left alone.
+func unmapProgram() {
+	program, _ := os.Executable()
+	smaps, _ := os.ReadFile("/proc/self/smaps") // proc_pid_smaps(5)
+	var low, high uint64                        // addresses of the current mapping if it may be unmapped
+	for line := range strings.Lines(string(smaps)) {
+		switch fields := strings.Fields(line); {
+		case len(fields) >= 5: // low-high mode offset device inode path, or VmFlags at the end of a mapping
+			low, high = 0, 0
+			if len(fields) == 6 && fields[5] == program && !strings.Contains(fields[1], "w") {
+				from, to, _ := strings.Cut(fields[0], "-")
+				low, _ = strconv.ParseUint(from, 16, strconv.IntSize)
+				high, _ = strconv.ParseUint(to, 16, strconv.IntSize)
+			}
+		case low < high && fields[0] == "Anonymous:" && fields[1] == "0":
+			syscall.Syscall(syscall.SYS_MADVISE, uintptr(low), uintptr(high-low), syscall.MADV_DONTNEED)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/fstest"
 )
@@ -27,6 +30,27 @@ func TestAvailableMemory(t *testing.T) {
 		if got := availableMemory(root); got != tt.want {
 			t.Errorf("%s: %d, want %d", name, got, tt.want)
 		}
+	}
+}
+
+// A program that has started releases its own pages and goes on.
+func TestUnmapProgram(t *testing.T) {
+	resident := func() (kib int) {
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Skip("no /proc as on Linux")
+		}
+		_, after, _ := strings.Cut(string(status), "RssFile:")
+		number, _, _ := strings.Cut(strings.TrimSpace(after), " ")
+		if kib, err = strconv.Atoi(number); err != nil {
+			t.Fatal(err)
+		}
+		return kib
+	}
+	before := resident()
+	unmapProgram()
+	if after := resident(); after > before/2 {
+		t.Errorf("%d KiB of files resident, %d before", after, before)
 	}
 }
 
