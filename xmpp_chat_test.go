@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -312,12 +313,27 @@ func TestFlood(t *testing.T) {
 	f.settled("romeo@example.org")
 }
 
+// TestSendersAreForgotten checks the memory that senders with long addresses take up.
 func TestSendersAreForgotten(t *testing.T) {
+	before := heapSize()
 	s := newSenders()
-	for i := range 2 * maxSenders {
-		s.get(strconv.Itoa(i), noon.Add(time.Duration(i)*time.Second))
+	long := strings.Repeat("x", 2*maxJIDPart)
+	for i := range 2*maxSenders - 1 {
+		s.get(long+strconv.Itoa(i), noon)
 		if len(s.by) > maxSenders {
 			t.Fatalf("%d senders are kept", len(s.by))
 		}
 	}
+	if kept := heapSize() - before; kept > 80<<20 {
+		t.Errorf("%d bytes for %d senders", kept, len(s.by))
+	}
+	s.get("", noon) // keeps s
+}
+
+// heapSize returns the size of all reachable objects, in bytes.
+func heapSize() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -38,7 +39,7 @@ func (q *domainQuota) use(domain string, now time.Time, n int) bool {
 			q.forgetIdle(now)
 		}
 		limiter = rate.NewLimiter(q.rate, q.burst)
-		q.by[domain] = limiter
+		q.by[strings.Clone(domain)] = limiter
 	}
 	return limiter.AllowN(now, min(n, q.burst))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ const (
 	requestRate     = 10              // sustained requests a second of one person
 	requestBurst    = 50              // requests at once, as clients send when they discover us
 	senderIdleTTL   = time.Hour       // after which a sender may be forgotten
-	maxSenders      = 160000          // before idle ones are forgotten
+	maxSenders      = 160000          // of 250 bytes each, before idle ones are forgotten
 	unknownWindow   = time.Minute     // in which unknownAnswers texts are answered that we do not understand
 	unknownAnswers  = 5               // then silence until the window is over, so that two bots do not talk forever
 	confirmInterval = 2 * time.Minute // to confirm "unregister"
@@ -54,25 +55,27 @@ func (s *sender) isRepeated(message *received, now time.Time) bool {
 	return false
 }
 
-// senders holds the senders by bare JID.
+// senders holds the senders by a hash of their bare JIDs, which may be long.
 type senders struct {
-	mu sync.Mutex
-	by map[string]*sender
+	seed maphash.Seed
+	mu   sync.Mutex
+	by   map[uint64]*sender
 }
 
-func newSenders() *senders { return &senders{by: make(map[string]*sender)} }
+func newSenders() *senders { return &senders{seed: maphash.MakeSeed(), by: make(map[uint64]*sender)} }
 
 // get returns the sender with a bare JID.
 func (s *senders) get(bare string, now time.Time) *sender {
+	key := maphash.String(s.seed, bare)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one := s.by[bare]
+	one := s.by[key]
 	if one == nil {
 		if len(s.by) >= maxSenders {
 			s.forgetIdle(now)
 		}
 		one = &sender{limiter: rate.NewLimiter(requestRate, requestBurst)}
-		s.by[bare] = one
+		s.by[key] = one
 	}
 	one.lastRequest = now
 	return one
@@ -80,9 +83,9 @@ func (s *senders) get(bare string, now time.Time) *sender {
 
 // forgetIdle forgets the idle senders, and all of them if none is idle.
 func (s *senders) forgetIdle(now time.Time) {
-	for bare, one := range s.by {
+	for key, one := range s.by {
 		if now.Sub(one.lastRequest) > senderIdleTTL {
-			delete(s.by, bare)
+			delete(s.by, key)
 		}
 	}
 	if len(s.by) >= maxSenders {
