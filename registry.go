@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,7 +119,7 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 	if err != nil {
 		return nil, err
 	}
-	u := User{JID: bare, Token: token, Options: options, Subscription: subscription(privileged, false), Contact: contact, Granted: contact,
+	u := User{JID: strings.Clone(bare), Token: token, Options: options, Subscription: subscription(privileged, false), Contact: contact, Granted: contact,
 		Privileged: privileged, Created: r.now().UTC().Truncate(time.Second), Lang: lang}
 	u.Asked = u.lacksContact()
 	err = r.db.InsertUser(ctx, u)

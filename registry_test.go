@@ -168,6 +168,31 @@ func TestPresenceBudget(t *testing.T) {
 	wantSize(0, 0)
 }
 
+// TestLongStanzas checks that short texts do not keep the stanzas in memory that they were a part of.
+func TestLongStanzas(t *testing.T) {
+	f := newFixture(t, nil)
+	f.register("<show_status_msg>1</show_status_msg><show_resources>1</show_resources>")
+	const resources = 40
+	padding := strings.Repeat(" ", 200<<10)
+	send := func(i int) {
+		f.send(fmt.Sprintf(`<presence from='juliet@example.org/%d' to='webstatus.example.org'><status>hi%s</status></presence>`, i, padding))
+		f.settled(juliet)
+	}
+	send(0) // buffers grow
+	before := heapSize()
+	for i := range resources {
+		send(i)
+	}
+	if kept := heapSize() - before; kept > 1<<20 {
+		t.Errorf("%d bytes are kept", kept)
+	}
+	f.inspect(func(e *entry) {
+		if len(e.resources) != resources || e.resources[0].Messages[0].Body != "hi" {
+			t.Errorf("%d resources", len(e.resources))
+		}
+	})
+}
+
 // TestClockSetBack starts with times in the database that are in the future now.
 func TestClockSetBack(t *testing.T) {
 	db, _ := openTestDatabase(t)

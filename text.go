@@ -7,10 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// truncate cuts s to at most size bytes, between two characters.
+// truncate returns a copy of at most size bytes of s, cut between two characters. As a copy, it does not keep a longer text in memory that s
+// is a part of.
 func truncate(s string, size int) string {
 	if len(s) <= size {
-		return s
+		return strings.Clone(s)
 	}
 	const ellipsis = "…"
 	cut := size - len(ellipsis)

@@ -9,7 +9,7 @@ import (
 
 // parsePresence parses an available presence (RFC 6121 §4.7), received at now. Invalid values are ignored.
 func parsePresence(s *received, now time.Time) Presence {
-	p := Presence{Resource: s.from.resource, State: Available, Since: now}
+	p := Presence{Resource: strings.Clone(s.from.resource), State: Available, Since: now}
 	if show := s.child(nsComponent, "show"); show != nil {
 		switch show := State(strings.TrimSpace(show.text)); show {
 		case Chat, Away, ExtendedAway, DoNotDisturb:
