@@ -55,3 +55,14 @@ func decodeJID(id string) (bare string, ok bool) {
 	j, err := parseJID(string(text))
 	return j.bare, err == nil && j.resource == ""
 }
+
+// canonicalAddress returns the one spelling of an address that may have several, which only a JID-based one has.
+func canonicalAddress(address string) string {
+	if _, ok := parseToken(address); ok {
+		return address
+	}
+	if bare, ok := decodeJID(address); ok {
+		return encodeJID(bare)
+	}
+	return address
+}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -128,20 +129,26 @@ func (w *website) notFound(rw http.ResponseWriter, r *http.Request) {
 // maxPeople is the number of addresses that may be combined with commas.
 const maxPeople = 50
 
-// splitAddresses splits addresses separated by commas. The same address counts once; two addresses of one person remain two, since
-// a response must not reveal that they belong together. Only as many addresses are returned as show that there are too many.
+// splitAddresses splits addresses separated by commas. The same address counts once, also if it is spelled in several ways; the
+// token-based and the JID-based address of one person remain two, since a response must not reveal that they belong together. Only as
+// many addresses are returned as show that there are too many.
 func splitAddresses(addresses string) (all []string) {
 	known := make(map[string]bool)
+	isNew := func(spelling string) bool {
+		before := len(known)
+		known[spelling] = true
+		return len(known) > before
+	}
 	for address := range strings.SplitSeq(addresses, ",") {
-		if !known[address] {
-			known[address] = true
+		if isNew(address) {
 			all = append(all, address)
 		}
-		if len(all) > maxPeople {
-			break
+		if len(all) > maxPeople { // decoding many more would take long
+			return all
 		}
 	}
-	return all
+	clear(known)
+	return slices.DeleteFunc(all, func(address string) bool { return !isNew(canonicalAddress(address)) })
 }
 
 // A target is the result of looking up addresses separated by commas.

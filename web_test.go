@@ -225,21 +225,21 @@ func TestSecurityHeaders(t *testing.T) {
 	}
 }
 
-// TestDuplicateAddresses checks that an address that is given several times counts once, but that two addresses of one person cannot be
-// told from those of two people.
+// TestDuplicateAddresses checks that an address that is given several times counts once, however it is spelled, but that two addresses
+// of one person cannot be told from those of two people.
 func TestDuplicateAddresses(t *testing.T) {
 	f := newFixture(t, nil)
 	f.register("")
 	f.says("b", "", "")
-	id := strings.TrimPrefix(julietPage, statusPath)
-	for addresses, want := range map[string]int{id + "," + id: 1, strings.Repeat(id+",", 3*maxPeople) + id: 1, id + "," + Token{}.String() + "," + id: 2, id + ",x,x": 2} {
+	id, upper := strings.TrimPrefix(julietPage, statusPath), encodeJID(strings.ToUpper(juliet))
+	for addresses, want := range map[string]int{id + "," + id: 1, id + "," + id + "=," + id + "==," + upper + "," + upper + "=": 1, strings.Repeat(id+",", 3*maxPeople) + id: 1, id + "," + Token{}.String() + "," + id: 2, id + ",x,x": 2} {
 		_, body := f.get(statusPath + addresses + ".json")
 		var people []any
 		if err := json.Unmarshal([]byte(body), &people); err != nil || len(people) != want {
 			t.Errorf("%.80s: %d people, want %d (%v)", addresses, len(people), want, err)
 		}
 	}
-	if resp, body := f.get(statusPath + id + "," + id + ",x/embed"); resp.StatusCode != http.StatusOK || !strings.Contains(body, "iframe") {
+	if resp, body := f.get(statusPath + id + "," + id + "=,x/embed"); resp.StatusCode != http.StatusOK || !strings.Contains(body, "iframe") {
 		t.Errorf("the page with the snippets: %s", resp.Status)
 	}
 }
