@@ -13,7 +13,7 @@ func (w *website) client(r *http.Request) netip.Addr {
 	remote, err := netip.ParseAddrPort(r.RemoteAddr) // fails for a Unix socket, which only a program on this machine can reach
 	peer := plainAddress(remote.Addr())
 	if err == nil && !w.isProxy(peer) {
-		return orZero(peer)
+		return limitedPeer(peer)
 	}
 	var client netip.Addr
 	if len(w.proxies) > 0 {
@@ -28,9 +28,9 @@ func (w *website) client(r *http.Request) netip.Addr {
 		}
 	}
 	if !client.IsValid() {
-		return orZero(peer)
+		return limitedPeer(peer)
 	}
-	return client
+	return withoutNAT64(client)
 }
 
 // forwardedFor returns the addresses that proxies have written: those of X-Forwarded-For, or else of Forwarded (RFC 7239). Most
@@ -69,17 +69,25 @@ func parseHop(hop string) (address netip.Addr, ok bool) {
 	return plainAddress(address), err == nil
 }
 
-// nat64 is the prefix of IPv4 addresses that a network translates (RFC 6052 §2.1).
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+// plainAddress returns an address without its zone, and an IPv4 address in place of one that is mapped to IPv6, as that of a peer on a
+// socket for both is.
+func plainAddress(address netip.Addr) netip.Addr { return address.Unmap().WithZone("") }
 
-// plainAddress returns an address without its zone, and an IPv4 address in place of one that is mapped or translated to IPv6.
-func plainAddress(address netip.Addr) netip.Addr {
-	address = address.Unmap().WithZone("")
-	if nat64.Contains(address) {
-		bytes := address.As16()
-		address = netip.AddrFrom4([4]byte(bytes[12:]))
+// nat64 is the list of prefixes of IPv4 addresses that a network translates: the well-known one (RFC 6052 §2.1), and one below which
+// networks choose their own (RFC 8215).
+var nat64 = []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48")}
+
+// withoutNAT64 returns the IPv4 address to limit in place of a plain address that NAT64 has translated. Only the plain address can be
+// exempt or trusted: any IPv4 address can be written into a translated one.
+//
+// The IPv4 address is in the last 32 bits. With a local prefix of less than 96 bits, which the address does not reveal, it is in other
+// places (RFC 6052 §2.2). Then most clients of the translator share the limits of one client.
+func withoutNAT64(address netip.Addr) netip.Addr {
+	if !slices.ContainsFunc(nat64, func(p netip.Prefix) bool { return p.Contains(address) }) {
+		return address
 	}
-	return address
+	bytes := address.As16()
+	return netip.AddrFrom4([4]byte(bytes[12:]))
 }
 
 func (w *website) isProxy(address netip.Addr) bool {
@@ -89,10 +97,10 @@ func (w *website) isProxy(address netip.Addr) bool {
 // isExempt reports whether the connections of a peer are not limited: those of proxies, which all clients share, and of this machine.
 func (w *website) isExempt(peer netip.Addr) bool { return peer.IsLoopback() || w.isProxy(peer) }
 
-// orZero returns the zero address for a loopback address.
-func orZero(address netip.Addr) netip.Addr {
-	if address.IsLoopback() {
+// limitedPeer returns the address of a peer to limit, the zero address for a loopback address.
+func limitedPeer(peer netip.Addr) netip.Addr {
+	if peer.IsLoopback() {
 		return netip.Addr{}
 	}
-	return address
+	return withoutNAT64(peer)
 }

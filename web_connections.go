@@ -87,10 +87,10 @@ func (l limitedListener) Accept() (net.Conn, error) {
 
 // admit counts a connection. It returns nil if there are too many.
 func (l *connectionLimit) admit(conn net.Conn) *clientConn {
-	client := netip.Addr{} // of a Unix socket
+	client := netip.Addr{} // of a Unix socket and of an exempt peer
 	if remote, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		if client = plainAddress(remote.AddrPort().Addr()); l.exempt(client) {
-			client = netip.Addr{}
+		if peer := plainAddress(remote.AddrPort().Addr()); !l.exempt(peer) {
+			client = withoutNAT64(peer)
 		}
 	}
 	leave, err := l.open.enter(client, 1)

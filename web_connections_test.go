@@ -143,6 +143,35 @@ func TestExemptConnections(t *testing.T) {
 	}
 }
 
+// A connFrom is a connection from an address.
+type connFrom struct {
+	net.Conn
+	peer string // address and port
+}
+
+func (c connFrom) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.peer))
+}
+func (c connFrom) Close() error { return nil }
+
+// TestTranslatedConnections checks that connections through NAT64 count as those of the IPv4 client, and that none is exempt.
+func TestTranslatedConnections(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = loopbackProxies
+	limit := f.site.limits.connections
+	limit.open.maxPerClient = 1
+	for _, tt := range []struct{ first, second string }{{"[64:ff9b::202:202]:1", "2.2.2.2:1"}, {"[64:ff9b::7f00:1]:1", "[64:ff9b::7f00:1]:2"}, {"[64:ff9b:1::303:303]:1", "3.3.3.3:1"}} {
+		c := limit.admit(connFrom{peer: tt.first})
+		if c == nil {
+			t.Fatalf("%s is refused", tt.first)
+		}
+		if limit.admit(connFrom{peer: tt.second}) != nil {
+			t.Errorf("%s is not limited by a connection from %s", tt.second, tt.first)
+		}
+		c.Close()
+	}
+}
+
 // TestIdleConnections opens more connections than there may be, and expects that those that have waited longest are closed, whether
 // they have sent a request or not.
 func TestIdleConnections(t *testing.T) {

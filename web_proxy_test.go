@@ -87,8 +87,8 @@ func testProxy(t *testing.T, f *fixture, url string) {
 	}
 }
 
-// TestForwardedFor checks that X-Forwarded-For is used only if it comes from a trusted proxy, and that a forwarded address is never
-// exempt from limits.
+// TestForwardedFor checks that X-Forwarded-For is used only if it comes from a trusted proxy, and that neither a forwarded address nor
+// one that was translated by NAT64 is exempt from limits or a proxy.
 func TestForwardedFor(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
@@ -98,6 +98,8 @@ func TestForwardedFor(t *testing.T) {
 		{"127.0.0.1:1", "2.2.2.2:4711", "2.2.2.2"}, {"127.0.0.1:1", "[2001:db8::1]:4711", "2001:db8::1"}, {"127.0.0.1:1", "[2001:db8::1]", "2001:db8::1"},
 		{"127.0.0.1:1", "2001:db8::1", "2001:db8::1"}, {"127.0.0.1:1", "fe80::1%eth0", "fe80::1"}, {"127.0.0.1:1", "::ffff:2.2.2.2", "2.2.2.2"},
 		{"127.0.0.1:1", "64:ff9b::202:202", "2.2.2.2"}, {"[64:ff9b::202:202]:1", "203.0.113.7", "2.2.2.2"}, {"[::ffff:127.0.0.1]:1", "203.0.113.7", "203.0.113.7"},
+		{"127.0.0.1:1", "64:ff9b:1::202:202", "2.2.2.2"}, {"[64:ff9b:1:2:3:4:202:202]:1", "", "2.2.2.2"}, {"127.0.0.1:1", "64:ff9b:2::202:202", "64:ff9b:2::202:202"},
+		{"[64:ff9b::7f00:1]:1", "203.0.113.7", "127.0.0.1"}, {"[64:ff9b:1::7f00:1]:1", "203.0.113.7", "127.0.0.1"}, {"127.0.0.1:1", "203.0.113.7, 64:ff9b::7f00:1", "127.0.0.1"},
 		{"127.0.0.1:1", "127.0.0.1", "127.0.0.1"}, {"127.0.0.1:1", "rubbish, 127.0.0.1", "127.0.0.1"}, {"@", "::1", "::1"}, {"@", "127.0.0.1:80, [::1]:80", "127.0.0.1"},
 	} {
 		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{"X-Forwarded-For": {tt.forwarded}}}
@@ -106,7 +108,7 @@ func TestForwardedFor(t *testing.T) {
 		}
 	}
 	f.site.proxies = nil
-	for remote, want := range map[string]string{"127.0.0.1:1": "invalid IP", "@": "invalid IP", "198.51.100.1:1": "198.51.100.1"} {
+	for remote, want := range map[string]string{"127.0.0.1:1": "invalid IP", "@": "invalid IP", "198.51.100.1:1": "198.51.100.1", "[64:ff9b::7f00:1]:1": "127.0.0.1"} {
 		r := &http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {"203.0.113.7"}, "Forwarded": {"for=203.0.113.7"}}}
 		if got := f.site.client(r).String(); got != want {
 			t.Errorf("without proxies, %s is %s, want %s", remote, got, want)
