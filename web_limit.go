@@ -79,13 +79,16 @@ func (l *limits) charge(client netip.Addr, began time.Time) {
 	}
 }
 
-// delay returns the time until a client's budget allows more, 0 if it does now.
+// delay returns the time until something may be rendered for a client, 0 if it may now.
 func (l *limits) delay(client netip.Addr) time.Duration {
 	b := l.budgets.take(client, l.now)
 	if b == nil {
 		return 0
 	}
 	defer l.budgets.put(b)
+	if !b.turn.isFree() {
+		return max(minDelay, b.delay(l.now()))
+	}
 	return b.delay(l.now())
 }
 
@@ -295,6 +298,15 @@ func (q *queue) acquire(ctx context.Context, full error) error {
 }
 
 func (q *queue) release() { q.slots.Release(1) }
+
+// isFree reports whether a slot is free.
+func (q *queue) isFree() bool {
+	free := q.slots.TryAcquire(1)
+	if free {
+		q.release()
+	}
+	return free
+}
 
 const (
 	maxStreams       = 50000    // open event streams

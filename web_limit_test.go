@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -243,6 +244,48 @@ func TestEventsAreDelayed(t *testing.T) {
 	close(released)
 	if data := next(t, lines, "data"); !strings.Contains(data, `"away"`) {
 		t.Errorf("got %s, want the newest state", data)
+	}
+}
+
+// TestEventsAreNotDelayedByOthers follows an address together with many streams of a client that may not render now, and checks that
+// events are not delayed.
+func TestEventsAreNotDelayedByOthers(t *testing.T) {
+	stranger := netip.MustParseAddr("192.0.2.2")
+	for name, occupy := range map[string]func(*limits){
+		"budget": func(l *limits) {
+			for range 2 { // to below zero
+				l.charge(stranger, noon.Add(-budgetBurst))
+			}
+		},
+		"turn": func(l *limits) { l.budgets.take(stranger, l.now).turn.acquire(t.Context(), errBudget) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.site.proxies = loopbackProxies
+			limits := f.site.limits
+			limits.now = (&stepClock{time: noon}).now
+			var delays atomic.Int32 // also the pause after each event
+			limits.after = func(d time.Duration) <-chan time.Time { delays.Add(1); return immediately(d) }
+			f.register("")
+			f.says("b", "", "")
+			_, lines := f.events(julietPage, "", "192.0.2.1")
+			next(t, lines, "data")
+			occupy(limits)
+			for range 20 {
+				_, others := f.events(julietPage, "", stranger.String())
+				next(t, others, "data")
+			}
+			changes := []string{"away", "dnd", "xa"}
+			for _, show := range changes {
+				f.says("b", "", "<show>"+show+"</show>")
+				if data := next(t, lines, "data"); !strings.Contains(data, show) {
+					t.Errorf("%s, want %s", data, show)
+				}
+			}
+			if n := int(delays.Load()); n > len(changes) {
+				t.Errorf("%d delays of %d events", n, len(changes))
+			}
+		})
 	}
 }
 

@@ -148,14 +148,20 @@ func (t *eventTopic) wakeAll() {
 	}
 }
 
-// chargedClient returns the client that the next rendering is charged to: that of any stream.
-func (t *eventTopic) chargedClient() netip.Addr {
+// chargedClient returns the client that the next rendering is charged to: that of any stream for which it may begin now. If there is
+// none, the result is the time until it may.
+func (t *eventTopic) chargedClient() (client netip.Addr, delay time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	delay = eventBusy
 	for s := range t.streams {
-		return s.client
+		d := t.w.limits.delay(s.client)
+		if d == 0 {
+			return s.client, 0
+		}
+		delay = min(delay, d)
 	}
-	return netip.Addr{}
+	return netip.Addr{}, delay
 }
 
 // run renders the topic after each change, until all streams have left or the address ends.
@@ -212,12 +218,12 @@ func (ts *eventTopics) stepOf(t *eventTopic) topicStep {
 	return <-result
 }
 
-// step renders the topic if the budget of a client allows it.
+// step renders the topic if that can be charged to a client.
 func (t *eventTopic) step() topicStep {
 	limits := t.w.limits
-	client := t.chargedClient()
-	if delay := limits.delay(client); delay > 0 {
-		return topicStep{delay: min(delay, eventBusy)}
+	client, delay := t.chargedClient()
+	if delay > 0 {
+		return topicStep{delay: delay}
 	}
 	began := limits.now()
 	for {
