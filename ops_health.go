@@ -66,7 +66,6 @@ func (m collector) databaseHealth(ctx context.Context) checkResult {
 func (m collector) serveHealth(rw http.ResponseWriter, r *http.Request) {
 	h := m.health(r.Context())
 	rw.Header().Set("Content-Type", "application/json")
-	rw.Header().Set("Cache-Control", "no-store")
 	if !h.OK {
 		rw.WriteHeader(http.StatusServiceUnavailable)
 	}

@@ -109,5 +109,5 @@ func (m collector) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", m.serveHealth)
-	return mux
+	return withErrorHeaders(mux)
 }

@@ -32,8 +32,10 @@ func TestMetrics(t *testing.T) {
 	get := func(path string) (int, string) {
 		t.Helper()
 		resp, body := fetch(t, monitoring.URL+path)
+		checkSecurityHeaders(t, path, resp.StatusCode, resp.Header)
 		return resp.StatusCode, body
 	}
+	get("/elsewhere")
 	_, body := get("/metrics")
 	for _, line := range []string{"webstatus_link_up 1", "webstatus_users_registered 1", `webstatus_users{state="away"} 1`, `webstatus_users{state="dnd"} 0`,
 		`webstatus_http_requests_total{representation="page",status="2xx"} 1`, `webstatus_http_requests_total{representation="json",status="2xx"} 1`,

@@ -316,6 +316,14 @@ func setErrorHeaders(h http.Header) {
 	h["Cache-Control"], h["Content-Security-Policy"], h["X-Content-Type-Options"] = headerNoStore, headerNothing, headerNoSniff
 }
 
+// withErrorHeaders is middleware that sets the headers of all errors before a handler runs, which can replace them.
+func withErrorHeaders(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		setErrorHeaders(rw.Header())
+		handler.ServeHTTP(rw, r)
+	})
+}
+
 // omitRedirectBody keeps http.Redirect from sending a body, which would repeat the query with all bytes that the client has sent.
 func omitRedirectBody(h http.Header) { h["Content-Type"] = nil }
 

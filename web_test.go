@@ -145,6 +145,17 @@ func TestNotFound(t *testing.T) {
 	}
 }
 
+// checkSecurityHeaders checks the headers that every response has.
+func checkSecurityHeaders(t *testing.T, request string, status int, h http.Header) {
+	t.Helper()
+	if !strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'") || h.Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("%s: %v", request, h)
+	}
+	if status >= 400 && h.Get("Cache-Control") != "no-store" && !strings.HasPrefix(h.Get("Cache-Control"), "max-age=5") {
+		t.Errorf("%s: Cache-Control of an error: %q", request, h.Get("Cache-Control"))
+	}
+}
+
 // TestSecurityHeaders checks the headers of all kinds of responses, errors included.
 func TestSecurityHeaders(t *testing.T) {
 	f := newFixture(t, nil)
@@ -160,12 +171,7 @@ func TestSecurityHeaders(t *testing.T) {
 		resp := httptest.NewRecorder()
 		handler.ServeHTTP(resp, r)
 		h := resp.Header()
-		if !strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'") || h.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s %s: %v", method, path, h)
-		}
-		if resp.Code >= 400 && h.Get("Cache-Control") != "no-store" && !strings.HasPrefix(h.Get("Cache-Control"), "max-age=5") {
-			t.Errorf("%s %s: Cache-Control of an error: %q", method, path, h.Get("Cache-Control"))
-		}
+		checkSecurityHeaders(t, method+" "+path, resp.Code, h)
 		if isPage := resp.Code/100 != 3 && strings.HasPrefix(h.Get("Content-Type"), "text/html") && !strings.Contains(path, "@"); isPage != (h.Get("Referrer-Policy") == "no-referrer") {
 			t.Errorf("%s %s: Referrer-Policy is %q", method, path, h.Get("Referrer-Policy"))
 		}

@@ -39,7 +39,7 @@ func (c tlsConfig) listenerConfig(baseURL string, shared autocert.Cache, log *sl
 		}
 		manager := &autocert.Manager{Prompt: autocert.AcceptTOS, Cache: newGuardedCache(cache, log),
 			HostPolicy: autocert.HostWhitelist(c.acmeDomains...), Client: &acme.Client{DirectoryURL: c.acmeDirectory}}
-		return manager.TLSConfig(), withoutPort(manager.HTTPHandler(redirect(baseURL))), nil
+		return manager.TLSConfig(), withErrorHeaders(withoutPort(manager.HTTPHandler(redirect(baseURL)))), nil
 	case c.cert != "":
 		files := &certificateFiles{cert: c.cert, key: c.key, log: log}
 		if err := files.load(); err != nil {
@@ -67,19 +67,19 @@ func redirect(baseURL string) http.Handler {
 	if err != nil {
 		panic(err) // was validated with the configuration
 	}
-	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	return withErrorHeaders(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			rw.Header()["Allow"] = headerAllow
-			setErrorHeaders(rw.Header())
 			http.Error(rw, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
 			return
 		}
 		target := *base
 		target.Path += r.URL.Path
 		target.RawQuery = r.URL.RawQuery
+		delete(rw.Header(), "Cache-Control") // clients may keep it
 		omitRedirectBody(rw.Header())
 		http.Redirect(rw, r, target.String(), http.StatusMovedPermanently)
-	})
+	}))
 }
 
 // certificateFiles are a certificate and its key, reloaded when the files change.

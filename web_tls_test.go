@@ -108,6 +108,31 @@ func TestHTTPS(t *testing.T) {
 	a.end(t, 15)
 }
 
+// TestPort80Headers checks the headers of redirections, of errors, and of responses to the authority.
+func TestPort80Headers(t *testing.T) {
+	acme := tlsConfig{acmeDomains: []string{"status.example.org"}, acmeCache: t.TempDir()}
+	for _, tt := range []struct {
+		conf         tlsConfig
+		method, path string
+		want         int
+	}{
+		{tlsConfig{}, "GET", "http://status.example.org/status/x", 301}, {tlsConfig{}, "POST", "http://status.example.org/", 405},
+		{acme, "GET", "http://status.example.org/status/x", 301}, {acme, "POST", "http://status.example.org/", 405},
+		{acme, "GET", "http://status.example.org/.well-known/acme-challenge/x", 404}, {acme, "GET", "http://elsewhere.example/.well-known/acme-challenge/x", 403},
+	} {
+		_, port80, err := tt.conf.listenerConfig("https://status.example.org", nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp := httptest.NewRecorder()
+		port80.ServeHTTP(resp, httptest.NewRequest(tt.method, tt.path, nil))
+		if resp.Code != tt.want {
+			t.Errorf("%s %s: %d, want %d", tt.method, tt.path, resp.Code, tt.want)
+		}
+		checkSecurityHeaders(t, tt.method+" "+tt.path, resp.Code, resp.Header())
+	}
+}
+
 // nameServer starts a DNS server over TCP that resolves all names to this machine until the test ends.
 func nameServer(t *testing.T) (address string) {
 	t.Helper()
