@@ -136,7 +136,10 @@ func (db *database) begin(ctx context.Context) (*transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	tx, err := conn.BeginTx(ctx, nil)
+	var tx *sql.Tx
+	if err = db.file.check(); err == nil {
+		tx, err = conn.BeginTx(ctx, nil)
+	}
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -151,9 +154,6 @@ func (db *database) begin(ctx context.Context) (*transaction, error) {
 func (db *database) transact(ctx context.Context, f func(*transaction) error) error {
 	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()
-	if err := db.file.check(); err != nil {
-		return err
-	}
 	waiting, stop := context.WithTimeout(ctx, queryTimeout)
 	defer stop()
 	var t *transaction

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"database/sql/driver"
 	"errors"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -12,18 +14,24 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// A databaseFile watches the file of a database for what SQLite does not notice: that it is no longer at its path, that another process
-// keeps it locked, and why its disk fails.
+// A databaseFile watches the file of a database for what SQLite does not notice: that it, or a file that belongs to it, is no longer at its
+// path, that another process keeps it locked, and why its disk fails.
 type databaseFile struct {
-	path string
-	info os.FileInfo   // of the file that was opened
-	wal  bool          // there is a write-ahead log
-	turn chan struct{} // held by the caller who waits for another process to unlock the file
+	path   string
+	opened atomic.Pointer[openFiles] // nil before the first connection
+	turn   chan struct{}             // held by the caller who waits for another process to unlock the file
 }
+
+// openFiles are the files that the connection to a database has open, by fileSuffixes; nil for one that SQLite has not needed.
+type openFiles [len(fileSuffixes)]os.FileInfo
+
+// fileSuffixes follow the path of the database in the names of its files: the database itself, its write-ahead log, and the index of the
+// log, which also holds the locks.
+var fileSuffixes = [...]string{"", "-wal", "-shm"}
 
 // Errors of the file. They are predicates of the database.
 var (
-	errReplaced = errors.New("file was deleted or replaced while in use, so no change is stored: restore it, and restart webstatus")
+	errReplaced = errors.New("file was deleted or replaced while in use, or its -wal or -shm file, so no change is stored: restore it, and restart webstatus")
 	errLocked   = errors.New("is locked by another process: stop that process first")
 )
 
@@ -32,28 +40,61 @@ const (
 	lockInterval = 20 * time.Millisecond // between two attempts to lock the file
 )
 
-// watchFile returns the file of a database that has been opened.
-func watchFile(path string) (*databaseFile, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	_, walErr := os.Stat(path + "-wal")
-	return &databaseFile{path: path, info: info, wal: walErr == nil, turn: make(chan struct{}, 1)}, nil
+func newDatabaseFile(path string) *databaseFile {
+	return &databaseFile{path: path, turn: make(chan struct{}, 1)}
 }
 
-// check returns errReplaced unless the file is still at its path.
+// note records which files a new connection has opened. The database stays the one of the first connection.
+func (f *databaseFile) note() {
+	var files openFiles
+	for i, suffix := range fileSuffixes {
+		files[i], _ = os.Stat(f.path + suffix) // nil if there is none
+	}
+	if before := f.opened.Load(); before != nil && before[0] != nil {
+		files[0] = before[0]
+	}
+	f.opened.Store(&files)
+}
+
+// check returns errReplaced unless the files that the connection has opened are still at their paths. The caller holds the connection:
+// closing and opening it removes and creates files.
 func (f *databaseFile) check() error {
 	if f == nil {
 		return nil
 	}
-	if info, err := os.Stat(f.path); err != nil || !os.SameFile(info, f.info) {
-		return errReplaced
-	}
-	if _, err := os.Stat(f.path + "-wal"); f.wal && err != nil {
-		return errReplaced
+	for i, opened := range f.opened.Load() {
+		if !f.isAtPath(i, opened) {
+			return errReplaced
+		}
 	}
 	return nil
+}
+
+// isAtPath reports whether a file is still at its path, if it was opened.
+func (f *databaseFile) isAtPath(i int, opened os.FileInfo) bool {
+	if opened == nil {
+		return true
+	}
+	info, err := os.Stat(f.path + fileSuffixes[i])
+	return err == nil && os.SameFile(info, opened)
+}
+
+// A fileConnector opens connections to the file of a database, but none to another file that has taken its place.
+type fileConnector struct {
+	driver.Connector
+	file *databaseFile
+}
+
+// Connect opens a connection. The pragmas in its DSN make SQLite read the schema, and so open all files.
+func (c fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	if opened := c.file.opened.Load(); opened != nil && !c.file.isAtPath(0, opened[0]) {
+		return nil, errReplaced
+	}
+	conn, err := c.Connector.Connect(ctx)
+	if err == nil {
+		c.file.note()
+	}
+	return conn, err
 }
 
 // begin calls f, which begins a transaction, until no other process has locked the file, or ctx is done. Only one caller tries at a time,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,16 +15,33 @@ import (
 	"time"
 )
 
-// TestReplacedFile deletes the database file, replaces it, and deletes its write-ahead log, while it is in use.
+// TestReplacedFile deletes the database file and those beside it, replaces them, and lets another process create them again, while they are in
+// use.
 func TestReplacedFile(t *testing.T) {
 	register := func(f *fixture, who string) string {
 		f.send(`<iq type='set' id='r' from='` + who + `/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
 		return f.next()
 	}
+	deleted := func(*testing.T, string, string) {}
+	replaced := func(t *testing.T, _, file string) {
+		content, err := os.ReadFile(filepath.Join(filepath.Dir(file), "away"))
+		if err := errors.Join(err, os.WriteFile(file, content, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recreated := func(t *testing.T, path, file string) {
+		exec.Command(need(t, "webstatus"), "users", "list", "--db", path).Run() // it may fail, because the files do not match
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
+	}
 	tests := []struct {
 		name, suffix string
-		replace      bool
-	}{{"deleted", "", false}, {"replaced", "", true}, {"log deleted", "-wal", false}}
+		follow       func(t *testing.T, path, file string)
+	}{
+		{"deleted", "", deleted}, {"replaced", "", replaced}, {"log deleted", "-wal", deleted}, {"log replaced", "-wal", replaced},
+		{"log recreated", "-wal", recreated}, {"index deleted", "-shm", deleted}, {"index replaced", "-shm", replaced}, {"index recreated", "-shm", recreated},
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, nil)
@@ -39,16 +57,11 @@ func TestReplacedFile(t *testing.T) {
 				return h
 			}
 			wantHealth(true)
-			file, away := f.dbPath+tt.suffix, filepath.Join(t.TempDir(), "away")
+			file, away := f.dbPath+tt.suffix, filepath.Join(filepath.Dir(f.dbPath), "away")
 			if err := os.Rename(file, away); err != nil {
 				t.Fatal(err)
 			}
-			if tt.replace {
-				content, err := os.ReadFile(away)
-				if err := errors.Join(err, os.WriteFile(file, content, 0o600)); err != nil {
-					t.Fatal(err)
-				}
-			}
+			tt.follow(t, f.dbPath, file)
 			eventually(t, "the fault is logged without any change of a user", func() bool {
 				return strings.Contains(f.log.String(), "level=ERROR msg=\"the database file was deleted or replaced")
 			})
@@ -69,6 +82,47 @@ func TestReplacedFile(t *testing.T) {
 			}
 			wantHealth(true)
 		})
+	}
+}
+
+// TestNewConnection checks that the files that SQLite creates for a new connection count as its own, but not those of another database.
+func TestNewConnection(t *testing.T) {
+	db, path := openTestDatabase(t)
+	lose := func() {
+		conn, err := db.sql.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Raw(func(any) error { return driver.ErrBadConn }) // closes the connection, and the last one removes the log and its index
+	}
+	store := func() error { return db.StoreLinkSeen(t.Context(), noon) }
+	for range 3 {
+		if err := store(); err != nil {
+			t.Fatal(err)
+		}
+		lose()
+	}
+	if err := store(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+"-wal", path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := store(); !errors.Is(err, errReplaced) {
+		t.Errorf("the log of the new connection: %v", err)
+	}
+	if err := os.Rename(path+".away", path+"-wal"); err != nil {
+		t.Fatal(err)
+	}
+	lose()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := store(); !errors.Is(err, errReplaced) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a new database was created: %v", err)
 	}
 }
 

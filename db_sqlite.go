@@ -53,10 +53,12 @@ func openSQLite(ctx context.Context, path string, create bool) (db *database, ve
 		"_pragma": {"busy_timeout(100)", "foreign_keys(1)", "synchronous(FULL)", "journal_size_limit(4194304)"},
 		"_txlock": {"immediate"},
 	}.Encode()}
-	pool, err := sql.Open("sqlite", dsn.String())
+	connector, err := sqlite.NewConnector(dsn.String())
 	if err != nil {
 		return nil, 0, err
 	}
+	file := newDatabaseFile(absolute)
+	pool := sql.OpenDB(fileConnector{connector, file})
 	pool.SetMaxOpenConns(1)
 	db = newDatabase(sqliteDialect, pool)
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
@@ -68,13 +70,12 @@ func openSQLite(ctx context.Context, path string, create bool) (db *database, ve
 		}
 		return err
 	})
-	if err == nil {
-		db.file, err = watchFile(absolute)
-	}
+	db.file = file
 	if err != nil {
 		db.Close()
-		return nil, 0, fmt.Errorf("%s %w", path, db.explain(explainDisk(err, absolute)))
+		return nil, 0, fmt.Errorf("%s %w", path, db.explain(err))
 	}
+	file.note() // the log, which the first connection has only now
 	return db, version, nil
 }
 

@@ -30,6 +30,8 @@ var diskFaults = []diskFault{
 	{"file deleted", moveAway("", false), "was deleted or replaced"},
 	{"file replaced", moveAway("", true), "was deleted or replaced"},
 	{"log deleted", moveAway("-wal", false), "was deleted or replaced"},
+	{"log replaced", moveAway("-wal", true), "was deleted or replaced"},
+	{"index deleted", moveAway("-shm", false), "was deleted or replaced"},
 	{"locked", holdLock, ""},
 }
 
