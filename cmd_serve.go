@@ -79,6 +79,7 @@ func openForServe(ctx context.Context, conf config, log *slog.Logger) (db *datab
 		lock.Close()
 		return nil, nil, err
 	}
+	db.file.patience = lockPatience
 	return db, func() { lock.Close() }, nil
 }
 

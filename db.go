@@ -185,12 +185,13 @@ func (db *database) read(ctx context.Context, f func(context.Context) error) err
 // An explainedError is an error of a driver with advice for the operator.
 type explainedError struct {
 	advice string
-	kind   error // ErrExists, ErrFull, ErrUnreachable, errReadOnly, errLocked or errConflict; nil for other errors
+	kind   error // ErrExists, ErrFull, ErrUnreachable, ErrLocked, errReadOnly or errConflict; nil for other errors
 	cause  error
 }
 
-// Advice that both engines give.
+// Advice for which there are several places.
 const (
+	adviceLocked = "is locked by another process: stop that process first"
 	adviceFull   = "cannot grow: free space on its disk"
 	adviceExists = "has the user or the token already"
 )

@@ -17,9 +17,18 @@ import (
 // A databaseFile watches the file of a database for what SQLite does not notice: that it, or a file that belongs to it, is no longer at its
 // path, that another process keeps it locked, and why its disk fails.
 type databaseFile struct {
-	path   string
-	opened atomic.Pointer[openFiles] // nil before the first connection
-	turn   chan struct{}             // held by the caller who waits for another process to unlock the file
+	path     string
+	opened   atomic.Pointer[openFiles] // nil before the first connection
+	patience time.Duration             // for another process to unlock the file
+	turn     chan struct{}             // held by the caller who tries to lock the file
+	waiting  atomic.Int32              // callers who wait for their turn
+	lock     atomic.Pointer[otherLock] // changed by the caller whose turn it is
+}
+
+// An otherLock says whether another process has locked the file.
+type otherLock struct {
+	since time.Time     // zero if none has
+	lasts chan struct{} // closed once one has for as long as the patience
 }
 
 // openFiles are the files that the connection to a database has open, by fileSuffixes; nil for one that SQLite has not needed.
@@ -32,16 +41,20 @@ var fileSuffixes = [...]string{"", "-wal", "-shm"}
 // Errors of the file. They are predicates of the database.
 var (
 	errReplaced = errors.New("file was deleted or replaced while in use, or its -wal or -shm file, so no change is stored: restore it, and restart webstatus")
-	errLocked   = errors.New("is locked by another process: stop that process first")
+	errLocked   = &explainedError{adviceLocked, ErrLocked, ErrLocked}
 )
 
 const (
-	lockTimeout  = 10 * time.Second      // for another process to unlock the file when it is opened
-	lockInterval = 20 * time.Millisecond // between two attempts to lock the file
+	lockTimeout    = 10 * time.Second      // for another process to unlock the file when it is opened
+	lockInterval   = 20 * time.Millisecond // between two attempts to lock the file
+	lockPatience   = 2 * time.Second       // of serve, whose workers wait meanwhile; commands wait for queryTimeout
+	maxLockWaiters = 128                   // callers who wait while another process has locked the file
 )
 
 func newDatabaseFile(path string) *databaseFile {
-	return &databaseFile{path: path, turn: make(chan struct{}, 1)}
+	f := &databaseFile{path: path, patience: queryTimeout, turn: make(chan struct{}, 1)}
+	f.lock.Store(&otherLock{lasts: make(chan struct{})})
+	return f
 }
 
 // note records which files a new connection has opened. The database stays the one of the first connection.
@@ -97,19 +110,92 @@ func (c fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, err
 }
 
-// begin calls f, which begins a transaction, until no other process has locked the file, or ctx is done. Only one caller tries at a time,
-// and none holds the connection meanwhile.
+// begin calls f, which begins a transaction, until no other process has locked the file. Only one caller tries at a time, and none holds
+// the connection meanwhile. Once the lock has lasted for as long as the patience, nobody waits any longer: the callers get ErrLocked, and of
+// later ones, one at a time tries once. While there is a lock, the number of those who wait is limited.
 func (f *databaseFile) begin(ctx context.Context, begin func() error) error {
 	if f == nil {
 		return begin()
 	}
-	select {
-	case f.turn <- struct{}{}:
-	case <-ctx.Done():
-		return errLocked
+	if err := f.takeTurn(ctx); err != nil {
+		return err
 	}
 	defer func() { <-f.turn }()
-	return whileLocked(ctx, begin)
+	for {
+		err := begin()
+		if sqliteCode(err) != sqlite3.SQLITE_BUSY {
+			if err == nil {
+				f.noteUnlocked()
+			}
+			return err
+		}
+		if f.noteLocked() {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(lockInterval):
+		}
+	}
+}
+
+// takeTurn waits until the caller may try to lock the file.
+func (f *databaseFile) takeTurn(ctx context.Context) error {
+	select {
+	case f.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	defer f.waiting.Add(-1)
+	lock := f.lock.Load()
+	if f.waiting.Add(1) > maxLockWaiters && !lock.since.IsZero() {
+		return errLocked
+	}
+	select {
+	case f.turn <- struct{}{}:
+		return nil
+	case <-lock.lasts:
+		return errLocked
+	case <-ctx.Done():
+	}
+	if f.lock.Load().since.IsZero() {
+		return errSlow
+	}
+	return errLocked
+}
+
+// noteLocked records that another process has locked the file, and reports whether that lasts too long to wait.
+func (f *databaseFile) noteLocked() (lasts bool) {
+	lock := f.lock.Load()
+	if lock.since.IsZero() {
+		lock = &otherLock{time.Now(), lock.lasts}
+		f.lock.Store(lock)
+	}
+	if time.Since(lock.since) < f.patience {
+		return false
+	}
+	select {
+	case <-lock.lasts:
+	default:
+		close(lock.lasts)
+	}
+	return true
+}
+
+// noteUnlocked records that no other process has locked the file.
+func (f *databaseFile) noteUnlocked() {
+	lock := f.lock.Load()
+	if lock.since.IsZero() {
+		return
+	}
+	lasts := lock.lasts
+	select {
+	case <-lasts:
+		lasts = make(chan struct{})
+	default:
+	}
+	f.lock.Store(&otherLock{lasts: lasts})
 }
 
 // whileLocked calls f until it does not fail because another process has locked the file, or ctx is done.

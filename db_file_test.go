@@ -174,6 +174,56 @@ func TestLockedFile(t *testing.T) {
 	f.stop()
 }
 
+// TestLongLock locks the database file for longer than changes wait, while more people than there are workers change something. Everybody
+// gets an answer meanwhile. A subscription that could not be stored is stored afterwards.
+func TestLongLock(t *testing.T) {
+	f := newFixture(t, nil)
+	f.stop()
+	f.lockPatience = 100 * time.Millisecond
+	f.start()
+	f.register("")
+	f.settled(juliet)
+	release := lock(t, f.dbPath)
+	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
+	const people, changes = maxWorkers + 100, 2
+	for i := range people {
+		for range changes {
+			f.send(fmt.Sprintf(`<iq type='set' id='r' from='u%d@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`, i))
+		}
+	}
+	for range people * changes {
+		if got := f.next(); !strings.HasPrefix(got, "<iq type='error'") || !strings.Contains(got, "type='wait'><resource-constraint") {
+			t.Fatal(got)
+		}
+	}
+	f.settled("romeo@example.org")
+	if !f.comp.isAlive(t.Context()) {
+		t.Error("the watchdog is not fed")
+	}
+	release()
+	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
+		`<presence from='webstatus.example.org/web' to='juliet@example.org'>…`)
+}
+
+// TestWithdrawalDuringLock has the server handle a withdrawal while another process has locked the database file. That is recorded afterwards,
+// and the contact is not withdrawn again.
+func TestWithdrawalDuringLock(t *testing.T) {
+	f := newFixture(t, nil)
+	f.stop()
+	f.lockPatience = time.Millisecond
+	f.start()
+	f.register("")
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	f.want(`<iq type='result' id='r' from='webstatus.example.org' to='juliet@example.org/b'></iq>`)
+	f.wantLeave(atDomain)
+	release := lock(t, f.dbPath)
+	f.settled("romeo@example.org") // after the ping that confirms the withdrawal
+	f.settled(juliet)
+	release()
+	eventually(t, "the withdrawal is recorded", func() bool { jids, err := f.db.Withdrawals(t.Context(), true); return err == nil && len(jids) == 0 })
+	f.settled(juliet)
+}
+
 // TestSlowDisk checks that a transaction that takes too long is given up, and that the error says so.
 func TestSlowDisk(t *testing.T) {
 	db, _ := openTestDatabase(t)

@@ -166,7 +166,7 @@ func adviseSQLite(err error) (advice string, kind error) {
 	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 		return "is damaged: restore a backup", nil
 	case sqlite3.SQLITE_BUSY:
-		return errLocked.Error(), errLocked
+		return adviceLocked, ErrLocked
 	case sqlite3.SQLITE_FULL:
 		return adviceFull, ErrFull
 	}

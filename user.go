@@ -33,6 +33,7 @@ var (
 	ErrFull        = errors.New("the disk is full")               // the change has not been stored; it can be tried again later
 	ErrExists      = errors.New("registered already")             // there is such a user
 	ErrUnreachable = errors.New("the database cannot be reached") // as ErrFull, but the change may have been stored
+	ErrLocked      = errors.New("the database is locked")         // by another process; as ErrFull
 )
 
 // A StoredUser is a user with the status and the profile that were stored last.

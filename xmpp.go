@@ -386,7 +386,7 @@ func (s *service) requestError(r *received, err error) *stanzaError {
 		return registrationRequired() // removed by another process meanwhile
 	}
 	s.log.Error("request failed", "from", r.from.bare, "cause", err)
-	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) {
+	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrLocked) {
 		return resourceConstraint()
 	}
 	return internalError()

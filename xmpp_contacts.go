@@ -24,7 +24,10 @@ type contacts struct {
 }
 
 // A sentWithdrawal is a withdrawal that the server may not have handled yet.
-type sentWithdrawal struct{ over *stream }
+type sentWithdrawal struct {
+	over     *stream
+	unstored atomic.Bool // the server has handled it, but that could not be stored
+}
 
 // A subscriptionKey names one direction of the subscription between a user and one of our addresses.
 type subscriptionKey struct {
@@ -157,7 +160,7 @@ func (c *contacts) onSubscription(ctx context.Context, e *entry, contact Contact
 	return err
 }
 
-// retry handles what could not be stored again: one stanza at a time, and all of them once the database works.
+// retry handles what could not be stored again: one stanza or withdrawal at a time, and all of them once the database works.
 func (c *contacts) retry(ctx context.Context) {
 	for k, v := range c.unstored.Range {
 		key, u := k.(subscriptionKey), v.(*unstoredSubscription)
@@ -173,6 +176,14 @@ func (c *contacts) retry(ctx context.Context) {
 		}
 		if c.registry.outages.lasts() {
 			return
+		}
+	}
+	for bare, v := range c.leaving.Range {
+		if w := v.(*sentWithdrawal); w.unstored.CompareAndSwap(true, false) {
+			c.dispatcher.dispatch(ctx, bare.(string), func(ctx context.Context) { c.withdrawn(ctx, bare.(string), w) })
+			if c.registry.outages.lasts() {
+				return
+			}
 		}
 	}
 }
@@ -410,7 +421,7 @@ func (c *contacts) withdraw(ctx context.Context, bare string) {
 	if w, ok := c.leaving.Load(bare); s == nil || ok && w.(*sentWithdrawal).over == s {
 		return // the next link tries again, or the server has not handled it yet
 	}
-	w := &sentWithdrawal{s}
+	w := &sentWithdrawal{over: s}
 	c.leaving.Store(bare, w)
 	if c.leave(bare, pending.Contact) != nil || pending.Granted != pending.Contact && c.leave(bare, pending.Granted) != nil {
 		return // the next link tries again
@@ -420,12 +431,16 @@ func (c *contacts) withdraw(ctx context.Context, bare string) {
 	})
 }
 
-// withdrawn records that the server has handled a withdrawal, unless the user has registered again meanwhile.
+// withdrawn records that the server has handled a withdrawal, unless the user has registered again meanwhile or a newer link has repeated it.
 func (c *contacts) withdrawn(ctx context.Context, bare string, w *sentWithdrawal) {
-	if !c.leaving.CompareAndDelete(bare, w) {
+	if last, ok := c.leaving.Load(bare); !ok || last != w {
 		return
 	}
-	if err := c.registry.Withdrawn(ctx, bare); err != nil {
-		c.log.Error("cannot store that a contact has been withdrawn", "user", bare, "cause", err)
+	err := c.registry.Withdrawn(ctx, bare)
+	c.registry.outages.report("storing that a contact has been withdrawn; it will be tried again", err)
+	if err != nil {
+		w.unstored.Store(true)
+		return
 	}
+	c.leaving.Delete(bare)
 }

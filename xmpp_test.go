@@ -38,6 +38,8 @@ type fixture struct {
 	pings    int
 	deaf     bool   // the server does not return the pings of confirm, as if it had not handled what was sent before
 	greeting string // what the server sends after the handshake
+	// lockPatience is how long changes wait for another process to unlock the database; 0 for as long as those of commands.
+	lockPatience time.Duration
 	// contact is the component's address that the tests write to. They name the domain, which send and next replace.
 	contact Contact
 	mu      sync.Mutex
@@ -123,6 +125,9 @@ func (f *fixture) start() {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+	if f.lockPatience > 0 {
+		f.db.file.patience = f.lockPatience
 	}
 	r, err := loadRenderer(f.conf.domain, "")
 	if err != nil {
