@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"regexp"
 	"strconv"
@@ -149,7 +150,7 @@ func importUsers(ctx context.Context, conf config, format string, in io.Reader, 
 	if format == "ejabberd" {
 		read = readEjabberdDump
 	}
-	users, notes, err := read(in)
+	file, err := read(in)
 	if err != nil {
 		return err
 	}
@@ -164,53 +165,124 @@ func importUsers(ctx context.Context, conf config, format string, in io.Reader, 
 	}
 	defer db.Close()
 	db.timeout = bulkTimeout
-	registered, kept, err := db.InsertUsers(ctx, users)
+	registered, kept, err := db.InsertUsers(ctx, file.users)
+	if errors.Is(err, ErrExists) {
+		if err := file.rejectTaken(db.Users(ctx, userFilter{})); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("nothing was imported: %w", aboutDatabase(conf.db, err))
 	}
-	for _, bare := range kept {
-		notes = append(notes, bare+" is already registered and stays unchanged")
-	}
-	for _, note := range notes {
+	for _, note := range file.notes {
 		fmt.Fprintln(out, note)
+	}
+	for _, bare := range kept {
+		fmt.Fprintln(out, bare+" is already registered and stays unchanged")
 	}
 	fmt.Fprintf(out, "%d imported, %d already registered\n", registered, len(kept))
 	return nil
 }
 
-// readUserLines reads the output of users export. The error names every line that is wrong.
-func readUserLines(in io.Reader) (users []User, notes []string, err error) {
-	var problems []error
-	jids, tokens := make(map[string]int), make(map[Token]int) // with their lines
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, 1<<20)
-	n := 1
-	for ; lines.Scan(); n++ {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
-		}
-		u, err := readUserLine(lines.Bytes())
-		switch {
-		case err != nil:
-		case jids[u.JID] > 0:
-			err = fmt.Errorf("%s is also on line %d", u.JID, jids[u.JID])
-		case tokens[u.Token] > 0:
-			err = fmt.Errorf("%s has the same token as line %d", u.JID, tokens[u.Token])
-		}
+// An importFile is what has been read of a file that is imported.
+type importFile struct {
+	users    []User
+	notes    []string       // about what is not imported
+	jids     map[string]int // with their lines
+	tokens   map[Token]int  // with their lines
+	problems []error        // the first of them
+	more     int            // further problems
+}
+
+// maxProblems is the number of problems that are listed of a file.
+const maxProblems = 20
+
+func newImportFile() *importFile {
+	return &importFile{jids: make(map[string]int), tokens: make(map[Token]int)}
+}
+
+// add adds the user on a line, or what is wrong with that line.
+func (f *importFile) add(line int, u User, err error) {
+	switch {
+	case err != nil:
+	case f.jids[u.JID] > 0:
+		err = fmt.Errorf("%s is also on line %d", u.JID, f.jids[u.JID])
+	case f.tokens[u.Token] > 0:
+		err = fmt.Errorf("%s has the same token as line %d", u.JID, f.tokens[u.Token])
+	}
+	if err != nil {
+		f.reject(line, err)
+		return
+	}
+	f.jids[u.JID], f.tokens[u.Token] = line, line
+	f.users = append(f.users, u)
+}
+
+// reject records what is wrong with a line.
+func (f *importFile) reject(line int, err error) {
+	if len(f.problems) == maxProblems {
+		f.more++
+		return
+	}
+	f.problems = append(f.problems, fmt.Errorf("line %d: %w", line, err))
+}
+
+// rejectTaken rejects the lines whose token belongs to another one of the registered users. It returns nil if there is none, or if the users
+// cannot be read.
+func (f *importFile) rejectTaken(registered iter.Seq2[StoredUser, error]) error {
+	owners := make(map[Token]string)
+	for u, err := range registered {
 		if err != nil {
-			problems = append(problems, fmt.Errorf("line %d: %w", n, err))
-			continue
+			return nil
 		}
-		jids[u.JID], tokens[u.Token] = n, n
-		users = append(users, u)
+		if f.tokens[u.Token] > 0 {
+			owners[u.Token] = u.JID
+		}
 	}
-	if err := lines.Err(); err != nil {
-		problems = append(problems, fmt.Errorf("line %d: %w", n, err))
+	for _, u := range f.users {
+		if owner := owners[u.Token]; owner != "" && owner != u.JID {
+			f.reject(f.jids[u.JID], fmt.Errorf("%s has the token of %s", u.JID, owner))
+		}
 	}
-	if len(problems) > 0 {
-		return nil, nil, fmt.Errorf("nothing was imported:\n%w", errors.Join(problems...))
+	return f.err()
+}
+
+// err returns an error that names the lines that are wrong, nil if there are none.
+func (f *importFile) err() error {
+	if len(f.problems) == 0 {
+		return nil
 	}
-	return users, nil, nil
+	problems := f.problems
+	if f.more > 0 {
+		problems = append(problems, fmt.Errorf("and %d more", f.more))
+	}
+	return fmt.Errorf("nothing was imported:\n%w", errors.Join(problems...))
+}
+
+// readUserLines reads the output of users export. The error names the lines that are wrong.
+func readUserLines(in io.Reader) (*importFile, error) {
+	file := newImportFile()
+	lines := bufio.NewReaderSize(in, 1<<20)
+	for n := 1; ; n++ {
+		line, isLong, err := lines.ReadLine()
+		if errors.Is(err, io.EOF) {
+			return file, file.err()
+		}
+		if isLong {
+			file.reject(n, errors.New("longer than 1 MiB"))
+		}
+		for more := isLong; more && err == nil; {
+			_, more, err = lines.ReadLine()
+		}
+		switch {
+		case err != nil && !errors.Is(err, io.EOF):
+			return nil, err
+		case isLong, len(bytes.TrimSpace(line)) == 0:
+		default:
+			u, err := readUserLine(line)
+			file.add(n, u, err)
+		}
+	}
 }
 
 // readUserLine returns the user in a line.
@@ -235,45 +307,62 @@ const (
 )
 
 var (
-	ejabberdRecord = regexp.MustCompile(`\{webpresence,\s*\{\s*` + erlangText + `\s*,\s*` + erlangText + `\s*\},\s*(false|true|<<[^>]*>>|"[^"]*"),\s*` +
+	ejabberdRecord = regexp.MustCompile(`^\{webpresence,\s*\{\s*` + erlangText + `\s*,\s*` + erlangText + `\s*\},\s*(false|true|<<[^>]*>>|"[^"]*"),\s*` +
 		strings.Repeat(erlangBool+`,\s*`, 5) + `(?:<<[^>]*>>|"[^"]*"|\w+)\s*\}\.`)
 	ejabberdAny = regexp.MustCompile(`\{webpresence,\s*\{\s*[<"]`)
 )
 
-// readEjabberdDump reads a dump of the table of ejabberd's mod_webpresence. The notes name the settings that were not imported. It
-// fails if any record cannot be parsed.
-func readEjabberdDump(in io.Reader) (users []User, notes []string, err error) {
+// readEjabberdDump reads a dump of the table of ejabberd's mod_webpresence. The notes name the settings that are not imported. The error
+// names the lines of the records that are wrong.
+func readEjabberdDump(in io.Reader) (*importFile, error) {
 	dump, err := io.ReadAll(in)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	records := ejabberdRecord.FindAllSubmatch(dump, -1)
-	if n := len(ejabberdAny.FindAll(dump, -1)); n != len(records) || n == 0 {
-		return nil, nil, fmt.Errorf("%d of %d records can be parsed: is this the output of `ejabberdctl dump_table FILE webpresence`?", len(records), n)
+	records := ejabberdAny.FindAllIndex(dump, -1)
+	if len(records) == 0 {
+		return nil, errors.New("the file has no records: is this the output of `ejabberdctl dump_table FILE webpresence`?")
 	}
-	random := 0
-	for _, r := range records {
-		on := func(i int) bool { return string(r[i]) == "true" }
-		bare, err := parseBareJID(readErlangText(r[1]) + "@" + readErlangText(r[2]))
-		if err != nil {
-			return nil, nil, err
+	file := newImportFile()
+	random, line := 0, 1+bytes.Count(dump[:records[0][0]], []byte("\n"))
+	for i, at := range records {
+		record := dump[at[0]:]
+		if i+1 < len(records) {
+			record = dump[at[0]:records[i+1][0]]
 		}
-		token, err := newToken(rand.Reader)
-		if err != nil {
-			return nil, nil, err
-		}
-		if string(r[3]) != "false" {
+		u, hasRandom, err := readEjabberdRecord(record)
+		if hasRandom {
 			random++
 		}
-		jidURL, xml, avatar, js, text := on(4), on(5), on(6), on(7), on(8)
-		users = append(users, User{JID: bare, Token: token, Subscription: SubscriptionNone, Asked: true, Created: time.Now().UTC().Truncate(time.Second),
-			Options: fieldSet(0).with(fieldJIDLink, jidURL).with(fieldMessage, xml || js || text).with(fieldJID, xml || js).
-				with(fieldResources, xml || js).with(fieldAvatar, avatar)})
+		file.add(line, u, err)
+		line += bytes.Count(record, []byte("\n"))
 	}
 	if random > 0 {
-		notes = append(notes, fmt.Sprintf("random URLs cannot be imported and are replaced: %d", random))
+		file.notes = append(file.notes, fmt.Sprintf("random URLs cannot be imported and are replaced: %d", random))
 	}
-	return users, append(notes, "icon themes are not imported", "every imported user gets a subscription request when serve starts"), nil
+	file.notes = append(file.notes, "icon themes are not imported", "every imported user gets a subscription request when serve starts")
+	return file, file.err()
+}
+
+// readEjabberdRecord returns the user in a record at the start of a dump, and reports whether the user has a random URL.
+func readEjabberdRecord(dump []byte) (u User, hasRandom bool, err error) {
+	r := ejabberdRecord.FindSubmatch(dump)
+	if r == nil {
+		return u, false, errors.New("not written by ejabberdctl dump_table")
+	}
+	on := func(i int) bool { return string(r[i]) == "true" }
+	bare, err := parseBareJID(readErlangText(r[1]) + "@" + readErlangText(r[2]))
+	if err != nil {
+		return u, false, err
+	}
+	token, err := newToken(rand.Reader)
+	if err != nil {
+		return u, false, err
+	}
+	jidURL, xml, avatar, js, text := on(4), on(5), on(6), on(7), on(8)
+	return User{JID: bare, Token: token, Subscription: SubscriptionNone, Asked: true, Created: time.Now().UTC().Truncate(time.Second),
+		Options: fieldSet(0).with(fieldJIDLink, jidURL).with(fieldMessage, xml || js || text).with(fieldJID, xml || js).
+			with(fieldResources, xml || js).with(fieldAvatar, avatar)}, string(r[3]) != "false", nil
 }
 
 // readErlangText returns the text of an Erlang binary or string, empty if it is malformed.

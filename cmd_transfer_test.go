@@ -16,25 +16,25 @@ func FuzzImport(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
-		users, _, err := readUserLines(bytes.NewReader(file))
+		read, err := readUserLines(bytes.NewReader(file))
 		if err != nil {
 			return
 		}
 		var exported bytes.Buffer
 		lines := json.NewEncoder(&exported)
-		for _, u := range users {
+		for _, u := range read.users {
 			if err := lines.Encode(newUserLine(u)); err != nil {
 				t.Fatalf("%q: %v", file, err)
 			}
 		}
-		again, _, err := readUserLines(bytes.NewReader(exported.Bytes()))
+		again, err := readUserLines(bytes.NewReader(exported.Bytes()))
 		same := func(a, b User) bool {
 			at, bt := a.Created, b.Created
 			a.Created, b.Created = noon, noon
 			return a == b && at.Equal(bt)
 		}
-		if err != nil || !slices.EqualFunc(users, again, same) {
-			t.Errorf("%q: %v\n%+v\n%+v", file, err, users, again)
+		if err != nil || !slices.EqualFunc(read.users, again.users, same) {
+			t.Errorf("%q: %v\n%+v", file, err, read.users)
 		}
 	})
 }
@@ -49,19 +49,37 @@ func FuzzImportEjabberd(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, dump []byte) {
-		users, _, err := readEjabberdDump(bytes.NewReader(dump))
+		read, err := readEjabberdDump(bytes.NewReader(dump))
 		if err != nil {
 			return
 		}
-		if len(users) > bytes.Count(dump, []byte("webpresence")) {
+		if users := read.users; len(users) > bytes.Count(dump, []byte("webpresence")) {
 			t.Errorf("%q: %d users", dump, len(users))
 		}
-		for _, u := range users {
+		for _, u := range read.users {
 			if bare, err := parseBareJID(u.JID); err != nil || bare != u.JID {
 				t.Errorf("%q: %q, %v", dump, u.JID, err)
 			}
 		}
 	})
+}
+
+// TestImportErrors checks that the lines after one that is too long are read as well, and that only the first errors are listed.
+func TestImportErrors(t *testing.T) {
+	long := strings.Repeat("x", 3<<20)
+	for _, tt := range []struct {
+		name, file string
+		want       string
+	}{
+		{"long line", "{\n" + long + "\n[\n", "line 1: not written by users export: unexpected EOF\nline 2: longer than 1 MiB\nline 3: not written by "},
+		{"last line", "{\n" + long, "line 1: not written by users export: unexpected EOF\nline 2: longer than 1 MiB"},
+		{"many", strings.Repeat("{\n", 25), "line 20: not written by users export: unexpected EOF\nand 5 more"},
+	} {
+		_, err := readUserLines(strings.NewReader(tt.file))
+		if err == nil || !strings.HasPrefix(err.Error(), "nothing was imported:\nline 1: ") || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "line 21") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
 }
 
 // TestDatabaseErrors checks that commands name the database that fails.
