@@ -95,7 +95,7 @@ func TestNewConnection(t *testing.T) {
 		}
 		conn.Raw(func(any) error { return driver.ErrBadConn }) // closes the connection, and the last one removes the log and its index
 	}
-	store := func() error { return db.StoreLinkSeen(t.Context(), noon) }
+	store := func() error { return db.StorePresence(t.Context(), presenceBatch{linkSeen: noon}) }
 	for range 3 {
 		if err := store(); err != nil {
 			t.Fatal(err)
@@ -222,6 +222,38 @@ func TestWithdrawalDuringLock(t *testing.T) {
 	release()
 	eventually(t, "the withdrawal is recorded", func() bool { jids, err := f.db.Withdrawals(t.Context(), true); return err == nil && len(jids) == 0 })
 	f.settled(juliet)
+}
+
+// TestShutdownStoresOnce checks that the shutdown stores the last presence and the time of the link in one transaction, because each could wait
+// for a locked file.
+func TestShutdownStoresOnce(t *testing.T) {
+	f := newFixture(t, func(c *componentConfig) { c.syncTimes.save = time.Hour })
+	f.register("")
+	f.says("b", "", "<show>away</show>")
+	f.advance(time.Hour)
+	f.settled(juliet)
+	stored := func() int {
+		recorder := httptest.NewRecorder()
+		collector{f.comp, f.site, f.db}.handler().ServeHTTP(recorder, httptest.NewRequest("GET", "/metrics", nil))
+		var n int
+		_, line, _ := strings.Cut(recorder.Body.String(), "webstatus_database_transaction_seconds_count ")
+		if _, err := fmt.Sscan(line, &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := stored()
+	f.stop()
+	if n := stored() - before; n != 1 {
+		t.Errorf("%d transactions", n)
+	}
+	db := openAt(t, f.dbPath)
+	if u, err := db.GetUser(t.Context(), juliet); err != nil || u.Status.State != Away {
+		t.Errorf("%+v %v", u, err)
+	}
+	if seen, err := db.LinkSeen(t.Context()); err != nil || !seen.Equal(f.now()) {
+		t.Errorf("%v %v", seen, err)
+	}
 }
 
 // TestSlowDisk checks that a transaction that takes too long is given up, and that the error says so.

@@ -16,6 +16,7 @@ type presenceBatch struct {
 	statuses  map[string]Status
 	profiles  map[string]*Profile // nil for none
 	resources map[string]string   // received by this node, encoded; only for shared databases
+	linkSeen  time.Time           // when the link to the XMPP server was up, and the statuses known to be current; zero to keep what is stored
 }
 
 // StorePresence stores what has changed of several users, and tells other nodes. Users who have been removed are skipped. In PostgreSQL, it
@@ -24,6 +25,11 @@ func (db *database) StorePresence(ctx context.Context, b presenceBatch) error {
 	return db.write(ctx, func(t *transaction) error {
 		if db.lazily != "" {
 			if err := t.execute(db.lazily); err != nil {
+				return err
+			}
+		}
+		if !b.linkSeen.IsZero() {
+			if err := t.execute("INSERT INTO link (id, seen) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", b.linkSeen.Unix()); err != nil {
 				return err
 			}
 		}
@@ -123,11 +129,4 @@ func (db *database) LinkSeen(ctx context.Context) (seen time.Time, err error) {
 		return err
 	})
 	return seen, err
-}
-
-// StoreLinkSeen records that the link to the XMPP server was up at a time.
-func (db *database) StoreLinkSeen(ctx context.Context, at time.Time) error {
-	return db.write(ctx, func(t *transaction) error {
-		return t.execute("INSERT INTO link (id, seen) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen", at.Unix())
-	})
 }

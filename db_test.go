@@ -163,7 +163,7 @@ func TestStores(t *testing.T) {
 			t.Errorf("the link has never been up: %v %v", seen, err)
 		}
 		for i := range 2 {
-			if err := db.StoreLinkSeen(ctx, at(i)); err != nil {
+			if err := db.StorePresence(ctx, presenceBatch{linkSeen: at(i)}); err != nil {
 				t.Fatal(err)
 			}
 			if seen, err := db.LinkSeen(ctx); err != nil || !seen.Equal(at(i)) {

@@ -30,9 +30,10 @@ type registry struct {
 
 	storing sync.RWMutex // held by SavePresence, so that it never stores what SetOptions has just deleted
 
-	mu      sync.Mutex
-	unsaved map[*entry]unsaved // entries whose status is to be stored
-	saving  map[*entry]unsaved // those that are being stored
+	mu       sync.Mutex
+	unsaved  map[*entry]unsaved // entries whose status is to be stored
+	saving   map[*entry]unsaved // those that are being stored
+	linkSeen time.Time          // when the statuses were last known to be current; zero if that has been stored
 }
 
 // unsaved is what is to be stored of an entry besides the status.

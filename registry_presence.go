@@ -187,14 +187,16 @@ func storedProfile(p Profile, options fieldSet) *Profile {
 // saveTimeout limits a SavePresence, so that a database that is locked does not delay the shutdown.
 const saveTimeout = 3 * time.Second
 
-// SavePresence stores the statuses and profiles that have changed, and reports whether it has. What cannot be stored is kept for the next
-// time.
+// SavePresence stores the statuses and profiles that have changed, and when they were known to be current, and reports whether it has. What
+// cannot be stored is kept for the next time.
 func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 	r.storing.Lock()
 	defer r.storing.Unlock()
 	r.mu.Lock()
 	changed := r.unsaved
 	r.unsaved = make(map[*entry]unsaved)
+	linkSeen := r.linkSeen
+	r.linkSeen = time.Time{}
 	r.cluster.postpone(changed)
 	r.saving = changed
 	r.mu.Unlock()
@@ -203,7 +205,7 @@ func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 		defer r.mu.Unlock()
 		r.saving = nil
 	}()
-	batch := presenceBatch{statuses: make(map[string]Status, len(changed)), profiles: make(map[string]*Profile)}
+	batch := presenceBatch{statuses: make(map[string]Status, len(changed)), profiles: make(map[string]*Profile), linkSeen: linkSeen}
 	if r.cluster != nil {
 		batch.resources = make(map[string]string, len(changed))
 	}
@@ -220,7 +222,7 @@ func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 			batch.resources[s.jid] = encodeResources(u.own, s.options.has(fieldMessage), s.status.Rich)
 		}
 	}
-	if len(batch.statuses) == 0 {
+	if len(batch.statuses) == 0 && linkSeen.IsZero() {
 		return false
 	}
 	timed, cancel := context.WithTimeout(ctx, saveTimeout)
@@ -232,6 +234,9 @@ func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		if r.linkSeen.IsZero() {
+			r.linkSeen = linkSeen
+		}
 		for e, u := range changed {
 			if newer, ok := r.unsaved[e]; ok {
 				u.own = newer.own
@@ -243,10 +248,12 @@ func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 	return err == nil
 }
 
-// SaveLinkSeen records that the statuses are known to be current now. It does nothing while the link is down.
-func (r *registry) SaveLinkSeen(ctx context.Context) {
+// NoteLinkSeen has the next SavePresence record that the statuses are known to be current now. It does nothing while the link is down.
+func (r *registry) NoteLinkSeen() {
 	if r.board.link.Load().isUp() {
-		r.outages.report("storing the state of the link", r.db.StoreLinkSeen(ctx, r.now()))
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.linkSeen = r.now()
 	}
 }
 

@@ -197,8 +197,8 @@ func TestLongStanzas(t *testing.T) {
 func TestClockSetBack(t *testing.T) {
 	db, _ := openTestDatabase(t)
 	u := User{JID: juliet, Token: Token{1}, Subscription: SubscriptionBoth, Created: noon}
-	if err := errors.Join(db.InsertUser(t.Context(), u), db.StoreLinkSeen(t.Context(), noon),
-		db.StorePresence(t.Context(), presenceBatch{statuses: map[string]Status{juliet: {State: Away, Since: noon}}})); err != nil {
+	if err := errors.Join(db.InsertUser(t.Context(), u),
+		db.StorePresence(t.Context(), presenceBatch{statuses: map[string]Status{juliet: {State: Away, Since: noon}}, linkSeen: noon})); err != nil {
 		t.Fatal(err)
 	}
 	now := noon.Add(-24 * time.Hour)

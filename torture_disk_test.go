@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,7 +76,8 @@ func diskFails(t *torture) {
 	r.lockFor(locked)
 }
 
-// lockFor locks the database for a time, in which it blocks only changes, and ends the service meanwhile.
+// lockFor locks the database for a time, in which it blocks only changes, and ends the service meanwhile, while web clients neither send a
+// request nor read responses.
 func (r *rig) lockFor(d time.Duration) {
 	t := r.t
 	release := lock(t.T, r.path)
@@ -86,12 +88,36 @@ func (r *rig) lockFor(d time.Duration) {
 	if page, err := r.look(t, jidPath(bystander)); err != nil {
 		t.Errorf("%+v %v", page, err)
 	}
+	unread := r.connect()
+	defer unread.Close()
+	stuck := make(chan struct{})
+	go func() { // sends requests until the responses fill the buffers of the connection, so that nothing more is read
+		defer close(stuck)
+		for {
+			unread.SetWriteDeadline(time.Now().Add(time.Second))
+			if _, err := io.WriteString(unread, strings.Repeat("GET /webstatus.js HTTP/1.1\r\nHost: localhost\r\n\r\n", 100)); err != nil {
+				return
+			}
+		}
+	}()
+	<-stuck
+	defer r.connect().Close() // has sent nothing yet
 	began := time.Now()
 	r.end(t, syscall.SIGTERM)
+	t.Logf("SIGTERM ended the service after %v", time.Since(began).Round(time.Millisecond))
 	t.limit("SIGTERM while the database is locked", time.Since(began), 10*time.Second)
 	release()
 	r.start(t)
 	t.within(recoversWithin, "changes are stored after the lock", r.canChange)
+}
+
+// connect returns a new connection to the web server.
+func (r *rig) connect() net.Conn {
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return conn
 }
 
 // canChange reports whether the service confirms a change.

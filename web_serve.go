@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	stopTime  = 5 * time.Second // for running requests to finish at shutdown
-	graceTime = time.Second     // for accepted connections to send a request at shutdown
+	stopTime  = 5 * time.Second // for accepted connections and running requests to finish at shutdown
+	graceTime = time.Second     // of it, for accepted connections to send a request
 )
 
 // newHTTPServer returns a server with the time-outs that all have.
@@ -73,6 +73,8 @@ func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, ha
 		return fmt.Errorf("the web server failed: %w", err)
 	case <-ctx.Done():
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
 	// Shutdown closes connections whose request has not been read yet. Accepted clients must be answered, since at an upgrade the
 	// next process only answers the others.
 	listener.Close()
@@ -84,8 +86,6 @@ func serveWeb(ctx context.Context, listener net.Listener, secure *tls.Config, ha
 	case <-answered:
 	case <-time.After(graceTime):
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-	defer cancel()
 	if server.Shutdown(ctx) != nil {
 		server.Close() // ends the requests that still run
 	}

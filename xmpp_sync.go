@@ -78,7 +78,7 @@ func (c *component) maintain(ctx context.Context) {
 			c.registry.SavePresence(ctx)
 			c.contacts.retry(ctx)
 		case <-seen.C:
-			c.registry.SaveLinkSeen(ctx)
+			c.registry.NoteLinkSeen()
 		case <-gone.C:
 			if c.registry.Leads() {
 				c.probeGone(ctx)
@@ -171,7 +171,7 @@ func (c *component) shutdown(ctx context.Context) {
 	}
 	c.dispatcher.drain(ctx)
 	if ctx.Err() == nil {
-		c.registry.SaveLinkSeen(ctx)
+		c.registry.NoteLinkSeen() // maintain stores it with the last presence
 	}
 	c.links.close()
 }
