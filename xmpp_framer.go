@@ -12,13 +12,15 @@ import (
 var (
 	errStreamClosed = errors.New("the server closed the stream") // the end tag of the stream (RFC 6120 §4.4)
 	errMalformed    = errors.New("the server sent XML that is not well-formed")
+	errTagInTag     = fmt.Errorf("%w: < in a tag", errMalformed)
 )
 
 // A framer splits an XML stream into its top-level elements without decoding them.
 //
 // It parses only what is needed to find the end of an element: tags, quoted attribute values, comments, CDATA sections and processing
 // instructions. The content is decoded later, by decodeStanza, so that one stanza cannot end the stream that all users share. Only tags
-// that do not match are an error: where an element ends is unknown then, and servers send well-formed XML whatever their users write.
+// that do not match or do not end are an error: where an element ends is unknown then, and servers send well-formed XML whatever their
+// users write.
 // Deep nesting takes no memory, and an element larger than max bytes is skipped without being buffered.
 type framer struct {
 	r   io.Reader
@@ -177,6 +179,8 @@ func (f *framer) tagName() error {
 				f.name = h.Sum64()
 				f.pos += i
 				return nil
+			case '<':
+				return errTagInTag
 			}
 		}
 		h.Write(f.buf[f.pos:f.end])
@@ -221,7 +225,7 @@ func (f *framer) element() (tagKind, error) {
 		for i, c := range f.buf[f.pos:f.end] {
 			switch {
 			case c == '<':
-				return 0, fmt.Errorf("%w: < in a tag", errMalformed)
+				return 0, errTagInTag
 			case quote != 0:
 				if c == quote {
 					quote = 0

@@ -57,6 +57,8 @@ func TestFramer(t *testing.T) {
 >`, []string{"<a:b></a:b\n>"}, io.EOF},
 		{"quote missing", `<a x='1><b/><c y='2'/>`, nil, errMalformed},
 		{"gt missing", `<a <b/>`, nil, errMalformed},
+		{"gt missing after a name", `<a/><a<b/>`, []string{`<a/>`}, errMalformed},
+		{"lt in place of a name", "<\x00<<>>&&&", nil, errMalformed},
 		{"start tag too large", `<b from='` + strings.Repeat("y", 200) + `'></b><d/>`, []string{`truncated:`, `<d/>`}, io.EOF},
 	}
 	for _, tt := range tests {

@@ -453,15 +453,17 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// TestMalformedStream checks that the component starts over when the server sends tags that do not match.
+// TestMalformedStream checks that the component starts over when the server sends tags that do not match or have no name.
 func TestMalformedStream(t *testing.T) {
-	f := newFixture(t, nil)
-	f.register("")
-	f.send(`<presence from='juliet@example.org/b' to='webstatus.example.org'><show>away</presence>`)
-	f.accept()
-	f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
-	if log := f.log.String(); !strings.Contains(log, "no link to the XMPP server: the server sent XML that is not well-formed") {
-		t.Error(log)
+	for _, malformed := range []string{`<presence from='juliet@example.org/b' to='webstatus.example.org'><show>away</presence>`, "<\x00<<>>&&&"} {
+		f := newFixture(t, nil)
+		f.register("")
+		f.send(malformed)
+		f.accept()
+		f.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+		if log := f.log.String(); !strings.Contains(log, "no link to the XMPP server: the server sent XML that is not well-formed") {
+			t.Error(log)
+		}
 	}
 }
 
