@@ -9,24 +9,30 @@ import (
 // A linkFault is something that happens to the connection to the XMPP server.
 type linkFault struct {
 	name  string
-	begin func(r *rig, c *cable) (end func())
+	begin func(r *rig, c *cable) (end func()) // end is nil if nothing has to be undone
+	keeps bool                                // the stream; all other faults end it, or webstatus must
 }
 
 var linkFaults = []linkFault{
-	{"cut", func(_ *rig, c *cable) func() { c.cut(); return nil }},
-	{"unplugged", func(_ *rig, c *cable) func() { c.unplug(); return c.plug }},
-	{"slow", func(_ *rig, c *cable) func() { c.delay.Store(int64(200 * time.Millisecond)); return c.speedUp }},
+	{"cut", func(_ *rig, c *cable) func() { c.cut(); return nil }, false},
+	{"unplugged", func(_ *rig, c *cable) func() { c.unplug(); return c.plug }, false},
+	{"dead", func(_ *rig, c *cable) func() { c.die(); return c.cut }, false},
+	{"slow", func(_ *rig, c *cable) func() { c.delay.Store(int64(200 * time.Millisecond)); return c.speedUp }, true},
 	{"trickles", func(_ *rig, c *cable) func() {
 		c.trickle.Store(20)
 		c.delay.Store(int64(time.Millisecond))
 		c.cut()
 		return c.speedUp
-	}},
-	{"malformed", sendAndCut(`<presence from='x@localhost'><show></presence>`)},
-	{"not XML", sendAndCut("<\x00<<>>&&&")},
-	{"half a stanza", sendAndCut(`<presence from='x@localhost' to='`)},
-	{"stream error", sendAndCut(`<stream:error><internal-server-error xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>`)},
-	{"closed", sendAndCut(`</stream:stream>`)},
+	}, false},
+	{"malformed", send(`<presence from='x@localhost'><show></presence>`), false},
+	{"not XML", send("<\x00<<>>&&&"), false},
+	{"half a stanza", func(r *rig, _ *cable) func() {
+		r.realm.sendRaw(`<presence from='x@localhost' to='`)
+		r.realm.cut()
+		return nil
+	}, false},
+	{"stream error", send(`<stream:error><internal-server-error xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>`), false},
+	{"closed", send(`</stream:stream>`), false},
 }
 
 // speedUp lets a cable forward everything at once.
@@ -35,13 +41,9 @@ func (c *cable) speedUp() {
 	c.delay.Store(0)
 }
 
-// sendAndCut returns a fault in which the server sends something and closes the connection.
-func sendAndCut(data string) func(*rig, *cable) func() {
-	return func(r *rig, _ *cable) func() {
-		r.realm.sendRaw(data)
-		r.realm.cut()
-		return nil
-	}
+// send returns a fault in which the server sends something that ends the stream. It leaves the connection open, so webstatus must close it.
+func send(data string) func(*rig, *cable) func() {
+	return func(r *rig, _ *cable) func() { r.realm.sendRaw(data); return nil }
 }
 
 // linkFails disturbs the connection to the XMPP server in one way after the other, while people change what is stored and what is shown.
@@ -52,23 +54,29 @@ func linkFails(t *torture) {
 	r := newRigAt(t, realm, cable.address())
 	c := newCrowd(r, 20)
 	r.watchdog.restart()
-	n := t.rounds(func(int) {
+	disturb := func(f linkFault, wait func()) {
 		stop, acted := make(chan struct{}), make(chan struct{})
 		go func() { c.act(stop); close(acted) }()
 		time.Sleep(t.upTo(200 * time.Millisecond))
-		f := pick(t, linkFaults...)
+		old := realm.link()
 		end := f.begin(r, cable)
-		time.Sleep(t.upTo(500 * time.Millisecond))
+		wait()
 		if end != nil {
 			end()
 		}
+		t.within(recoversWithin, "the link is back: "+f.name, func() bool {
+			s := realm.link()
+			return s != nil && (f.keeps || s != old)
+		})
 		close(stop)
 		<-acted
 		c.wander()
-		t.within(recoversWithin, "the link is back: "+f.name, realm.isLinked)
 		c.settle()
 		c.verify(r.path)
 		c.wantPages(recoversWithin)
+	}
+	n := t.rounds(func(int) {
+		disturb(pick(t, linkFaults...), func() { time.Sleep(t.upTo(500 * time.Millisecond)) })
 	})
 	t.wantPings(r.watchdog)
 	t.Logf("%d faults, %d links, %d operations confirmed", n, r.countLog(linked), c.confirmed)

@@ -230,11 +230,11 @@ func (r *realm) sendRaw(data string) {
 	}
 }
 
-// isLinked reports whether the component is linked.
-func (r *realm) isLinked() bool {
+// link returns the stream of the component, nil if it is not linked.
+func (r *realm) link() *loopbackStream {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.stream != nil
+	return r.stream
 }
 
 // cut closes the connection of the component.
