@@ -115,11 +115,13 @@ func serverFails(t *torture) {
 		case "cut":
 			cable.cut()
 		}
+		up := time.Now()
 		want := make(map[string]shown)
 		for _, user := range users {
 			want[user+"@localhost"] = moveOn(t, s, clients, user, n)
 		}
 		a.waitLogs(t, links+1, linked)
+		t.limit("the link to Prosody after it was "+kind, time.Since(up), recoversWithin)
 		t.within(recoversWithin, "all pages show what Prosody knows after it was "+kind, func() bool {
 			for bare, w := range want {
 				if got, err := a.look(t, jidPath(bare)); err != nil || got != w {
