@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -47,7 +48,7 @@ func send(data string) func(*rig, *cable) func() {
 }
 
 // linkFails disturbs the connection to the XMPP server in one way after the other, while people change what is stored and what is shown.
-// After each, every page must show what the server knows.
+// After each, every page must show what the server knows. In a full run, some faults last until pages say that there is no link.
 func linkFails(t *torture) {
 	realm := newRealm(t)
 	cable := newCable(t, realm.address())
@@ -75,6 +76,11 @@ func linkFails(t *torture) {
 		c.verify(r.path)
 		c.wantPages(recoversWithin)
 	}
+	for _, f := range linkFaults {
+		if t.full && (f.name == "unplugged" || f.name == "dead") {
+			disturb(f, func() { t.wantOutage(r.appliance, encodeJID(bystander), Available) })
+		}
+	}
 	n := t.rounds(func(int) {
 		disturb(pick(t, linkFaults...), func() { time.Sleep(t.upTo(500 * time.Millisecond)) })
 	})
@@ -83,8 +89,26 @@ func linkFails(t *torture) {
 	t.wantMemory(r.process)
 }
 
+// outage is how long a fault lasts that pages must show: the XMPP server may be silent for a while first.
+const outage = 45 * time.Second
+
+// wantOutage waits for the length of an outage. In time, a page must say that its status may be outdated. It must keep showing that status.
+func (t *torture) wantOutage(a *appliance, address string, state State) {
+	t.Helper()
+	end := time.After(outage)
+	shows := func() bool {
+		_, body := a.get(t, statusPath+address+".json")
+		return strings.Contains(body, `"state":"`+string(state)+`"`) && strings.Contains(body, `"as_of"`)
+	}
+	t.within(defaultLinkTimes.dead+recoversWithin, "the page says that the link is down", shows)
+	<-end
+	if !shows() {
+		t.Errorf("the page does not say that %s is outdated", state)
+	}
+}
+
 // serverFails kills, stops and freezes Prosody, or cuts its connection, again and again. Real clients log in again, or do not. Each time,
-// every page must show what the server knows.
+// every page must show what the server knows. In a full run, Prosody is once frozen until pages say that there is no link.
 func serverFails(t *torture) {
 	s := newServer(t, "prosody")
 	cable := newCable(t, s.componentAddress())
@@ -101,6 +125,9 @@ func serverFails(t *torture) {
 	count := make(map[string]int)
 	t.rounds(func(n int) {
 		links, kind := a.countLog(linked), pick(t, "killed", "stopped", "frozen", "cut")
+		if t.full && n == 0 {
+			kind = "silent"
+		}
 		count[kind]++
 		switch kind {
 		case "killed", "stopped":
@@ -112,6 +139,10 @@ func serverFails(t *torture) {
 			time.Sleep(t.upTo(2 * time.Second))
 			s.process.thaw()
 			links--
+		case "silent":
+			s.process.freeze()
+			t.wantOutage(a, encodeJID(clients[users[0]].bare), Available)
+			s.process.thaw()
 		case "cut":
 			cable.cut()
 		}
