@@ -150,7 +150,7 @@ func injectError(injection string) func(r *rig) func() {
 			return !works || strings.Contains(tracer.out.String(), "attached")
 		})
 		if !works {
-			r.t.Logf("strace does not work here: %s", tracer.out)
+			r.t.impossible("strace does not work here: " + tracer.out.String())
 			return nil
 		}
 		return func() { tracer.end(r.t, syscall.SIGTERM) }
@@ -174,7 +174,7 @@ func fillDisk(r *rig) func() {
 	dir := filepath.Dir(r.path)
 	var disk syscall.Statfs_t
 	if err := syscall.Statfs(dir, &disk); err != nil || disk.Blocks*uint64(disk.Bsize) > diskSize {
-		r.t.Log("only root can mount a disk to fill")
+		r.t.impossible("only root can mount a disk to fill")
 		return nil
 	}
 	filler, err := os.Create(filepath.Join(dir, "filler"))

@@ -69,6 +69,7 @@ func TestTorture(t *testing.T) {
 	if full {
 		t.Setenv("PATH", filepath.Dir(buildProgram(t))+string(os.PathListSeparator)+os.Getenv("PATH")) // without the race detector
 	} else {
+		t.Setenv("WEBSTATUS_E2E", "require")
 		t.Parallel()
 	}
 	for i, s := range scenarios {
@@ -121,6 +122,15 @@ func (t *torture) within(limit time.Duration, what string, condition func() bool
 	began := time.Now()
 	eventually(t, what, condition)
 	t.limit(what, time.Since(began), limit)
+// impossible notes that a fault is not possible on this machine, which fails a full run.
+func (t *torture) impossible(why string) {
+	t.Helper()
+	if t.full {
+		t.Fatal(why)
+	}
+	t.Log(why)
+}
+
 }
 
 // limit fails a full run in which something took too long.
