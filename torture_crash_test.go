@@ -17,11 +17,14 @@ import (
 	"time"
 )
 
+// leastKills is how often a full run kills the service.
+const leastKills = 500
+
 // killed kills the service at random moments while people register, change their options, get new links, leave and change their presence.
 func killed(t *torture) {
 	r := newRig(t)
 	c := newCrowd(r, 20)
-	kills := t.rounds(func(n int) {
+	kills := t.roundsAtLeast(leastKills, func(n int) {
 		process := r.process
 		acted := make(chan struct{})
 		go func() { c.act(nil); close(acted) }()

@@ -107,6 +107,9 @@ func (t *torture) wantOutage(a *appliance, address string, state State) {
 	}
 }
 
+// leastRestarts is how often a full run kills or stops the XMPP server.
+const leastRestarts = 100
+
 // serverFails kills, stops and freezes Prosody, or cuts its connection, again and again. Real clients log in again, or do not. Each time,
 // every page must show what the server knows. In a full run, Prosody is once frozen until pages say that there is no link.
 func serverFails(t *torture) {
@@ -122,12 +125,10 @@ func serverFails(t *torture) {
 		clients[user].join(t, "show_status_msg=1")
 	}
 	watchdog.restart()
-	count := make(map[string]int)
-	t.rounds(func(n int) {
-		links, kind := a.countLog(linked), pick(t, "killed", "stopped", "frozen", "cut")
-		if t.full && n == 0 {
-			kind = "silent"
-		}
+	kinds, count := []string{"killed", "stopped", "frozen", "cut"}, make(map[string]int)
+	order := t.permutation(len(kinds))
+	fail := func(kind string, n int) {
+		links := a.countLog(linked)
 		count[kind]++
 		switch kind {
 		case "killed", "stopped":
@@ -161,7 +162,11 @@ func serverFails(t *torture) {
 			}
 			return true
 		})
-	})
+	}
+	if t.full {
+		fail("silent", 0)
+	}
+	t.roundsAtLeast(leastRestarts*len(kinds)/2, func(n int) { fail(kinds[order[n%len(kinds)]], n+1) })
 	t.wantPings(watchdog)
 	t.Logf("%v", count)
 	t.wantMemory(a.process)

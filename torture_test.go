@@ -65,6 +65,7 @@ func TestTorture(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	full := *tortureTime > 0
+	part := tortureTime.Seconds() / fullTorture.Seconds()
 	t.Logf("seed %d", seed)
 	if full {
 		t.Setenv("PATH", filepath.Dir(buildProgram(t))+string(os.PathListSeparator)+os.Getenv("PATH")) // without the race detector
@@ -76,11 +77,11 @@ func TestTorture(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			length := shortTorture
 			if full {
-				length = time.Duration(float64(*tortureTime) * s.share.Seconds() / fullTorture.Seconds())
+				length = time.Duration(part * float64(s.share))
 			} else {
 				t.Parallel()
 			}
-			s.inject(&torture{T: t, full: full, length: length, random: rand.New(rand.NewPCG(seed, uint64(i)))})
+			s.inject(&torture{T: t, full: full, part: part, length: length, random: rand.New(rand.NewPCG(seed, uint64(i)))})
 		})
 	}
 }
@@ -88,7 +89,8 @@ func TestTorture(t *testing.T) {
 // A torture is the test of one scenario.
 type torture struct {
 	*testing.T
-	full   bool // time and memory are limited
+	full   bool    // time and memory are limited, and nothing may be left out
+	part   float64 // of a run of fullTorture; 0 in the short form
 	length time.Duration
 
 	mu     sync.Mutex
@@ -109,8 +111,12 @@ func pick[T any](t *torture, values ...T) T { return values[t.intN(len(values))]
 func (t *torture) upTo(d time.Duration) time.Duration { return time.Duration(t.intN(int(d))) }
 
 // rounds calls round again and again until the time is up, at least once, and returns how often.
-func (t *torture) rounds(round func(n int)) (n int) {
-	for until := time.Now().Add(t.length); n == 0 || time.Now().Before(until) && !t.Failed(); n++ {
+func (t *torture) rounds(round func(n int)) (n int) { return t.roundsAtLeast(1, round) }
+
+// roundsAtLeast is like rounds, but a run of fullTorture has at least so many rounds, even if they take longer.
+func (t *torture) roundsAtLeast(least int, round func(n int)) (n int) {
+	least = int(float64(least) * t.part)
+	for until := time.Now().Add(t.length); n == 0 || (n < least || time.Now().Before(until)) && !t.Failed(); n++ {
 		round(n)
 	}
 	return n
