@@ -14,15 +14,17 @@ const (
 )
 
 // A clusterRig is three nodes on a PostgreSQL, each beside an ejabberd node of a cluster. The first node reaches the database through a cable.
+// Systemd's watchdog watches the third node, which no fault hits directly.
 type clusterRig struct {
 	database *postgresServer
 	cable    *cable
 	ejabberd [3]*server
 	nodes    []*appliance
+	watchdog *watchdog
 }
 
 func newClusterRig(t *torture) *clusterRig {
-	r := &clusterRig{database: ownPostgres(t)}
+	r := &clusterRig{database: ownPostgres(t), watchdog: newWatchdog(t)}
 	location := r.database.newDatabase(t)
 	r.cable = newCable(t, fmt.Sprintf("127.0.0.1:%d", r.database.port))
 	net := newErlangNet(t)
@@ -30,13 +32,29 @@ func newClusterRig(t *torture) *clusterRig {
 	r.ejabberd[1], r.ejabberd[2] = newEjabberdNode(t, net, "n2", "n1"), newEjabberdNode(t, net, "n3", "n1")
 	cabled := strings.Replace(location, fmt.Sprintf("127.0.0.1:%d", r.database.port), r.cable.address(), 1)
 	for i, name := range []string{"a", "b", "c"} {
-		url := location
-		if i == 0 {
-			url = cabled
+		env := []string{"WEBSTATUS_DB=" + location, "WEBSTATUS_NODE=" + name}
+		switch i {
+		case 0:
+			env[0] = "WEBSTATUS_DB=" + cabled
+		case 2:
+			env = append(env, r.watchdog.env()...)
 		}
-		r.nodes = append(r.nodes, newAppliance(t, r.ejabberd[i].componentAddress(), "WEBSTATUS_DB="+url, "WEBSTATUS_NODE="+name))
+		r.nodes = append(r.nodes, newAppliance(t, r.ejabberd[i].componentAddress(), env...))
 	}
 	return r
+}
+
+// observe watches the third node, at which a bystander is logged in, until the result is called.
+func (r *clusterRig) observe(t *torture) (done func()) {
+	t.Helper()
+	c := r.ejabberd[2].login(t, testAccounts[4], "bystander")
+	c.send(t, `<presence/>`)
+	c.join(t, "show_status_msg=1")
+	return t.observe(r.watchdog, func(message string) { c.send(t, `<presence><show>away</show><status>%s</status></presence>`, message) },
+		func(message string) bool {
+			code, body := r.nodes[2].get(t, jidPath(c.bare)+".json")
+			return code == http.StatusOK && strings.Contains(body, `"state":"away"`) && strings.Contains(body, `"message":"`+message+`"`)
+		})
 }
 
 // A clusterFault is something that happens to a part of a cluster, which works again when inject returns.
@@ -49,10 +67,10 @@ type clusterFault struct {
 const lostEjabberd = "ejabberd killed"
 
 var clusterFaultList = []clusterFault{
-	{"node killed", func(t *torture, r *clusterRig) { restartNode(t, pick(t, r.nodes...), syscall.SIGKILL) }},
-	{"node stopped", func(t *torture, r *clusterRig) { restartNode(t, pick(t, r.nodes...), syscall.SIGTERM) }},
+	{"node killed", func(t *torture, r *clusterRig) { restartNode(t, pick(t, r.nodes[:2]...), syscall.SIGKILL) }},
+	{"node stopped", func(t *torture, r *clusterRig) { restartNode(t, pick(t, r.nodes[:2]...), syscall.SIGTERM) }},
 	{"node frozen", func(t *torture, r *clusterRig) {
-		n := pick(t, r.nodes...)
+		n := pick(t, r.nodes[:2]...)
 		n.freeze()
 		time.Sleep(t.upTo(2 * time.Second))
 		n.thaw()
@@ -77,6 +95,7 @@ var clusterFaultList = []clusterFault{
 }
 
 func restartNode(t *torture, n *appliance, s syscall.Signal) {
+	t.wantMemory(n.process)
 	n.end(t, s)
 	time.Sleep(t.upTo(time.Second))
 	n.start(t)
@@ -106,6 +125,7 @@ func clusterFails(t *torture) {
 		c.send(t, `<presence/>`)
 		c.join(t, "show_status_msg=1")
 	}
+	done := r.observe(t)
 	faults := shortClusterFaults
 	if t.full {
 		faults = clusterFaults
@@ -160,6 +180,10 @@ func clusterFails(t *torture) {
 			clients[removed].send(t, `<presence/>`)
 			clients[removed].join(t, "show_status_msg=1")
 		}
+	}
+	done()
+	for _, n := range r.nodes {
+		t.wantMemory(n.process)
 	}
 }
 

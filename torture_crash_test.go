@@ -24,11 +24,13 @@ const leastKills = 500
 func killed(t *torture) {
 	r := newRig(t)
 	c := newCrowd(r, 20)
+	peak := 0.0
 	kills := t.roundsAtLeast(leastKills, func(n int) {
 		process := r.process
 		acted := make(chan struct{})
 		go func() { c.act(nil); close(acted) }()
 		time.Sleep(t.upTo(300 * time.Millisecond))
+		peak = max(peak, memory(t, process, "VmHWM"))
 		process.end(t, syscall.SIGKILL)
 		<-acted
 		c.verify(r.path)
@@ -39,6 +41,7 @@ func killed(t *torture) {
 	})
 	c.wantPages(recoversWithin)
 	t.Logf("%d kills during %d confirmed operations", kills, c.confirmed)
+	t.limitMemory(max(peak, memory(t, r.process, "VmHWM")))
 }
 
 // powerLost records with strace what the service writes to the disk and to the XMPP server. Up to random moments it repeats the writes to the
@@ -72,7 +75,10 @@ func powerLost(t *torture) {
 	process := r.process
 	acted := make(chan struct{})
 	go func() { c.act(nil); close(acted) }()
+	done := r.observe()
 	time.Sleep(t.length / 4)
+	done()
+	t.wantMemory(process)
 	process.end(t, syscall.SIGKILL)
 	<-acted
 	tracer.wait(t)

@@ -102,6 +102,7 @@ func (r *rig) lockFor(d time.Duration) {
 	}()
 	<-stuck
 	defer r.connect().Close() // has sent nothing yet
+	t.wantMemory(r.process)
 	began := time.Now()
 	r.end(t, syscall.SIGTERM)
 	t.Logf("SIGTERM ended the service after %v", time.Since(began).Round(time.Millisecond))

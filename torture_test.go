@@ -69,8 +69,8 @@ func TestTorture(t *testing.T) {
 	t.Logf("seed %d", seed)
 	if full {
 		t.Setenv("PATH", filepath.Dir(buildProgram(t))+string(os.PathListSeparator)+os.Getenv("PATH")) // without the race detector
-	} else {
 		t.Setenv("WEBSTATUS_E2E", "require")
+	} else {
 		t.Parallel()
 	}
 	for i, s := range scenarios {
@@ -122,12 +122,6 @@ func (t *torture) roundsAtLeast(least int, round func(n int)) (n int) {
 	return n
 }
 
-// within waits until a condition holds. In a full run, it must hold in time.
-func (t *torture) within(limit time.Duration, what string, condition func() bool) {
-	t.Helper()
-	began := time.Now()
-	eventually(t, what, condition)
-	t.limit(what, time.Since(began), limit)
 // impossible notes that a fault is not possible on this machine, which fails a full run.
 func (t *torture) impossible(why string) {
 	t.Helper()
@@ -137,6 +131,12 @@ func (t *torture) impossible(why string) {
 	t.Log(why)
 }
 
+// within waits until a condition holds. In a full run, it must hold in time.
+func (t *torture) within(limit time.Duration, what string, condition func() bool) {
+	t.Helper()
+	began := time.Now()
+	eventually(t, what, condition)
+	t.limit(what, time.Since(began), limit)
 }
 
 // limit fails a full run in which something took too long.
@@ -199,12 +199,19 @@ func (r *rig) shows(address string, state State, message string) bool {
 		(message == "" || strings.Contains(body, `"message":"`+message+`"`))
 }
 
-// observe watches the service while something is done to it: the bystander's presence changes again and again, and the watchdog wants its
-// pings. The result ends that and checks the limits.
+// observe watches the service while something is done to it. The result ends that and checks the limits.
 func (r *rig) observe() (done func()) {
 	r.t.Helper()
+	return r.t.observe(r.watchdog, func(message string) { r.realm.says(bystander, Away, message) },
+		func(message string) bool { return r.shows(encodeJID(bystander), Away, message) })
+}
+
+// observe changes the message of a bystander again and again until it is shown, while a watchdog wants its pings. The result ends that and
+// checks the limits.
+func (t *torture) observe(w *watchdog, change func(message string), isShown func(message string) bool) (done func()) {
+	t.Helper()
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	r.watchdog.restart()
+	w.restart()
 	var slowest time.Duration
 	changes := 0
 	go func() {
@@ -217,10 +224,10 @@ func (r *rig) observe() (done func()) {
 			}
 			began := time.Now()
 			message := fmt.Sprintf("change %d.", changes)
-			r.realm.says(bystander, Away, message)
-			for !r.shows(encodeJID(bystander), Away, message) {
+			change(message)
+			for !isShown(message) {
 				if time.Since(began) > patience {
-					r.t.Errorf("the bystander's change is not shown")
+					t.Errorf("the bystander's change is not shown")
 					return
 				}
 				time.Sleep(2 * time.Millisecond)
@@ -230,12 +237,12 @@ func (r *rig) observe() (done func()) {
 		}
 	}()
 	return func() {
-		r.t.Helper()
+		t.Helper()
 		close(stop)
 		<-stopped
-		r.t.limit("showing a bystander's change", slowest, visibleWithin)
-		pause := r.t.wantPings(r.watchdog)
-		r.t.Logf("%d changes of the bystander, the slowest shown after %v; watchdog pinged every %v or faster", changes, slowest.Round(time.Millisecond), pause.Round(time.Millisecond))
+		t.limit("showing a bystander's change", slowest, visibleWithin)
+		pause := t.wantPings(w)
+		t.Logf("%d changes of the bystander, the slowest shown after %v; watchdog pinged every %v or faster", changes, slowest.Round(time.Millisecond), pause.Round(time.Millisecond))
 	}
 }
 
@@ -250,7 +257,12 @@ func (t *torture) wantPings(w *watchdog) (longest time.Duration) {
 // wantMemory checks the most memory that a process has had.
 func (t *torture) wantMemory(p *process) {
 	t.Helper()
-	peak := memory(t, p, "VmHWM")
+	t.limitMemory(memory(t, p, "VmHWM"))
+}
+
+// limitMemory checks a peak of memory in MiB.
+func (t *torture) limitMemory(peak float64) {
+	t.Helper()
 	t.Logf("memory peak %.0f MiB", peak)
 	if t.full && peak > mostMemory {
 		t.Errorf("%.0f MiB of memory, more than %d", peak, mostMemory)

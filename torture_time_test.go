@@ -91,6 +91,7 @@ func endurance(t *torture) {
 			t.Errorf("%s has grown from %.0f to %.0f", names[i], before[i], after[i])
 		}
 	}
+	t.wantMemory(r.process)
 }
 
 // fillCache requests different renderings until the cache of renderings has evicted as much as it holds.
