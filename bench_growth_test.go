@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,14 +59,20 @@ func growUsers(b *testing.B, users int) (seconds, mib float64) {
 	return serving.Seconds(), memory(b, p, "VmRSS")
 }
 
-// growChanges changes the presence of people at a rate each second. Each of them has a viewer, and changes so rarely that no events are
-// merged.
+// growChanges changes the presence of people at a rate each second.
 func growChanges(b *testing.B, rate int) (p99, cpu float64) {
 	const length = 10 * time.Second
+	took, cpu := changePresence(b, rate, length, func() {})
+	_, p99 = latencies(took)
+	return p99, cpu
+}
+
+// changePresence changes the presence of people at a rate each second, and calls next after each change. Each of the people has a viewer,
+// and changes so rarely that no events are merged. It returns how long each viewer waited for the event, and the percentage of a core used.
+func changePresence(b *testing.B, rate int, length time.Duration, next func()) (took []time.Duration, cpu float64) {
 	s := newLoadedServer(b, max(200, 2*rate), exec.Command(buildProgram(b), "serve"))
 	defer s.end(b, syscall.SIGTERM)
 	var mu sync.Mutex
-	var took []time.Duration
 	began := make([]time.Time, len(s.people)) // of the last change of each person
 	var clients []*webClient
 	var viewers sync.WaitGroup
@@ -103,13 +111,63 @@ func growChanges(b *testing.B, rate int) (p99, cpu float64) {
 			[]string{"dnd", "xa"}[n/len(s.people)%2]); err != nil {
 			b.Fatal(err)
 		}
+		next()
 		<-tick.C
 	}
-	used := cpuTicks(b, s.process) - ticks
-	mu.Lock()
-	defer mu.Unlock()
-	_, p99 = latencies(took)
-	return p99, used / length.Seconds() // a hundred clock ticks are a second
+	cpu = (cpuTicks(b, s.process) - ticks) / length.Seconds() // a hundred clock ticks are a second
+	return                                                    // took is complete once the viewers have ended
+}
+
+// BenchmarkChanges changes the presence of 400 people, 200 times per second, and measures the time until a viewer has the event. The
+// baseline is a round trip over a loopback connection after each change.
+func BenchmarkChanges(b *testing.B) {
+	const rate, length = 200, 10 * time.Second
+	echo := newEcho(b)
+	var took, trips []time.Duration
+	for b.Loop() {
+		changes, _ := changePresence(b, rate, length, func() {
+			began := time.Now()
+			if _, err := echo.Write([]byte{0}); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := echo.Read(make([]byte, 1)); err != nil {
+				b.Fatal(err)
+			}
+			trips = append(trips, time.Since(began))
+		})
+		if len(changes) < rate*int(length.Seconds())*99/100 {
+			b.Fatalf("viewers have %d events", len(changes))
+		}
+		took = append(took, changes...)
+	}
+	_, p99 := latencies(took)
+	_, trip := latencies(trips)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(p99, "p99-ms(<=20)")
+	b.ReportMetric(trip, "round-trip-p99-ms")
+}
+
+// newEcho returns a loopback connection that returns what is written to it.
+func newEcho(b *testing.B) net.Conn {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { conn.Close() })
+	other, err := l.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	go func() {
+		defer other.Close()
+		io.Copy(other, other) // until the connection is closed
+	}()
+	return conn
 }
 
 // growViewers opens streams of one person, and changes the person's presence.
