@@ -166,7 +166,7 @@ func serverFails(t *torture) {
 	if t.full {
 		fail("silent", 0)
 	}
-	t.roundsAtLeast(leastRestarts*len(kinds)/2, func(n int) { fail(kinds[order[n%len(kinds)]], n+1) })
+	t.roundsAtLeast(2*leastRestarts, func(n int) { fail(kinds[order[n%len(kinds)]], n+1) }) // half of the faults are restarts
 	t.wantPings(watchdog)
 	t.Logf("%v", count)
 	t.wantMemory(a.process)
