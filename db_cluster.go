@@ -75,6 +75,9 @@ func (m *membership) Close() error {
 func (db *database) join(ctx context.Context) (*membership, error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
+	// The server may have stopped answering. Each connection to it that is used again would cost a timeout.
+	db.sql.SetMaxIdleConns(0)
+	db.sql.SetMaxIdleConns(postgresConnections)
 	m, err := connect(ctx, db.shared.conf)
 	if err != nil {
 		return nil, db.explain(err)

@@ -53,7 +53,7 @@ const dueWithdrawals = `origin = coalesce(current_setting('webstatus.node', true
 
 const (
 	postgresConnections = 10              // in the pool
-	postgresDial        = 5 * time.Second // longest wait for a connection
+	postgresDial        = 2 * time.Second // longest wait for a connection to one host
 )
 
 // postgresParameters are set for each session unless the URL sets them. The server ends the session some seconds after this machine has
@@ -67,13 +67,29 @@ func parsePostgres(location string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, errors.New("not a PostgreSQL URL such as postgres://webstatus@db.example.org/webstatus")
 	}
-	conf.ConnectTimeout = min(conf.ConnectTimeout, postgresDial)
+	dial := dialTimeout(conf)
+	if conf.ConnectTimeout == 0 || conf.ConnectTimeout > dial {
+		conf.ConnectTimeout = dial
+	}
 	for name, value := range postgresParameters {
 		if conf.RuntimeParams[name] == "" {
 			conf.RuntimeParams[name] = value
 		}
 	}
 	return conf, nil
+}
+
+// dialTimeout returns how long to wait for each host, so that there is time for all of them and for a query in nodeTimeout.
+func dialTimeout(conf *pgx.ConnConfig) time.Duration {
+	type address struct {
+		host string
+		port uint16
+	}
+	hosts := map[address]bool{{conf.Host, conf.Port}: true}
+	for _, f := range conf.Fallbacks { // the same host again, without TLS, or another one
+		hosts[address{f.Host, f.Port}] = true
+	}
+	return min(postgresDial, nodeTimeout/time.Duration(len(hosts)+1))
 }
 
 // postgresName returns the URL of a database without user, password and parameters.
@@ -96,7 +112,8 @@ func openPostgres(ctx context.Context, location string, create bool) (db *databa
 	}
 	pool := openPool(conf)
 	db = newDatabase(postgresDialect, pool)
-	if version, err = db.version(ctx, pool); err == nil && version == 0 && !create {
+	err = db.read(ctx, func(ctx context.Context) (err error) { version, err = db.version(ctx, pool); return err })
+	if err == nil && version == 0 && !create {
 		err = errNoDatabase
 	}
 	if err != nil {

@@ -458,6 +458,31 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// TestSilentServer has nodes reach their database although the first host of the URL accepts connections but answers nothing, from the start
+// or from some time on. A node without another host reports it.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	server := fmt.Sprintf("127.0.0.1:%d", startedPostgres.Load().port)
+	wire := newCable(t, server)
+	both := strings.Replace(location, server, wire.address()+","+server, 1)
+	a := newNode(t, both, "a", nil)
+	a.register("<show_status_msg>1</show_status_msg>")
+	a.says("desk", "", "<status>lunch</status>")
+	wire.die()
+	b := newNode(t, both, "b", nil)
+	b.want(wantProbe)
+	a.says("desk", "", "<status>holiday</status>")
+	agree(t, `"holiday"`, "as_of", a, b)
+	db, err := joinDatabase(t.Context(), strings.Replace(location, server, wire.address(), 1), "c")
+	if err == nil {
+		db.Close()
+	}
+	if !errors.Is(err, ErrUnreachable) {
+		t.Errorf("a node without another host: %v", err)
+	}
+}
+
 // newReplica starts a streaming replica of a server.
 func newReplica(t *testing.T, primary *postgresServer) *postgresServer {
 	t.Helper()
