@@ -166,10 +166,8 @@ func (c *config) resolveDB(problems *usageError) {
 		}
 		c.db = strings.TrimSpace(string(content))
 	}
-	if isPostgres(c.db) {
-		if _, err := parsePostgres(c.db); err != nil {
-			problems.add("db", "%v", err)
-		}
+	if err := checkLocation(c.db); err != nil {
+		problems.add("db", "%v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 )
 
@@ -19,7 +20,24 @@ var (
 
 // isPostgres reports whether the location of a database is the URL of a PostgreSQL database. Otherwise it is the path of a file.
 func isPostgres(location string) bool {
-	return strings.HasPrefix(location, "postgres://") || strings.HasPrefix(location, "postgresql://")
+	scheme, _, isURL := strings.Cut(strings.ToLower(location), "://")
+	return isURL && (scheme == "postgres" || scheme == "postgresql")
+}
+
+// maybeSecret matches a location that may contain a password, in a URL that is not one of PostgreSQL or in keywords and values, and a text
+// of several lines.
+var maybeSecret = regexp.MustCompile(`://|:.*@|(?i)\bpassword\s*=|[\r\n]`)
+
+// checkLocation checks the location of a database. A path is shown in errors and must not contain a password.
+func checkLocation(location string) error {
+	if isPostgres(location) {
+		_, err := parsePostgres(location)
+		return err
+	}
+	if maybeSecret.MatchString(location) {
+		return errors.New("neither the path of a file nor a PostgreSQL URL such as postgres://webstatus@db.example.org/webstatus")
+	}
+	return nil
 }
 
 // databaseName returns the location of a database for people: without the password that a URL may contain.

@@ -63,7 +63,8 @@ var postgresParameters = map[string]string{"synchronous_commit": "on", "applicat
 
 // parsePostgres parses the URL of a database. The error says nothing about it, since it may contain a password.
 func parsePostgres(location string) (*pgx.ConnConfig, error) {
-	conf, err := pgx.ParseConfig(location)
+	scheme, rest, _ := strings.Cut(location, "://")
+	conf, err := pgx.ParseConfig(strings.ToLower(scheme) + "://" + rest)
 	if err != nil {
 		return nil, errors.New("not a PostgreSQL URL such as postgres://webstatus@db.example.org/webstatus")
 	}

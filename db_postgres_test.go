@@ -101,6 +101,8 @@ func TestPostgresURL(t *testing.T) {
 		"postgres://me:pa55word@a b:c/w":                                                           "the PostgreSQL database",
 		"postgres://me:pa55word@127.0.0.1:1/w":                                                     "postgres://127.0.0.1:1/w",
 		"postgres://me:pa55word@127.0.0.1:1/w?sslmode=pa55word":                                    "the PostgreSQL database",
+		"Postgres://me:pa55word@127.0.0.1:1/w":                                                     "postgres://127.0.0.1:1/w",
+		"POSTGRESQL://127.0.0.1:1/w?user=me&password=pa55word":                                     "postgres://127.0.0.1:1/w",
 	} {
 		if got := databaseName(location); got != name {
 			t.Errorf("%s is named %s", location, got)
@@ -119,6 +121,33 @@ func TestPostgresURL(t *testing.T) {
 			if err == nil || strings.Contains(err.Error(), "pa55word") {
 				t.Errorf("error %v", err)
 			}
+		}
+	}
+}
+
+// TestDatabaseLocation checks that a location that looks like a URL but is none is not taken for the path of a file, which errors show.
+func TestDatabaseLocation(t *testing.T) {
+	for location, valid := range map[string]bool{
+		"webstatus.db":                                        true,
+		"/srv/status of a@b/web.db":                           true,
+		"/srv/host=a/C:/web.db":                               true,
+		"postgres://me:pa55word@db/w":                         true,
+		"PostgreSQL://me:pa55word@db/w":                       true,
+		"DATABASE_URL=postgres://me:pa55word@db/w":            false,
+		"postgresql+psycopg://me:pa55word@db/w":               false,
+		"postgres:me:pa55word@db/w":                           false,
+		"me:pa55word@db/w":                                    false,
+		"# the database\npostgres://me:pa55word@db/w":         false,
+		"pa55word\nwebstatus.db":                              false,
+		"host=db user=me password=pa55word":                   false,
+		"host=db user=me Password = 'pa55word' sslmode=allow": false,
+		"postgres://me:pa55word@a b:c/w":                      false,
+	} {
+		conf, problems := config{db: location}, &usageError{}
+		conf.resolveDB(problems)
+		err := problems.orNil()
+		if (err == nil) != valid || err != nil && strings.Contains(err.Error(), "pa55word") {
+			t.Errorf("%q: %v", location, err)
 		}
 	}
 }
