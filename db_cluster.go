@@ -73,34 +73,58 @@ func (m *membership) Close() error {
 
 // join joins the cluster as the node that the database was opened for. The error is errNameTaken if there is one of its name.
 func (db *database) join(ctx context.Context) (*membership, error) {
-	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
+	timed, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
 	// The server may have stopped answering. Each connection to it that is used again would cost a timeout.
 	db.sql.SetMaxIdleConns(0)
 	db.sql.SetMaxIdleConns(postgresConnections)
-	m, err := connect(ctx, db.shared.conf)
+	m, err := connect(timed, db.shared.conf)
 	if err != nil {
 		return nil, db.explain(err)
 	}
-	locked, err := m.tryLock(ctx, "", "node", db.shared.node)
+	locked, err := m.tryLock(timed, "", "node", db.shared.node)
 	if err == nil && !locked {
 		// Our last connection may have been cut without the server having noticed.
-		_, err = m.conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND pid = $2 LIMIT 1",
+		_, err = m.conn.Exec(timed, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND pid = $2 LIMIT 1",
 			applicationID, db.shared.pid)
 		err = cmp.Or(err, errNameTaken)
 	}
 	if err == nil {
 		db.shared.pid = m.conn.PgConn().PID()
-		err = m.lockDatabase(ctx, true)
+		err = m.lockDatabase(timed, true)
 	}
 	if err == nil {
-		_, err = m.conn.Exec(ctx, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel)
+		_, err = m.conn.Exec(timed, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel)
+	}
+	if err == nil {
+		err = m.renumber(ctx)
 	}
 	if err != nil {
 		m.Close()
 		return nil, db.explain(err)
 	}
 	return m, nil
+}
+
+// renumberRows has the triggers number restored rows, some at a time. All other rows are older than the snapshot.
+const renumberRows = `UPDATE %[1]s SET changed = changed
+	WHERE ctid = ANY (ARRAY (SELECT ctid FROM %[1]s WHERE changed >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 5000))`
+
+// renumber gives a transaction of this server to rows that have one of another server, which this one has not reached yet: those of a
+// restored dump, or of a logical replica. They would be new to each node whenever it reads the changes.
+func (m *membership) renumber(ctx context.Context) error {
+	for _, table := range []string{"users", "profiles", "resources", "deletions"} {
+		for found := true; found; {
+			timed, cancel := context.WithTimeout(ctx, nodeTimeout)
+			tag, err := m.conn.Exec(timed, fmt.Sprintf(renumberRows, table))
+			cancel()
+			if err != nil {
+				return err
+			}
+			found = tag.RowsAffected() > 0
+		}
+	}
+	return nil
 }
 
 // lockDatabase takes the lock of all nodes, or that of a command, which excludes them.

@@ -483,6 +483,50 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
+// TestRestoredDatabase has rows whose transactions the server does not know yet, as after the restore of a dump, which loads them without
+// triggers. They are not new for ever, and presence among them can be replaced.
+func TestRestoredDatabase(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	a := newNode(t, location, "a", nil)
+	a.register("")
+	a.says("desk", "", "")
+	a.options("<show_nick>1</show_nick>")
+	a.want(wantNick)
+	a.says("desk", "", "<nick xmlns='http://jabber.org/protocol/nick'>Jule</nick>")
+	a.send(`<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+	a.want(`<iq type='result' id='r' …`)
+	if err := a.db.DeleteUser(t.Context(), "romeo@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the nickname is stored", func() bool {
+		u, err := a.db.GetUser(t.Context(), juliet)
+		return err == nil && u.Profile.orEmpty().Nick == "Jule"
+	})
+	a.stop()
+	for _, table := range []string{"users", "profiles", "resources", "deletions"} {
+		if err := startedPostgres.Load().execute(location, `SET session_replication_role = replica;
+			UPDATE `+table+` SET changed = (changed::text::bigint + 1000000)::text::xid8`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := joinDatabase(t.Context(), location, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	snapshot, err := b.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _, err := b.shared.first.changes(t.Context(), snapshot); err != nil || len(again.users)+len(again.presence) != 0 {
+		t.Errorf("what was restored is new: %+v %v", again, err)
+	}
+	if jids, err := b.ReleaseOrphans(t.Context(), "a", snapshot); err != nil || len(jids) != 1 {
+		t.Errorf("released %v %v", jids, err)
+	}
+}
+
 // newReplica starts a streaming replica of a server.
 func newReplica(t *testing.T, primary *postgresServer) *postgresServer {
 	t.Helper()
