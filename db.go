@@ -130,6 +130,13 @@ func (db *database) fails(err error, since time.Time) {
 	db.failure.CompareAndSwap(nil, &dbFailure{err, since})
 }
 
+// responds records that the database is reachable and stores changes in time, which ends such a failure.
+func (db *database) responds() {
+	if f := db.failing(); f != nil && (errors.Is(f.err, ErrUnreachable) || errors.Is(f.err, errSlow)) {
+		db.failure.CompareAndSwap(f, nil)
+	}
+}
+
 // begin begins a transaction on a connection of its own.
 func (db *database) begin(ctx context.Context) (*transaction, error) {
 	conn, err := db.sql.Conn(ctx)

@@ -219,6 +219,7 @@ func (db *database) Beat(ctx context.Context, linked bool) (others []nodeState, 
 		if err != nil {
 			return err
 		}
+		db.responds()
 		return query(ctx, db.sql, func(scan func(...any) error) error {
 			var n nodeState
 			err := scan(&n.name, &n.alive, &n.linked)

@@ -271,25 +271,36 @@ func TestUnreachableDatabase(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t)
 	f := newFixtureOn(t, p.newDatabase(t), nil)
+	const romeo = `<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`
+	kill := func() {
+		t.Helper()
+		p.end(syscall.SIGKILL)
+		f.send(romeo)
+		if got := f.next(); !strings.Contains(got, "<error code='500' type='wait'><resource-constraint") {
+			t.Errorf("registration: %s", got)
+		}
+		health := collector{f.comp, f.site, f.db}.health(t.Context())
+		if health.OK || !strings.Contains(health.Database.Problem, "is not reachable") || health.Database.Since == "" {
+			t.Errorf("health: %+v", health)
+		}
+	}
+	restart := func() {
+		t.Helper()
+		if err := p.start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the database is healthy", func() bool { return collector{f.comp, f.site, f.db}.health(t.Context()).Database.OK })
+	}
+	kill()
+	restart() // nothing is stored, since there is no user
 	f.register("")
 	f.says("b", "", "<show>away</show>")
-	p.end(syscall.SIGKILL)
-	const romeo = `<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`
-	f.send(romeo)
-	if got := f.next(); !strings.Contains(got, "<error code='500' type='wait'><resource-constraint") {
-		t.Errorf("registration: %s", got)
-	}
+	kill()
 	if _, body := f.get(julietPage + ".json"); !strings.Contains(body, `"away"`) {
 		t.Errorf("page: %s", body)
 	}
-	health := collector{f.comp, f.site, f.db}.health(t.Context())
-	if health.OK || !strings.Contains(health.Database.Problem, "is not reachable") || health.Database.Since == "" {
-		t.Errorf("health: %+v", health)
-	}
 	f.says("b", "", "<show>dnd</show>")
-	if err := p.start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	restart()
 	eventually(t, "the presence is stored", func() bool {
 		u, err := f.db.GetUser(t.Context(), juliet)
 		return err == nil && u.Status.State == DoNotDisturb
