@@ -59,6 +59,53 @@ func (db *database) storePresence(t *transaction, b presenceBatch) error {
 	return nil
 }
 
+// stripResources removes what the options do not allow to keep from the presence that nodes have stored of a user.
+func stripResources(t *transaction, bare string, options fieldSet) error {
+	changed := make(map[string]string) // by node
+	err := query(t.ctx, t.tx, func(scan func(...any) error) error {
+		var node, encoded string
+		if err := scan(&node, &encoded); err != nil {
+			return err
+		}
+		var stored []storedPresence
+		if err := json.Unmarshal([]byte(encoded), &stored); err != nil {
+			return err
+		}
+		for i := range stored {
+			stored[i].strip(options)
+		}
+		stripped, _ := json.Marshal(stored) // strings and numbers alone
+		if string(stripped) != encoded {
+			changed[node] = string(stripped)
+		}
+		return nil
+	}, "SELECT node, resources FROM resources WHERE jid = $1 FOR UPDATE", bare)
+	if err != nil {
+		return err
+	}
+	for node, encoded := range sorted(changed) {
+		if err := t.execute("UPDATE resources SET resources = $3 WHERE jid = $1 AND node = $2", bare, node, encoded); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strip removes what the options do not allow to keep.
+func (p *storedPresence) strip(options fieldSet) {
+	if !options.has(fieldMessage) {
+		p.Messages = nil
+	}
+	if p.Rich == nil {
+		return
+	}
+	if rich := p.Rich.only(options); rich == (RichPresence{}) {
+		p.Rich = nil
+	} else {
+		p.Rich = &rich
+	}
+}
+
 // resourceRows returns the values of resources, by bare JID.
 func resourceRows(resources map[string]string) iter.Seq[[]any] {
 	return func(yield func([]any) bool) {

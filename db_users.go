@@ -247,15 +247,19 @@ func (db *database) UpdateUser(ctx context.Context, bare string, change func(*Us
 	return u, err
 }
 
-// UpdateOptions changes a user's options as UpdateUser does, and stores the status and the profile that the options allow to keep, so
-// that nothing that was turned off survives a crash.
+// UpdateOptions changes a user's options as UpdateUser does, and stores the status, the profile and the presence of resources that the
+// options allow to keep, so that nothing that was turned off survives a crash.
 func (db *database) UpdateOptions(ctx context.Context, bare string, change func(*User), kept func(fieldSet) (Status, *Profile)) (u User, err error) {
 	err = db.write(ctx, func(t *transaction) (err error) {
 		if u, err = db.updateUser(t, bare, change); err != nil {
 			return err
 		}
 		status, profile := kept(u.Options)
-		return db.storePresence(t, presenceBatch{statuses: map[string]Status{bare: status}, profiles: map[string]*Profile{bare: profile}})
+		batch := presenceBatch{statuses: map[string]Status{bare: status}, profiles: map[string]*Profile{bare: profile}}
+		if err := db.storePresence(t, batch); err != nil || db.shared == nil {
+			return err
+		}
+		return stripResources(t, bare, u.Options)
 	})
 	return u, err
 }

@@ -75,15 +75,38 @@ func testOptionsDeleteAtOnce(t *testing.T, location string) {
 	f := newFixtureOn(t, location, func(c *componentConfig) { c.syncTimes.save = time.Hour })
 	f.register("")
 	f.says("b", "", "")
-	f.options("<show_nick>1</show_nick><show_status_msg>1</show_status_msg>")
-	f.want(wantNick)
+	f.options("<show_nick>1</show_nick><show_status_msg>1</show_status_msg><show_mood>1</show_mood><show_tune>1</show_tune>")
+	f.want(wantNick, wantMood, wantTune)
 	f.says("b", "", "<status>secret message</status><nick xmlns='http://jabber.org/protocol/nick'>Jule</nick>")
+	f.publishes(nsMood, mood("<happy/><text>secret mood</text>"))
+	f.publishes(nsTune, tune("<title>Dance of the Knights</title>"))
 	f.comp.registry.SavePresence(t.Context())
+	heard := func(text string) (n int) {
+		t.Helper()
+		if f.comp.registry.cluster != nil {
+			if err := f.db.sql.QueryRow("SELECT count(*) FROM resources WHERE strpos(resources, $1) > 0", text).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	if f.comp.registry.cluster != nil { // another node has heard the same, and is gone
+		eventually(t, "the presence is stored", func() bool { return heard("secret message")*heard("secret mood")*heard("Knights") == 1 })
+		if _, err := f.db.sql.Exec("INSERT INTO resources (jid, node, resources) SELECT jid, 'z', resources FROM resources"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	u, err := f.db.GetUser(t.Context(), juliet)
 	if err != nil || u.Profile == nil || len(u.Status.Messages) != 1 {
 		t.Fatalf("not stored: %+v %v", u, err)
 	}
-	f.options("<show_nick>0</show_nick><show_status_msg>0</show_status_msg>")
+	f.options("<show_nick>0</show_nick><show_status_msg>0</show_status_msg><show_mood>0</show_mood>")
+	if n := heard("secret"); n != 0 {
+		t.Errorf("%d nodes still have a message or a mood", n)
+	}
+	if isPostgres(location) && heard("Knights") != 2 {
+		t.Error("the tune is gone, too")
+	}
 	if u, err = f.db.GetUser(t.Context(), juliet); err != nil || u.Profile != nil || len(u.Status.Messages) != 0 {
 		t.Errorf("still stored: %+v %v", u, err)
 	}
