@@ -71,7 +71,8 @@ func (m *membership) Close() error {
 	return m.conn.Close(ctx)
 }
 
-// join joins the cluster as the node that the database was opened for. The error is errNameTaken if there is one of its name.
+// join joins the cluster as the node that the database was opened for. The error is errNameTaken if there is one of its name, and
+// errNewerSchema or errOlderSchema if this version cannot use the database any longer.
 func (db *database) join(ctx context.Context) (*membership, error) {
 	timed, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
@@ -92,6 +93,9 @@ func (db *database) join(ctx context.Context) (*membership, error) {
 	if err == nil {
 		db.shared.pid = m.conn.PgConn().PID()
 		err = m.lockDatabase(timed, true)
+	}
+	if err == nil {
+		err = db.checkSchema(timed) // which another version may have migrated meanwhile
 	}
 	if err == nil {
 		_, err = m.conn.Exec(timed, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel)

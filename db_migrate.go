@@ -116,6 +116,20 @@ func (db *database) version(ctx context.Context, q queryer) (version int, err er
 	return version, err
 }
 
+// checkSchema returns an error unless the database has the schema of this version.
+func (db *database) checkSchema(ctx context.Context) error {
+	version, err := db.version(ctx, db.sql)
+	switch {
+	case err != nil:
+		return err
+	case version == 0:
+		return errNoDatabase
+	case version < len(db.migrations):
+		return errOlderSchema
+	}
+	return nil
+}
+
 // migrate applies the migrations that are missing, in one transaction. It returns the schema versions before and after.
 func (db *database) migrate(ctx context.Context) (from, to int, err error) {
 	err = db.write(ctx, func(t *transaction) (err error) {

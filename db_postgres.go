@@ -124,7 +124,7 @@ func openPostgres(ctx context.Context, location string, create bool) (db *databa
 	return db, version, nil
 }
 
-// lockPostgres takes a lock that lasts as long as its connection. No node must be running.
+// lockPostgres takes a lock that lasts as long as its connection, once no other command has it. No node must be running.
 func lockPostgres(ctx context.Context, location string) (io.Closer, error) {
 	conf, err := parsePostgres(location)
 	if err != nil {
@@ -132,7 +132,11 @@ func lockPostgres(ctx context.Context, location string) (io.Closer, error) {
 	}
 	m, err := connect(ctx, conf)
 	if err == nil {
-		if err = m.lockDatabase(ctx, false); err != nil {
+		_, err = m.conn.Exec(ctx, "SELECT pg_advisory_lock"+lockKeys, applicationID, "command", "")
+		if err == nil {
+			err = m.lockDatabase(ctx, false)
+		}
+		if err != nil {
 			m.Close()
 		}
 	}

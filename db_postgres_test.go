@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // eachEngine runs a test on SQLite and on PostgreSQL, each with the location of a new database.
@@ -199,6 +201,48 @@ func TestMigrateTwice(t *testing.T) {
 	g.Wait()
 }
 
+// TestMigrateWaits starts a migration while another one is running. It waits, and then has nothing to do.
+func TestMigrateWaits(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	p, schemas := startedPostgres.Load(), postgresDialect.migrations
+	if err := p.execute(location, schemas[0]+"; INSERT INTO webstatus VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := pgx.Connect(t.Context(), location) // which delays the first migration
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close(context.Background())
+	if _, err := reader.Exec(t.Context(), "BEGIN; SELECT FROM users"); err != nil {
+		t.Fatal(err)
+	}
+	waits := func(locktype string) func() bool {
+		return func() bool {
+			var n int
+			err := reader.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = $1
+				AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, locktype).Scan(&n)
+			return err == nil && n == 1
+		}
+	}
+	said := make([]strings.Builder, 2)
+	var g errgroup.Group
+	for i, locktype := range []string{"relation", "advisory"} {
+		g.Go(func() error { return migrate(t.Context(), config{db: location}, &said[i], nil) })
+		eventually(t, "the migration waits", waits(locktype))
+	}
+	if _, err := reader.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	first, second := fmt.Sprintf("migrated from schema 1 to schema %d\n", len(schemas)), fmt.Sprintf("already has schema %d, nothing to do\n", len(schemas))
+	if !strings.HasSuffix(said[0].String(), first) || !strings.HasSuffix(said[1].String(), second) {
+		t.Errorf("%q and %q", said[0].String(), said[1].String())
+	}
+}
+
 // TestConflictingTransactions checks that a transaction that another one prevents is repeated, but not forever.
 func TestConflictingTransactions(t *testing.T) {
 	t.Parallel()
@@ -248,18 +292,32 @@ func TestConflictingTransactions(t *testing.T) {
 	}
 }
 
-// TestExclusiveDatabase checks that only one process at a time can lock a database.
+// TestExclusiveDatabase checks that a command has a database for itself. Nodes share theirs.
 func TestExclusiveDatabase(t *testing.T) {
 	eachEngine(t, func(t *testing.T, location string) {
+		serve := func() (io.Closer, error) { return lockDatabase(t.Context(), location) }
+		if isPostgres(location) {
+			serve = func() (io.Closer, error) { return joinDatabase(t.Context(), location, "a") }
+		}
 		for range 2 {
-			lock, err := lockDatabase(t.Context(), location)
+			running, err := serve()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if _, err := lockDatabase(t.Context(), location); err == nil || !strings.Contains(err.Error(), "is in use by another `webstatus serve`") {
-				t.Errorf("a second lock: %v", err)
+				t.Errorf("a command beside serve: %v", err)
 			}
-			if err := lock.Close(); err != nil {
+			if err := running.Close(); err != nil {
+				t.Error(err)
+			}
+			command, err := lockDatabase(t.Context(), location)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := serve(); err == nil || !strings.Contains(err.Error(), "is in use by") {
+				t.Errorf("serve beside a command: %v", err)
+			}
+			if err := command.Close(); err != nil {
 				t.Error(err)
 			}
 		}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -140,24 +142,32 @@ func (c *cluster) announce() {
 	}
 }
 
-// RunCluster keeps this node in the cluster until ctx is done. It returns at once if no other node uses the database.
-func (r *registry) RunCluster(ctx context.Context, hooks clusterHooks) {
-	if r.cluster != nil {
-		r.cluster.hooks = hooks
-		r.cluster.run(ctx)
+// RunCluster keeps this node in the cluster until ctx is done. It returns at once if no other node uses the database, and an error if
+// the database no longer has the schema of this version.
+func (r *registry) RunCluster(ctx context.Context, hooks clusterHooks) error {
+	if r.cluster == nil {
+		return nil
 	}
+	r.cluster.hooks = hooks
+	return r.cluster.run(ctx)
 }
 
-func (c *cluster) run(ctx context.Context) {
+func (c *cluster) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
 	var loops sync.WaitGroup
+	defer loops.Wait()
+	defer stop()
 	loops.Go(func() { c.storeLoop(ctx) })
 	loops.Go(func() { c.beatLoop(ctx) })
 	loops.Go(func() { c.answerLoop(ctx) })
 	for m := c.db.shared.first; ctx.Err() == nil; m = nil {
 		err := c.runMembership(ctx, m)
 		c.leads.Store(false)
-		if ctx.Err() != nil {
-			break
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errNewerSchema), errors.Is(err, errOlderSchema):
+			return fmt.Errorf("the database %w", err)
 		}
 		c.outages.report("listening for changes of other nodes", c.db.explain(err))
 		if slices.ContainsFunc(c.nodes(), func(n nodeState) bool { return n.alive }) {
@@ -168,7 +178,7 @@ func (c *cluster) run(ctx context.Context) {
 		case <-time.After(rejoinDelay):
 		}
 	}
-	loops.Wait()
+	return nil
 }
 
 // runMembership follows the changes of other nodes until there is an error, which it returns. Without a membership, the node rejoins:

@@ -527,6 +527,40 @@ func TestRestoredDatabase(t *testing.T) {
 	}
 }
 
+// TestMigratedMeanwhile has a node return to a database that another version has migrated. The node ends instead of changing it.
+func TestMigratedMeanwhile(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	p := startedPostgres.Load()
+	f := newNode(t, location, "a", nil)
+	f.stop()
+	for version, want := range map[int]error{99: errNewerSchema, 1: errOlderSchema} {
+		db, err := joinDatabase(t.Context(), location, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		users, err := newRegistry(t.Context(), registryConfig{now: f.now, random: f.random, log: f.conf.log}, db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := func(version int) {
+			if err := p.execute(location, fmt.Sprintf("UPDATE webstatus SET version = %d", version)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(version)
+		if err := p.execute(location, fmt.Sprintf("SELECT pg_terminate_backend(%d)", db.shared.pid)); err != nil {
+			t.Fatal(err)
+		}
+		if err := newComponent(f.conf, users).run(t.Context()); !errors.Is(err, want) {
+			t.Errorf("the node ended: %v", err)
+		}
+		set(len(postgresDialect.migrations))
+		db.Close()
+	}
+}
+
 // newReplica starts a streaming replica of a server.
 func newReplica(t *testing.T, primary *postgresServer) *postgresServer {
 	t.Helper()

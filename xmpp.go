@@ -99,7 +99,8 @@ func newComponent(conf componentConfig, r *registry) *component {
 	return c
 }
 
-// run keeps the links up and handles stanzas until ctx is done, and then shuts down in order.
+// run keeps the links up and handles stanzas until ctx is done, and then shuts down in order. It ends with an error if the database has
+// been migrated to another schema.
 func (c *component) run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -118,10 +119,12 @@ func (c *component) run(ctx context.Context) error {
 	g.Go(func() error { c.rooms.run(work); return nil })
 	g.Go(func() error { c.maintain(work); return nil })
 	g.Go(func() error {
-		c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, answered: c.onPassedOn, always: c.singleLink})
-		return nil
+		return c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, answered: c.onPassedOn, always: c.singleLink})
 	})
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-work.Done(): // the database can no longer be used
+	}
 	c.shutdown(work)
 	stop()
 	return g.Wait()
