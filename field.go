@@ -97,6 +97,20 @@ func (s fieldSet) with(i int, on bool) fieldSet {
 	return s &^ (1 << i)
 }
 
+// An optionChange is a change of some of a user's options. Another node of a cluster may change others at the same time.
+type optionChange struct {
+	changed fieldSet
+	values  fieldSet // the changed options that are switched on
+}
+
+// with returns the change with the option of an index switched on or off as well.
+func (c optionChange) with(i int, on bool) optionChange {
+	return optionChange{c.changed.with(i, true), c.values.with(i, on)}
+}
+
+// apply returns options with the change applied.
+func (c optionChange) apply(options fieldSet) fieldSet { return options&^c.changed | c.values }
+
 // fieldsWhere returns the set of the fields for which a condition holds.
 func fieldsWhere(condition func(field) bool) (s fieldSet) {
 	for i, f := range fields {

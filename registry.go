@@ -114,13 +114,14 @@ func readAhead(users iter.Seq2[StoredUser, error], add func(*StoredUser)) (err e
 	return err
 }
 
-// Register registers a user through one of our addresses. Of a privileged one, we see the presence without a contact request.
-func (r *registry) Register(ctx context.Context, bare string, contact Contact, options fieldSet, lang string, privileged bool) (*entry, error) {
+// Register registers a user through one of our addresses, with the default options and a change of them. Of a privileged one, we see the
+// presence without a contact request.
+func (r *registry) Register(ctx context.Context, bare string, contact Contact, options optionChange, lang string, privileged bool) (*entry, error) {
 	token, err := newToken(r.random)
 	if err != nil {
 		return nil, err
 	}
-	u := User{JID: strings.Clone(bare), Token: token, Options: options, Subscription: subscription(privileged, false), Contact: contact, Granted: contact,
+	u := User{JID: strings.Clone(bare), Token: token, Options: options.apply(defaultOptions()), Subscription: subscription(privileged, false), Contact: contact, Granted: contact,
 		Privileged: privileged, Created: r.now().UTC().Truncate(time.Second), Lang: lang}
 	u.Asked = u.lacksContact()
 	err = r.db.InsertUser(ctx, u)
@@ -137,11 +138,11 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 
 // SetOptions changes what a user shows, and the language of unsolicited messages unless lang is empty. Everything that is turned off is
 // deleted in the same transaction.
-func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, lang string) error {
+func (r *registry) SetOptions(ctx context.Context, e *entry, options optionChange, lang string) error {
 	r.storing.RLock()
 	defer r.storing.RUnlock()
 	change := func(u *User) {
-		u.Options, u.Lang, u.Gone = options, cmp.Or(lang, u.Lang), time.Time{}
+		u.Options, u.Lang, u.Gone = options.apply(u.Options), cmp.Or(lang, u.Lang), time.Time{}
 		// A user who writes to us is online. If we do not see that, the contact has been lost: ask for it again.
 		u.Asked = u.Asked || u.lacksContact() || len(e.resources) == 0 && !u.Privileged
 	}
@@ -153,7 +154,7 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options fieldSet, l
 	if err != nil {
 		return err
 	}
-	if !options.has(fieldMessage) {
+	if !e.user.Options.has(fieldMessage) {
 		r.changeResources(e, func(all Resources) Resources { all.Strip(); return all })
 	}
 	if profile := storedProfile(e.profile(), e.user.Options); profile.orEmpty() != e.profile() {

@@ -21,9 +21,9 @@ func (c *cluster) lookUp(ctx context.Context, bare string) *entry {
 	return c.board.byJID(bare)
 }
 
-// registerAgain gives options to a user who has registered at another node meanwhile, or whose registration was stored although that
+// registerAgain changes the options of a user who has registered at another node meanwhile, or whose registration was stored although that
 // could not be confirmed.
-func (c *cluster) registerAgain(ctx context.Context, bare string, options fieldSet, lang string) (*entry, error) {
+func (c *cluster) registerAgain(ctx context.Context, bare string, options optionChange, lang string) (*entry, error) {
 	c.reload(ctx, bare)
 	e := c.board.byJID(bare)
 	if e == nil {

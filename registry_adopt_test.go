@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -149,8 +150,45 @@ func TestOutdatedNode(t *testing.T) {
 	}
 }
 
+// TestOptionsOfTwoNodes changes an option at a node that does not know yet that another option has been changed at the other node. Both
+// changes stay.
+func TestOptionsOfTwoNodes(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.says("desk", "", "<show>away</show>")
+	agree(t, `"state":"away"`, "", a, b)
+	command := b.asks(juliet, "set", commandXML("options", "", ""), `status='executing'`)
+	session := regexp.MustCompile(`sessionid='([^']*)'`).FindStringSubmatch(command)
+	if session == nil {
+		t.Fatal(command)
+	}
+	const iq, message = `<iq type='set' id='q' from='juliet@example.org/b' to='webstatus.example.org'>%s</iq>`,
+		`<message type='chat' from='juliet@example.org/b' to='webstatus.example.org'><body>%s</body></message>`
+	form := `<x xmlns='jabber:x:data' type='submit'><field var='show_full_jid'><value>1</value></field></x>`
+	before := wantStored(t, a, b).Options
+	for _, change := range []struct {
+		stanza, answer string
+		changed        bool
+	}{
+		{fmt.Sprintf(iq, "<query xmlns='jabber:iq:register'>"+form+"</query>"), `<iq type='result' …`, true},
+		{fmt.Sprintf(iq, commandXML("options", "action='complete' sessionid='"+session[1]+"'", form)), `<iq type='result' …`, true},
+		{fmt.Sprintf(message, "show jid on"), `<message …`, true},
+		{fmt.Sprintf(message, "register"), `<message …`, false},
+	} {
+		handle := b.early(change.stanza)
+		a.options("<search_engines>1</search_engines>")
+		handle()
+		b.want(change.answer)
+		if got, want := wantStored(t, a, b).Options, before.with(fieldSearchEngines, true).with(fieldJID, change.changed); got != want {
+			t.Errorf("%s\ngot  %v\nwant %v", change.stanza, optionNames(got), optionNames(want))
+		}
+		a.options("<search_engines>0</search_engines><show_full_jid>0</show_full_jid>")
+		wantStored(t, a, b)
+	}
+}
+
 // TestConflictingChanges has two nodes change one user at the same time, again and again. Each time, both show what the database has, and
-// that is what one of the possible orders makes of the changes.
+// no change is lost.
 func TestConflictingChanges(t *testing.T) {
 	t.Parallel()
 	location := newPostgresDatabase(t)
@@ -171,12 +209,12 @@ func TestConflictingChanges(t *testing.T) {
 		g.Wait()
 		return atA, atB
 	}
-	options := func(o fieldSet) func(context.Context, *registry, *entry) error {
+	options := func(change optionChange) func(context.Context, *registry, *entry) error {
 		return func(ctx context.Context, r *registry, e *entry) error {
 			if e == nil { // the other node has removed the user already
 				return ErrNotFound
 			}
-			return r.SetOptions(ctx, e, o, "")
+			return r.SetOptions(ctx, e, change, "")
 		}
 	}
 	remove := func(ctx context.Context, r *registry, e *entry) error { return r.Remove(ctx, e) }
@@ -184,23 +222,23 @@ func TestConflictingChanges(t *testing.T) {
 	const rounds = 40
 	for n := range rounds {
 		err := change(a, func(ctx context.Context, r *registry, _ *entry) error {
-			_, err := r.Register(ctx, juliet, ContactDomain, defaultOptions(), "", false)
+			_, err := r.Register(ctx, juliet, ContactDomain, optionChange{}, "", false)
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "both nodes know the user", func() bool { return b.comp.board.byJID(juliet) != nil })
-		changed := defaultOptions().with(fieldJID, true)
+		changed := optionChange{}.with(fieldJID, true)
 		if atA, atB := both(options(changed), renew); atA != nil || atB != nil {
 			t.Fatalf("round %d: %v, %v", n, atA, atB)
 		}
 		wantStored(t, a, b)
-		other := defaultOptions().with(fieldNick, true)
+		other := optionChange{}.with(fieldNick, true)
 		if atA, atB := both(options(changed), options(other)); atA != nil || atB != nil {
 			t.Fatalf("round %d: %v, %v", n, atA, atB)
 		}
-		if u := wantStored(t, a, b); u.Options != changed && u.Options != other {
+		if u := wantStored(t, a, b); u.Options != other.apply(changed.apply(defaultOptions())) {
 			t.Errorf("round %d: the options are %v", n, u.Options)
 		}
 		if atA, atB := both(options(changed), remove); atA != nil && !errors.Is(atA, ErrNotFound) || atB != nil {

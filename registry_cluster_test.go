@@ -370,13 +370,13 @@ func TestClusterWithoutDatabase(t *testing.T) {
 	}
 }
 
-// TestRegisterTwice registers one person at two nodes at the same time.
+// TestRegisterTwice registers one person at two nodes at the same time, with different options. Both are on.
 func TestRegisterTwice(t *testing.T) {
 	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	var got []string
-	for _, f := range []*fixture{a, b} {
-		f.send(`<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`)
+	for f, option := range map[*fixture]string{a: "show_full_jid", b: "show_nick"} {
+		f.send(`<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><` + option + `>1</` + option + `></query></iq>`)
 	}
 	for _, f := range []*fixture{a, b} {
 		got = append(got, f.next())
@@ -385,11 +385,10 @@ func TestRegisterTwice(t *testing.T) {
 	if diff := cmp.Diff([]string{want, want}, got); diff != "" {
 		t.Error(diff)
 	}
-	page := "/status/" + encodeJID("romeo@example.org") + ".json"
-	eventually(t, "both nodes have the page", func() bool {
-		_, here := a.get(page)
-		_, there := b.get(page)
-		return here == there && strings.Contains(here, "romeo")
+	options := defaultOptions().with(fieldJID, true).with(fieldNick, true)
+	eventually(t, "both nodes have the page with both options", func() bool {
+		here, there := a.comp.board.byJID("romeo@example.org"), b.comp.board.byJID("romeo@example.org")
+		return here != nil && there != nil && here.snapshot.Load().options == options && there.snapshot.Load().options == options
 	})
 }
 
@@ -440,7 +439,7 @@ func TestFailover(t *testing.T) {
 	if err := replica.execute(replica.url("postgres"), "SELECT pg_promote()"); err != nil {
 		t.Fatal(err)
 	}
-	options := defaultOptions().with(fieldJID, true)
+	options := optionChange{}.with(fieldJID, true)
 	eventually(t, "a change is stored in the replica", func() bool {
 		stored := make(chan error, 1)
 		a.comp.dispatcher.dispatch(t.Context(), juliet, func(ctx context.Context) {
@@ -453,7 +452,7 @@ func TestFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if u, err := db.GetUser(t.Context(), juliet); err != nil || u.Options != options {
+	if u, err := db.GetUser(t.Context(), juliet); err != nil || !u.Options.has(fieldJID) {
 		t.Errorf("the replica has %+v: %v", u, err)
 	}
 }

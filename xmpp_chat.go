@@ -171,7 +171,7 @@ func (c *chat) help(_ context.Context, m chatMessage) (string, func(), error) {
 func (c *chat) register(ctx context.Context, m chatMessage) (string, func(), error) {
 	if m.entry != nil {
 		// Whether the contact has been lost is decided as if the options had been submitted again.
-		if err := c.accounts.registerAgain(ctx, m.entry, m.contact, m.entry.user.Options, ""); err != nil {
+		if err := c.accounts.registerAgain(ctx, m.entry, m.contact, optionChange{}, ""); err != nil {
 			return "", nil, err
 		}
 		return m.lang.text("chat.already") + "\n" + c.accounts.linkText(m.lang, m.entry), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
@@ -179,7 +179,7 @@ func (c *chat) register(ctx context.Context, m chatMessage) (string, func(), err
 	if !c.allow.allows(m.from) {
 		return m.lang.text("chat.forbidden"), nil, nil
 	}
-	e, err := c.accounts.register(ctx, m.from, m.contact, defaultOptions(), c.accounts.languageOf(m.received))
+	e, err := c.accounts.register(ctx, m.from, m.contact, optionChange{}, c.accounts.languageOf(m.received))
 	if err != nil {
 		return "", nil, err
 	}
@@ -223,21 +223,21 @@ func (c *chat) newLink(ctx context.Context, m chatMessage) (string, func(), erro
 // show switches options on or off: "show nick on", or several at once, "show nick avatar on".
 func (c *chat) show(ctx context.Context, m chatMessage) (string, func(), error) {
 	names, last := m.words[1:], m.words[len(m.words)-1]
-	values := m.entry.user.Options
 	if len(names) < 2 || last != "on" && last != "off" {
 		return m.lang.text("chat.show_usage"), nil, nil
 	}
+	var options optionChange
 	for _, name := range names[:len(names)-1] {
 		i := fieldIndex(func(f field) bool { return f.chat == name })
 		if i < 0 {
 			return m.lang.text("chat.show_usage"), nil, nil
 		}
-		values = values.with(i, last == "on")
+		options = options.with(i, last == "on")
 	}
-	if err := c.registry.SetOptions(ctx, m.entry, values, ""); err != nil {
+	if err := c.registry.SetOptions(ctx, m.entry, options, ""); err != nil {
 		return "", nil, err
 	}
-	return shownText(m.lang, values), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
+	return shownText(m.lang, m.entry.user.Options), func() { c.accounts.contacts.ask(ctx, m.entry) }, nil
 }
 
 // shownText lists the fields that are shown.

@@ -245,11 +245,11 @@ func (c *commands) registerForm(r *commandRequest) *stanza.Form {
 }
 
 func (c *commands) register(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
-	values := defaultOptions()
-	if readFields(r.fields, c.offeredOptions(), &values) != nil {
+	options, err := readFields(r.fields, c.offeredOptions())
+	if err != nil {
 		return nil, nil, badCommand("bad-payload")
 	}
-	e, err := c.accounts.register(ctx, r.from, r.contact, values, c.accounts.languageOf(r.received))
+	e, err := c.accounts.register(ctx, r.from, r.contact, options, c.accounts.languageOf(r.received))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -267,14 +267,14 @@ func (c *commands) optionsForm(r *commandRequest) *stanza.Form {
 }
 
 func (c *commands) options(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {
-	values := r.entry.user.Options
-	if readFields(r.fields, c.offeredOptions(), &values) != nil {
+	options, err := readFields(r.fields, c.offeredOptions())
+	if err != nil {
 		return nil, nil, badCommand("bad-payload")
 	}
-	if err := c.registry.SetOptions(ctx, r.entry, values, ""); err != nil {
+	if err := c.registry.SetOptions(ctx, r.entry, options, ""); err != nil {
 		return nil, nil, err
 	}
-	return noteResult(shownText(r.lang, values)), func() { c.accounts.contacts.ask(ctx, r.entry) }, nil
+	return noteResult(shownText(r.lang, r.entry.user.Options)), func() { c.accounts.contacts.ask(ctx, r.entry) }, nil
 }
 
 func (c *commands) newLink(ctx context.Context, r *commandRequest) (*commandPayload, func(), error) {

@@ -17,7 +17,7 @@ func TestCountIsNotBroadcast(t *testing.T) {
 	f.send(`<presence type='subscribe' from='juliet@example.org' to='webstatus.example.org'/>`)
 	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
 		`<presence from='webstatus.example.org/web' to='juliet@example.org'><status>People who publish their presence here: 1</status>…`)
-	if _, err := f.comp.registry.Register(t.Context(), "romeo@example.org", ContactDomain, 0, "", false); err != nil {
+	if _, err := f.comp.registry.Register(t.Context(), "romeo@example.org", ContactDomain, optionChange{}, "", false); err != nil {
 		t.Fatal(err)
 	}
 	f.advance(time.Hour)

@@ -87,19 +87,15 @@ func (a *accounts) submit(ctx context.Context, r request) (any, func(), error) {
 	if r.query.child(nsRegister, "remove") != nil {
 		return a.unregister(ctx, r, e)
 	}
-	values := defaultOptions()
-	if e != nil {
-		values = e.user.Options
-	}
-	canceled, err := readOptions(r.query, a.offeredOptions(), &values)
+	options, canceled, err := readOptions(r.query, a.offeredOptions())
 	if err != nil || canceled {
 		return nil, nil, err
 	}
 	if e != nil {
-		err := a.registerAgain(ctx, e, r.contact, values, a.languageOf(r.received))
+		err := a.registerAgain(ctx, e, r.contact, options, a.languageOf(r.received))
 		return nil, func() { a.contacts.ask(ctx, e) }, err
 	}
-	if e, err = a.register(ctx, r.from, r.contact, values, a.languageOf(r.received)); err != nil {
+	if e, err = a.register(ctx, r.from, r.contact, options, a.languageOf(r.received)); err != nil {
 		return nil, nil, err
 	}
 	return nil, func() {
@@ -126,7 +122,7 @@ func (a *accounts) unregister(ctx context.Context, r request, e *entry) (any, fu
 }
 
 // register registers a user, within the limits. The contact request that follows counts as the user's announcement over this link.
-func (a *accounts) register(ctx context.Context, person jid, contact Contact, options fieldSet, lang string) (*entry, error) {
+func (a *accounts) register(ctx context.Context, person jid, contact Contact, options optionChange, lang string) (*entry, error) {
 	defer a.registering.Add(-1)
 	if n := a.registering.Add(1); a.maxUsers > 0 && int64(a.board.count())+n > int64(a.maxUsers) {
 		a.refused.Do(func() {
@@ -150,7 +146,7 @@ func (a *accounts) register(ctx context.Context, person jid, contact Contact, op
 }
 
 // registerAgain changes the options of a user who is registered, and makes the address that was used the user's contact.
-func (a *accounts) registerAgain(ctx context.Context, e *entry, contact Contact, options fieldSet, lang string) error {
+func (a *accounts) registerAgain(ctx context.Context, e *entry, contact Contact, options optionChange, lang string) error {
 	if err := a.registry.SetOptions(ctx, e, options, lang); err != nil {
 		return err
 	}
@@ -251,9 +247,9 @@ func (a *accounts) welcome(lang *catalog, e *entry) string {
 	return lang.text(welcome) + "\n" + a.addressText(lang, e)
 }
 
-// readOptions changes the options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are ignored, as
-// XEP-0004 §3.2 demands, and options that are left out keep their values. Every error is a *stanzaError.
-func readOptions(query *element, offered fieldSet, values *fieldSet) (canceled bool, err error) {
+// readOptions returns the change of the options that a submitted query names (XEP-0077 §3.1, §4; XEP-0004 §3). Unknown fields are ignored,
+// as XEP-0004 §3.2 demands, and options that are left out keep their values. Every error is a *stanzaError.
+func readOptions(query *element, offered fieldSet) (options optionChange, canceled bool, err error) {
 	var form *element
 	plain := make(map[string][]string)
 	for i := range query.children {
@@ -261,7 +257,7 @@ func readOptions(query *element, offered fieldSet, values *fieldSet) (canceled b
 		switch {
 		case c.name.Space == nsForm && c.name.Local == "x":
 			if form != nil {
-				return false, badRequest()
+				return options, false, badRequest()
 			}
 			form = c
 		case c.name.Space == nsRegister && c.name.Local != "instructions" && c.name.Local != "registered" && c.name.Local != "key":
@@ -269,26 +265,28 @@ func readOptions(query *element, offered fieldSet, values *fieldSet) (canceled b
 		}
 	}
 	if form == nil {
-		return false, readFields(plain, offered, values)
+		options, err = readFields(plain, offered)
+		return options, false, err
 	}
 	if len(plain) > 0 {
-		return false, badRequest()
+		return options, false, badRequest()
 	}
 	switch form.attr("type") {
 	case stanza.FormTypeCancel:
-		return true, nil
+		return options, true, nil
 	case stanza.FormTypeSubmit:
 	default:
-		return false, badRequest()
+		return options, false, badRequest()
 	}
 	fields, err := readForm(form)
 	if err != nil {
-		return false, err
+		return options, false, err
 	}
 	if typ, ok := fields["FORM_TYPE"]; ok && (len(typ) != 1 || typ[0] != nsRegister) {
-		return false, badRequest()
+		return options, false, badRequest()
 	}
-	return false, readFields(fields, offered, values)
+	options, err = readFields(fields, offered)
+	return options, false, err
 }
 
 // readForm returns the values of each field.
@@ -317,24 +315,24 @@ func readForm(form *element) (map[string][]string, error) {
 	return fields, nil
 }
 
-// readFields changes the offered options that are among submitted fields. Every error is a *stanzaError.
-func readFields(submitted map[string][]string, offered fieldSet, values *fieldSet) error {
+// readFields returns the change of the offered options that are among submitted fields. Every error is a *stanzaError.
+func readFields(submitted map[string][]string, offered fieldSet) (options optionChange, err error) {
 	for i, f := range fields {
 		given, ok := submitted[f.option]
 		if !ok || !offered.has(i) {
 			continue
 		}
 		if len(given) != 1 {
-			return notAcceptable()
+			return optionChange{}, notAcceptable()
 		}
 		switch strings.TrimSpace(given[0]) {
 		case "1", "true":
-			*values = values.with(i, true)
+			options = options.with(i, true)
 		case "0", "false":
-			*values = values.with(i, false)
+			options = options.with(i, false)
 		default:
-			return notAcceptable()
+			return optionChange{}, notAcceptable()
 		}
 	}
-	return nil
+	return options, nil
 }
