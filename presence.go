@@ -33,14 +33,19 @@ type Text struct {
 	Body string `json:"body"`
 }
 
+// compare orders messages by their languages and their texts.
+func (t Text) compare(o Text) int {
+	return cmp.Or(cmp.Compare(t.Lang, o.Lang), cmp.Compare(t.Body, o.Body))
+}
+
 // A Presence is the last available presence of one resource (RFC 6121 §4.7).
 type Presence struct {
 	Resource string
 	State    State
 	Priority int8
 	Messages []Text
-	Since    time.Time // when the resource sent it
-	Idle     time.Time // last user interaction (XEP-0319); zero if not specified
+	Since    time.Time // when the resource sent it, in milliseconds
+	Idle     time.Time // last user interaction (XEP-0319), in milliseconds; zero if not specified
 	Delayed  bool      // the stanza had a delay stamp (XEP-0203): the server replayed it
 	Stripped bool      // the messages were not kept, because the user does not show them
 	Node     uint16    // number of the node of a cluster that received it; 0 for this one
@@ -62,7 +67,8 @@ func (p Presence) Equal(o Presence) bool {
 	return p.Resource == o.Resource && p.State == o.State && p.Priority == o.Priority && slices.Equal(p.Messages, o.Messages)
 }
 
-// Limits on the memory that a user can take up, far above normal use.
+// Limits on the memory that a user can take up, far above normal use. In a cluster, they hold for what each node receives, so that all nodes
+// keep the same.
 const (
 	maxResources    = 64
 	maxLanguages    = 16
@@ -108,19 +114,30 @@ func (p *Presence) addMessage(lang, body string) {
 type Resources []Presence
 
 // Put returns r with the presence of a resource added or replaced. A delayed presence, sent in response to a probe, does not replace a
-// newer one that the resource itself sent over the same link, unless that has lost its messages. If r is full, the least recently received
-// one is dropped.
+// newer one that the resource itself sent over the same link, unless that has lost its messages. If this node has received as many as it may,
+// the least recently received one is dropped.
 func (r Resources) Put(p Presence) Resources {
 	i := slices.IndexFunc(r, func(q Presence) bool { return q.Resource == p.Resource && q.Node == p.Node })
 	switch {
-	case i < 0 && len(r) < maxResources:
+	case i < 0 && !r.isFull():
 		return append(r, p)
 	case i < 0:
-		i = 0
+		i = slices.IndexFunc(r, func(q Presence) bool { return q.Node == 0 })
 	case p.Delayed && !r[i].Delayed && !r[i].Stripped && r[i].Link == p.Link && r[i].Since.After(p.Since):
 		return r
 	}
 	return append(slices.Delete(r, i, i+1), p)
+}
+
+// isFull reports whether this node has received the presence of as many resources as it may.
+func (r Resources) isFull() bool {
+	own := 0
+	for i := range r {
+		if r[i].Node == 0 {
+			own++
+		}
+	}
+	return own >= maxResources
 }
 
 // Remove returns r without what this node has received of a resource, or of all resources if resource is empty.
@@ -145,7 +162,7 @@ func (r Resources) Of(node uint16) (received []Presence) {
 // Replace returns r with what a node has received replaced.
 func (r Resources) Replace(node uint16, received []Presence) Resources {
 	r = slices.DeleteFunc(r, func(p Presence) bool { return p.Node == node })
-	for _, p := range received[:min(len(received), max(0, maxResources-len(r)))] {
+	for _, p := range received[:min(len(received), maxResources)] {
 		p.Node = node
 		r = append(r, p)
 	}
@@ -174,7 +191,7 @@ func (r Resources) distinct() Resources {
 		switch i := slices.IndexFunc(kept, func(q Presence) bool { return q.Resource == p.Resource }); {
 		case i < 0:
 			kept = append(kept, p)
-		case cmp.Or(p.Since.Compare(kept[i].Since), p.compare(kept[i])) > 0:
+		case p.compareSame(kept[i]) > 0:
 			kept[i] = p
 		}
 	}
@@ -207,23 +224,37 @@ func (r Resources) size() (size int) {
 	return size
 }
 
-// Fit returns r within a number of bytes: without the messages of the least recently received presences, and then without these
-// presences. The last one always stays.
+// Fit returns r with what this node has received within a number of bytes: without the messages of the least recently received presences,
+// and then without these presences. The last one always stays.
 func (r Resources) Fit(most int) Resources {
-	size := r.size()
+	size, own := 0, 0
+	for _, p := range r {
+		if p.Node == 0 {
+			size += p.size()
+			own++
+		}
+	}
+	if size <= most {
+		return r
+	}
 	for i := 0; i < len(r) && size > most; i++ {
-		size -= r[i].messageSize()
-		r[i].Messages = nil
+		if r[i].Node == 0 {
+			size -= r[i].messageSize()
+			r[i].Messages = nil
+		}
 	}
-	drop := 0
-	for ; drop < len(r)-1 && size > most; drop++ {
-		size -= r[drop].size()
-	}
-	return slices.Delete(r, 0, drop)
+	return slices.DeleteFunc(r, func(p Presence) bool {
+		isDropped := p.Node == 0 && own > 1 && size > most
+		if isDropped {
+			size -= p.size()
+			own--
+		}
+		return isDropped
+	})
 }
 
-// Status returns the presence of the resource with the highest priority; among equals, the most available, then the newest. A negative
-// priority counts too: it only excludes the resource from message delivery (RFC 6121 §4.7.2.3).
+// Status returns the presence of the resource with the highest priority; among equals, the most available, then the newest, then the first
+// by name. A negative priority counts too: it only excludes the resource from message delivery (RFC 6121 §4.7.2.3).
 func (r Resources) Status() Status {
 	if len(r) == 0 {
 		return Status{State: Unavailable}
@@ -232,13 +263,19 @@ func (r Resources) Status() Status {
 	return Status{State: top.State, Messages: top.Messages, Since: top.Since, Idle: top.Idle}
 }
 
-// compare orders presences for Status, which uses the greatest one.
+// compare orders the presences of different resources for Status, which uses the greatest one.
 func (p Presence) compare(o Presence) int {
 	return cmp.Or(
 		cmp.Compare(p.Priority, o.Priority),
 		cmp.Compare(slices.Index(states, o.State), slices.Index(states, p.State)),
 		p.Since.Compare(o.Since),
+		cmp.Compare(o.Resource, p.Resource),
 	)
+}
+
+// compareSame orders the presences of one resource for distinct, which keeps the greatest one. Every node decides alike.
+func (p Presence) compareSame(o Presence) int {
+	return cmp.Or(p.Since.Compare(o.Since), p.compare(o), p.Idle.Compare(o.Idle), slices.CompareFunc(p.Messages, o.Messages, Text.compare))
 }
 
 // Sorted returns a copy in descending order: the presence that Status uses comes first.

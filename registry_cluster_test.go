@@ -222,6 +222,34 @@ func TestMovedResource(t *testing.T) {
 	agree(t, `"state":"unavailable"`, "", a, b)
 }
 
+// TestEqualResources has two clients at two nodes say in the same millisecond that they are away. Both nodes show the same one first.
+func TestEqualResources(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.advance(300 * time.Microsecond)
+	b.advance(600 * time.Microsecond)
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	b.says("phone", "", "<show>away</show><status>train</status>")
+	agree(t, `"message":"lunch","since":"2026-11-22T12:00:00Z","resources":[{"name":"desk","state":"away","label":"Away","message":"lunch","priority":0},{"name":"phone",`, "", a, b)
+}
+
+// TestManyResources has more clients at two nodes than one may have. All nodes show all of them, with their messages.
+func TestManyResources(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	const each = 40
+	for i := range each {
+		for _, f := range []*fixture{a, b} {
+			f.send(fmt.Sprintf(`<presence from='juliet@example.org/%s%d' to='webstatus.example.org'><status>%s</status></presence>`, f.node, i, strings.Repeat("x", 200)))
+		}
+	}
+	eventually(t, "both nodes show all resources with their messages", func() bool {
+		_, here := a.get(julietPage + ".json")
+		_, there := b.get(julietPage + ".json")
+		return here == there && strings.Count(here, strings.Repeat("x", 200)) == 2*each+1
+	})
+}
+
 // TestRichPresenceInCluster checks that all nodes show what one of them hears, for as long as it is to be shown.
 func TestRichPresenceInCluster(t *testing.T) {
 	t.Parallel()

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// parsePresence parses an available presence (RFC 6121 §4.7), received at now. Invalid values are ignored.
+// parsePresence parses an available presence (RFC 6121 §4.7), received at now. Invalid values are ignored. Times are cut to milliseconds, as
+// they are stored, or else another node of a cluster could order presences differently.
 func parsePresence(s *received, now time.Time) Presence {
 	p := Presence{Resource: strings.Clone(s.from.resource), State: Available, Since: now}
 	if show := s.child(nsComponent, "show"); show != nil {
@@ -35,6 +36,7 @@ func parsePresence(s *received, now time.Time) Presence {
 			p.Since = sent
 		}
 	}
+	p.Since, p.Idle = p.Since.Truncate(time.Millisecond), p.Idle.Truncate(time.Millisecond)
 	return p
 }
 
