@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 )
 
 // What another node of a cluster has stored of a user is shown here as well. This takes a few milliseconds, in which the user may already
@@ -17,14 +19,16 @@ func (c *cluster) lookUp(ctx context.Context, bare string) *entry {
 	if c == nil || !c.lookUps.Allow() {
 		return nil
 	}
-	c.reload(ctx, bare)
+	c.reload(ctx, bare) // the user is unknown after a failure, too
 	return c.board.byJID(bare)
 }
 
 // registerAgain changes the options of a user who has registered at another node meanwhile, or whose registration was stored although that
 // could not be confirmed.
 func (c *cluster) registerAgain(ctx context.Context, bare string, options optionChange, lang string) (*entry, error) {
-	c.reload(ctx, bare)
+	if err := c.reload(ctx, bare); err != nil {
+		return nil, err
+	}
 	e := c.board.byJID(bare)
 	if e == nil {
 		return nil, ErrNotFound
@@ -32,8 +36,33 @@ func (c *cluster) registerAgain(ctx context.Context, bare string, options option
 	return e, c.SetOptions(ctx, e, options, lang)
 }
 
-// reload reads a user again whom another node has changed. It runs in the user's queue.
-func (c *cluster) reload(ctx context.Context, bare string) {
+// doubt has a user read again soon: this node may not know what the database has.
+func (c *cluster) doubt(bare string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doubted[bare] = true
+}
+
+// reloadDoubted reads the users who have been doubted.
+func (c *cluster) reloadDoubted(ctx context.Context) {
+	c.mu.Lock()
+	doubted := slices.Collect(maps.Keys(c.doubted))
+	clear(c.doubted)
+	c.mu.Unlock()
+	for _, bare := range doubted {
+		c.hooks.dispatch(ctx, bare, func(ctx context.Context) { c.reloadOrDoubt(ctx, bare) })
+	}
+}
+
+// reloadOrDoubt reads a user again whom another node has changed, and once more later if that fails. It runs in the user's queue.
+func (c *cluster) reloadOrDoubt(ctx context.Context, bare string) {
+	if c.reload(ctx, bare) != nil {
+		c.doubt(bare)
+	}
+}
+
+// reload reads a user again, who may have been removed or added. It runs in the user's queue.
+func (c *cluster) reload(ctx context.Context, bare string) error {
 	e := c.board.byJID(bare)
 	pending, isPending := c.pending(e) // before it is read, or it may be outdated and not pending any longer
 	u, err := c.db.GetUser(ctx, bare)
@@ -47,10 +76,10 @@ func (c *cluster) reload(ctx context.Context, bare string) {
 		if e != nil {
 			c.evict(e)
 		}
-		return
+		return nil
 	case err != nil:
-		c.outages.report("reading a changed user", err)
-		return
+		c.outages.report("reading a changed user; it will be tried again", err)
+		return err
 	case e == nil:
 		e = c.board.add(u.User, u.Status, u.Profile)
 	default:
@@ -66,6 +95,7 @@ func (c *cluster) reload(ctx context.Context, bare string) {
 	} else {
 		c.publishHeard(e, u.Status)
 	}
+	return nil
 }
 
 // adopt replaces a user as this node knew it, if it did, with the one that another node has stored. The caller publishes.

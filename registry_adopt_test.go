@@ -187,6 +187,25 @@ func TestOptionsOfTwoNodes(t *testing.T) {
 	}
 }
 
+// TestFailedReload has a node fail to read what another node has changed, although its connection for news works. It reads that again.
+func TestFailedReload(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.says("desk", "", "<show>away</show>")
+	agree(t, `"state":"away"`, "juliet", a, b)
+	rename := func(from, to string) {
+		t.Helper()
+		if _, err := a.db.sql.ExecContext(t.Context(), "ALTER TABLE profiles RENAME "+from+" TO "+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("nick", "nickname")
+	a.options("<show_full_jid>1</show_full_jid>")
+	eventually(t, "the failure is logged", func() bool { return strings.Contains(b.log.String(), "reading a changed user") })
+	rename("nickname", "nick")
+	agree(t, `"jid":"juliet@example.org"`, "", a, b)
+}
+
 // TestConflictingChanges has two nodes change one user at the same time, again and again. Each time, both show what the database has, and
 // no change is lost.
 func TestConflictingChanges(t *testing.T) {

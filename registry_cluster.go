@@ -41,6 +41,7 @@ type cluster struct {
 	numbers map[string]uint16 // of nodes, by name; 0 for this one
 	others  []nodeState
 	taking  map[string]bool // nodes that are being replaced
+	doubted map[string]bool // bare JIDs of users who are to be read again
 }
 
 // clusterHooks are the functions of the component that the cluster calls.
@@ -68,7 +69,7 @@ func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, e
 
 func newCluster(r *registry) *cluster {
 	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
-		taking: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), answers: make(chan string, maxAnswers)}
+		taking: make(map[string]bool), doubted: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), answers: make(chan string, maxAnswers)}
 }
 
 // number returns the number of a node.
@@ -209,6 +210,7 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 				return err
 			}
 			c.leads.Store(m.leads)
+			c.reloadDoubted(ctx)
 		}
 		if err := c.readChanges(ctx, m); err != nil {
 			return err
@@ -242,7 +244,7 @@ func (c *cluster) readChanges(ctx context.Context, m *membership) error {
 	}
 	c.snapshot = next
 	for _, bare := range changed.users {
-		c.hooks.dispatch(ctx, bare, func(ctx context.Context) { c.reload(ctx, bare) })
+		c.hooks.dispatch(ctx, bare, func(ctx context.Context) { c.reloadOrDoubt(ctx, bare) })
 	}
 	for _, h := range changed.presence {
 		c.hooks.dispatch(ctx, h.jid, func(ctx context.Context) {
@@ -271,7 +273,7 @@ func (c *cluster) reloadAll(ctx context.Context) error {
 		c.hooks.dispatch(ctx, u.JID, func(ctx context.Context) {
 			e := c.board.byJID(u.JID)
 			if e == nil || e.user != u.User || !sameProfile(e.profile(), u.Profile.orEmpty()) {
-				c.reload(ctx, u.JID)
+				c.reloadOrDoubt(ctx, u.JID)
 				e = c.board.byJID(u.JID)
 			} else {
 				_, isNewer := c.pending(e)
@@ -291,7 +293,7 @@ func (c *cluster) reloadAll(ctx context.Context) error {
 	}
 	for e := range c.board.all() {
 		if !present[e.jid] {
-			c.hooks.dispatch(ctx, e.jid, func(ctx context.Context) { c.reload(ctx, e.jid) })
+			c.hooks.dispatch(ctx, e.jid, func(ctx context.Context) { c.reloadOrDoubt(ctx, e.jid) })
 		}
 	}
 	return nil
@@ -322,7 +324,7 @@ func (c *cluster) hear(e *entry, heard []heardPresence, status Status) {
 func (c *cluster) hearOne(ctx context.Context, e *entry, h heardPresence) {
 	c.replaceHeard(e, h)
 	if h.status.State == Unknown && !e.failed && e.user.Subscription.To() && len(e.resources) == 0 {
-		c.reload(ctx, e.jid) // this node may have stored a status since the other's was read
+		c.reloadOrDoubt(ctx, e.jid) // this node may have stored a status since the other's was read
 		return
 	}
 	c.publishHeard(e, h.status)
