@@ -23,6 +23,9 @@ const notifyChannel = "webstatus"
 // answerChannel is the channel on which nodes pass on answers that have come to them but that another node has asked for.
 const answerChannel = "webstatus_answer"
 
+// linkChannel is the channel on which a node says that it has a new link to the XMPP server.
+const linkChannel = "webstatus_link"
+
 // lockCheck is how often a node asks whether it still holds its locks.
 const lockCheck = time.Second
 
@@ -43,6 +46,8 @@ type membership struct {
 	checked time.Time // when it was last known to hold its locks
 	news    bool      // another node has said that there are changes, since they were last read
 	answers []string  // stanzas that have come to other nodes
+
+	relinked bool // another node has a new link
 }
 
 // connect opens a connection for locks and news. It reads few rows of large tables, over their indexes, and so often that it must not be
@@ -53,9 +58,12 @@ func connect(ctx context.Context, conf *pgx.ConnConfig) (m *membership, err erro
 		conf.RuntimeParams[name] = value
 	}
 	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) {
-		if n.Channel == answerChannel {
+		switch n.Channel {
+		case answerChannel:
 			m.answers = append(m.answers, n.Payload)
-		} else {
+		case linkChannel:
+			m.relinked = m.relinked || n.Payload != m.node
+		default:
 			m.news = m.news || n.Payload != m.node
 		}
 	}
@@ -98,7 +106,7 @@ func (db *database) join(ctx context.Context) (*membership, error) {
 		err = db.checkSchema(timed) // which another version may have migrated meanwhile
 	}
 	if err == nil {
-		_, err = m.conn.Exec(timed, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel)
+		_, err = m.conn.Exec(timed, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel+"; LISTEN "+linkChannel)
 	}
 	if err == nil {
 		err = m.renumber(ctx)
@@ -192,11 +200,11 @@ func (m *membership) holds(ctx context.Context, kind, name string) (held bool, e
 	return held, err
 }
 
-// wait waits until another node has changed something or has passed an answer on, or for a while.
+// wait waits until another node has changed something, has passed an answer on or has a new link, or for a while.
 func (m *membership) wait(ctx context.Context, atMost time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	for !m.news && len(m.answers) == 0 {
+	for !m.news && !m.relinked && len(m.answers) == 0 {
 		_, err := m.conn.WaitForNotification(waiting)
 		if waiting.Err() != nil && !m.conn.IsClosed() {
 			return ctx.Err()
@@ -255,6 +263,14 @@ func query(ctx context.Context, q interface {
 func (db *database) Notify(ctx context.Context) error {
 	return db.read(ctx, func(ctx context.Context) error {
 		_, err := db.sql.ExecContext(ctx, db.lazily)
+		return err
+	})
+}
+
+// NotifyLink tells the other nodes that this one has a new link.
+func (db *database) NotifyLink(ctx context.Context) error {
+	return db.read(ctx, func(ctx context.Context) error {
+		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, $2)", linkChannel, db.shared.node)
 		return err
 	})
 }

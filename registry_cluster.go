@@ -30,6 +30,7 @@ type cluster struct {
 	hooks   clusterHooks
 	changed chan struct{} // this node has changed something
 	links   chan struct{} // the link of this node has come up or gone down
+	doubts  chan struct{} // another node may have a new link
 	heard   time.Time     // when the changes of other nodes were read last
 
 	snapshot string // of the database, up to which the changes of other nodes are known
@@ -68,7 +69,7 @@ func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, e
 }
 
 func newCluster(r *registry) *cluster {
-	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
+	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), doubts: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
 		taking: make(map[string]bool), doubted: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), answers: make(chan string, maxAnswers)}
 }
 
@@ -161,6 +162,7 @@ func (c *cluster) run(ctx context.Context) error {
 	loops.Go(func() { c.storeLoop(ctx) })
 	loops.Go(func() { c.beatLoop(ctx) })
 	loops.Go(func() { c.answerLoop(ctx) })
+	loops.Go(func() { c.doubtLoop(ctx) })
 	for m := c.db.shared.first; ctx.Err() == nil; m = nil {
 		err := c.runMembership(ctx, m)
 		c.leads.Store(false)
@@ -200,6 +202,7 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 			return err
 		}
 		c.board.setCutOff(time.Time{}, c.now())
+		notify(c.doubts)
 	}
 	c.outages.report("", nil)
 	purged := c.now()
@@ -233,6 +236,10 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 			c.hooks.answered(stanza)
 		}
 		m.answers = nil
+		if m.relinked {
+			m.relinked = false
+			notify(c.doubts)
+		}
 	}
 }
 
@@ -477,8 +484,13 @@ func (c *cluster) beatLoop(ctx context.Context) {
 	defer takeovers.Wait()
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
+	var notified uint32 // number of the last link that the others know of
 	for ctx.Err() == nil {
-		others, err := c.db.Beat(ctx, c.board.link.Load().isUp())
+		link := c.board.link.Load()
+		others, err := c.db.Beat(ctx, link.isUp())
+		if err == nil && link.isUp() && link.number != notified && c.db.NotifyLink(ctx) == nil {
+			notified = link.number
+		}
 		if err == nil {
 			c.setNodes(others)
 			for _, n := range others {
@@ -491,6 +503,28 @@ func (c *cluster) beatLoop(ctx context.Context) {
 		case <-ctx.Done():
 		case <-ticker.C:
 		case <-c.links:
+		}
+	}
+}
+
+// doubtLoop probes the users whose presence this node has received, each time another node may have a new link. While that node had none,
+// the server sent the stanzas of its clients here, but those who have left since have told that node.
+func (c *cluster) doubtLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.doubts:
+		}
+		for e := range c.board.all() {
+			if s := e.snapshot.Load(); s == nil || !s.status.State.Online() || ctx.Err() != nil {
+				continue
+			}
+			c.hooks.dispatch(ctx, e.jid, func(context.Context) {
+				if !e.user.Privileged && e.resources.Doubt(e.resources.Of(0)) { // a privilege comes with the only link
+					c.hooks.renew(e)
+				}
+			})
 		}
 	}
 }

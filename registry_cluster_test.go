@@ -193,29 +193,36 @@ func TestLostLock(t *testing.T) {
 	}
 }
 
+// answerProbes answers all further probes with the last stanza that was passed to the function it returns, which sends it, too. Nothing else
+// may read from the stream.
+func (f *fixture) answerProbes() (says func(stanza string)) {
+	var presence atomic.Pointer[string]
+	stream := f.stream
+	go func() {
+		for {
+			received, err := stream.framer.next()
+			if err != nil {
+				return
+			}
+			if answer := presence.Load(); answer != nil && string(attribute(received.data, "type")) == "probe" {
+				io.WriteString(stream, *answer)
+			}
+		}
+	}()
+	return func(stanza string) {
+		presence.Store(&stanza)
+		io.WriteString(stream, stanza) // an error ends the stream, which the test notices
+	}
+}
+
 // TestMovedResource checks that a resource that has moved to another node is forgotten at the first one, which does not hear when it leaves.
 func TestMovedResource(t *testing.T) {
 	t.Parallel()
 	a, b := twoNodes(t, newPostgresDatabase(t))
 	a.says("phone", "", "<show>away</show>")
 	agree(t, `"state":"away"`, "", a, b)
-	var presence atomic.Value
-	says := func(stanza string) {
-		presence.Store(stanza)
-		io.WriteString(b.stream, stanza) // an error ends the stream, which the test notices
-	}
+	says := b.answerProbes() // once the first has forgotten the resource, the second asks for it
 	says(`<presence from='juliet@example.org/phone' to='webstatus.example.org'><show>dnd</show></presence>`)
-	go func() { // once the first has forgotten the resource, the second asks for it
-		for {
-			f, err := b.stream.framer.next()
-			if err != nil {
-				return
-			}
-			if string(attribute(f.data, "type")) == "probe" {
-				io.WriteString(b.stream, presence.Load().(string))
-			}
-		}
-	}()
 	a.want(wantProbe)
 	agree(t, `"state":"dnd"`, "", a, b)
 	says(`<presence from='juliet@example.org/phone' to='webstatus.example.org' type='unavailable'/>`)
@@ -248,6 +255,21 @@ func TestManyResources(t *testing.T) {
 		_, there := b.get(julietPage + ".json")
 		return here == there && strings.Count(here, strings.Repeat("x", 200)) == 2*each+1
 	})
+}
+
+// TestLeaverAtNewLink has a client of one node come while that node has no link, so that the other node hears it, and leave right after
+// the link has returned. The other node, which does not hear that, asks.
+func TestLeaverAtNewLink(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	b.stream.Close() // the next one is not accepted yet
+	eventually(t, "there is no link", func() bool { return !b.comp.board.link.Load().isUp() })
+	a.says("phone", "", "<show>dnd</show>")
+	agree(t, `"state":"dnd"`, "", a, b)
+	b.accept()
+	b.want(wantProbe)
+	b.says("phone", "type='unavailable'", "")
+	agree(t, `"state":"unavailable"`, "", a, b)
 }
 
 // TestRichPresenceInCluster checks that all nodes show what one of them hears, for as long as it is to be shown.
@@ -322,6 +344,12 @@ func TestClusterStart(t *testing.T) {
 	agree(t, `"phone"`, "", a, b)
 	c := newNode(t, location, "c", nil)
 	c.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	for _, f := range []*fixture{a, b} { // the clients may have left since, and only the new node hears that
+		f.want(wantProbe)
+	}
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	b.says("phone", "", "<show>dnd</show><status>train</status>")
+	agree(t, `"phone"`, "as_of", a, b, c)
 	agree(t, `"desk"`, "as_of", a, b, c)
 }
 
@@ -362,6 +390,9 @@ func TestNodeIsReplaced(t *testing.T) {
 
 	c := newNode(t, location, "c", nil)
 	c.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
+	a.want(wantProbe) // the client may have left since, and only the new node hears that
+	a.says("desk", "", "<show>away</show><status>lunch</status>")
+	agree(t, `"lunch"`, "as_of", a, c)
 	a.stop()
 	c.want(`<presence type='probe' from='webstatus.example.org' to='juliet@example.org'></presence>`)
 	agree(t, `"state":"unavailable"`, "as_of", c)
@@ -380,8 +411,9 @@ func TestClusterWithoutDatabase(t *testing.T) {
 	agree(t, `"lunch"`, "as_of", a, b)
 	p.end(syscall.SIGKILL)
 	agree(t, `"as_of":"`, "", a, b)
-	a.says("desk", "", "<show>xa</show><status>holiday</status>")
-	b.says("phone", "", "<show>dnd</show><status>train</status>")
+	fromDesk, fromPhone := a.answerProbes(), b.answerProbes()
+	fromDesk(`<presence from='juliet@example.org/desk' to='webstatus.example.org'><show>xa</show><status>holiday</status></presence>`)
+	fromPhone(`<presence from='juliet@example.org/phone' to='webstatus.example.org'><show>dnd</show><status>train</status></presence>`)
 	if err := p.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -437,7 +469,7 @@ func TestClusterCutOff(t *testing.T) {
 	wire.die()
 	agree(t, `"as_of":"`, "", b)
 	a.says("desk", "", "<show>xa</show><status>holiday</status>")
-	b.says("phone", "", "<show>dnd</show><status>train</status>")
+	b.answerProbes()(`<presence from='juliet@example.org/phone' to='webstatus.example.org'><show>dnd</show><status>train</status></presence>`)
 	agree(t, `"holiday"`, "as_of", a)
 	wire.plug()
 	agree(t, `"train"`, "as_of", a, b)
