@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,48 +145,85 @@ func TestE2ECluster(t *testing.T) {
 	}
 }
 
-// TestE2EStandby runs two nodes on a Prosody, which accepts one connection. The second takes over when the first is killed.
+// kickOld is what docs/cluster.md adds to Prosody's component for standbys.
+const kickOld = "	component_conflict_resolve = \"kick_old\"\n"
+
+// TestE2EStandby runs two nodes on a Prosody, which accepts one connection. The second takes over when the machine of the first is lost,
+// although Prosody never sees the end of its connection, and the first when the second is killed.
 func TestE2EStandby(t *testing.T) {
 	t.Parallel()
-	location := newPostgresDatabase(t)
-	prosody := newServer(t, "prosody", privilegeConfig["prosody"])
+	database := ownPostgres(t)
+	location := database.newDatabase(t)
+	prosody := newServer(t, "prosody", kickOld+privilegeConfig["prosody"])
 	privilegeModule(t, prosody.root)
-	a := newAppliance(t, prosody.componentAddress(), "WEBSTATUS_DB="+location, "WEBSTATUS_NODE=a", "WEBSTATUS_SINGLE_LINK=1")
+	link := newCable(t, prosody.componentAddress())
+	data := newCable(t, fmt.Sprintf("127.0.0.1:%d", database.port))
+	cabled := strings.Replace(location, data.to, data.address(), 1)
+	a := newAppliance(t, link.address(), "WEBSTATUS_DB="+cabled, "WEBSTATUS_NODE=a", "WEBSTATUS_SINGLE_LINK=1")
 	a.waitLog(t, "no contact requests are needed")
-	b := *a
 	port := fmt.Sprint(freePort(t))
-	b.url = "http://127.0.0.1:" + port
-	b.env = append(append([]string(nil), a.env...), "WEBSTATUS_NODE=b", "WEBSTATUS_LISTEN=127.0.0.1:"+port, fmt.Sprintf("WEBSTATUS_METRICS_LISTEN=127.0.0.1:%d", freePort(t)))
+	b := &appliance{url: "http://127.0.0.1:" + port, env: append(slices.Clone(a.env), "WEBSTATUS_NODE=b", "WEBSTATUS_DB="+location,
+		"WEBSTATUS_SERVER="+prosody.componentAddress(), "WEBSTATUS_LISTEN=127.0.0.1:"+port, fmt.Sprintf("WEBSTATUS_METRICS_LISTEN=127.0.0.1:%d", freePort(t)))}
 	b.process = start(t, b.command("serve"))
 	b.waitLog(t, "msg=serving")
 	one := prosody.login(t, "user1", "desk")
 	one.send(t, "<presence/>")
 	one.join(t, "show_status_msg=1", "show_mood=1") // as a contact, for the mood
 	one.send(t, `<presence><show>away</show><status>lunch</status></presence>`)
-	agreed(t, `"lunch"`, "as_of", a, &b)
+	agreed(t, `"lunch"`, "as_of", a, b)
 	two := prosody.login(t, "user2", "phone")
 	two.submit(t) // without a contact request
 	two.send(t, `<presence><show>chat</show></presence>`)
 	b.want(t, two.bare, shown{state: "chat"})
-	if b.countLog("linked to the XMPP server") > 0 {
+	if b.countLog(linked) > 0 {
 		t.Error("both nodes are linked")
 	}
 	eventually(t, "the standby is healthy", func() bool {
 		out, err := b.command("healthcheck").Output()
 		return err == nil && strings.Contains(string(out), `"node":{"name":"b","leads":false,"standby":true}`)
 	})
-	a.end(t, syscall.SIGKILL)
+
+	// The machine of a is lost. PostgreSQL ends its session after some seconds of silence, but Prosody keeps its connection.
+	link.die()
+	data.unplug()
 	two.send(t, `<presence><show>xa</show></presence>`) // while there is no link
-	b.waitLog(t, "linked to the XMPP server")
+	b.waitLog(t, linked)
 	b.want(t, two.bare, shown{state: "xa"})
 	two.cut()
 	b.want(t, two.bare, shown{state: "unavailable"})
 	one.send(t, `<presence><show>dnd</show><status>meeting</status></presence>`)
-	agreed(t, `"meeting"`, "as_of", &b)
-	a.process = start(t, a.command("serve"))
-	a.waitLog(t, "msg=serving")
-	agreed(t, `"meeting"`, "as_of", a, &b)
-	if a.countLog("linked to the XMPP server") > 0 {
+	agreed(t, `"meeting"`, "as_of", b)
+
+	// The machine is back, and a becomes a standby.
+	link.cut()
+	data.plug()
+	agreed(t, `"meeting"`, "as_of", a, b)
+	if a.countLog(linked) > 1 || b.countLog(linked) > 1 || b.countLog(noLink) > 0 {
+		t.Error("a has taken the link back")
+	}
+
+	// The process b is killed.
+	b.end(t, syscall.SIGKILL)
+	a.waitLogs(t, 2, linked)
+	one.send(t, `<presence><show>chat</show><status>done</status></presence>`)
+	agreed(t, `"done"`, "as_of", a)
+	b.process = start(t, b.command("serve"))
+	b.waitLog(t, "msg=serving")
+	agreed(t, `"done"`, "as_of", a, b)
+	if b.countLog(linked) > 0 {
 		t.Error("both nodes are linked")
 	}
+
+	// PostgreSQL is killed. No node knows that it is the only one that leads, so none is linked.
+	database.end(syscall.SIGKILL)
+	eventually(t, "the link is closed", func() bool {
+		answer := one.answer(t, one.ask(t, "get", testDomain, `<ping xmlns='urn:xmpp:ping'/>`))
+		return answer.find("error").has("remote-server-timeout")
+	})
+	agreed(t, `"as_of"`, "", a)
+	agreed(t, `"as_of"`, "", b)
+	if err := database.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	agreed(t, `"done"`, "as_of", a, b)
 }

@@ -289,7 +289,7 @@ func diagnoseStreamError(err *streamError, l *link) fault {
 			remedy: "that the server's configuration names the component exactly as --domain does"}
 	case "conflict":
 		return fault{cause: "conflict: another connection is using " + l.domain,
-			remedy: "whether a second webstatus is running; a dead connection times out by itself"}
+			remedy: "whether a second webstatus is running; a dead connection times out by itself, or is replaced if component_conflict_resolve says so (docs/cluster.md)"}
 	case "system-shutdown":
 		return fault{cause: "system-shutdown: the server is shutting down", remedy: "that it starts again"}
 	}
