@@ -482,15 +482,7 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	primary := ownPostgres(t)
 	location := primary.newDatabase(t)
-	replica := newReplica(t, primary)
-	for _, command := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
-		if err := primary.execute(location, command); err != nil {
-			t.Fatal(err)
-		}
-	}
-	eventually(t, "the primary waits for the replica", func() bool {
-		return primary.execute(location, "SELECT 1 / count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == nil // not a division by zero
-	})
+	replica := newReplica(t, primary, freePort(t))
 	both := fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", primary.port, replica.port)
 	a := newNode(t, strings.Replace(location, fmt.Sprintf("127.0.0.1:%d", primary.port), both, 1)+"?target_session_attrs=read-write", "a", nil)
 	a.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
@@ -620,14 +612,14 @@ func TestMigratedMeanwhile(t *testing.T) {
 	}
 }
 
-// newReplica starts a streaming replica of a server.
-func newReplica(t *testing.T, primary *postgresServer) *postgresServer {
+// newReplica starts a streaming replica of a server, which confirms nothing from then on that the replica does not have.
+func newReplica(t *testing.T, primary *postgresServer, port int) *postgresServer {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "webstatus-postgres-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &postgresServer{dir: dir, password: primary.password, port: unusedPort()}
+	r := &postgresServer{dir: dir, password: primary.password, port: port}
 	t.Cleanup(r.remove)
 	if os.Getuid() == 0 {
 		if err := os.Chown(dir, uidNobody, uidNobody); err != nil {
@@ -641,5 +633,14 @@ func newReplica(t *testing.T, primary *postgresServer) *postgresServer {
 	if err := r.start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	location := primary.url("postgres")
+	for _, command := range []string{"ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
+		if err := primary.execute(location, command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the primary waits for the replica", func() bool {
+		return primary.execute(location, "SELECT 1 / count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == nil // not a division by zero
+	})
 	return r
 }
