@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -237,156 +234,6 @@ func TestConcurrentUpdates(t *testing.T) {
 			t.Errorf("options %v, %v", optionNames(u.Options), err)
 		}
 	})
-}
-
-func TestOpenDatabase(t *testing.T) {
-	edit := func(statement string) func(*testing.T, string) {
-		return func(t *testing.T, path string) {
-			pool, err := sql.Open("sqlite", path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer pool.Close()
-			if _, err := pool.Exec(statement); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	write := func(content string) func(*testing.T, string) {
-		return func(t *testing.T, path string) {
-			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	valid := func(t *testing.T, path string) {
-		db, err := openDatabase(t.Context(), path, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		db.Close()
-	}
-	tests := []struct {
-		name string
-		make []func(*testing.T, string)
-		err  error
-		want string
-	}{
-		{"missing", nil, nil, ""},
-		{"empty", []func(*testing.T, string){write("")}, nil, ""},
-		{"valid", []func(*testing.T, string){valid}, nil, ""},
-		{"text", []func(*testing.T, string){write("dear diary, today I have written more than sixteen bytes")}, errForeign, "another database with --db"},
-		{"database of another program", []func(*testing.T, string){edit("CREATE TABLE t (x)")}, errForeign, "another database with --db"},
-		{"application ID of another program", []func(*testing.T, string){edit("PRAGMA application_id = 7")}, errForeign, "another database with --db"},
-		{"newer", []func(*testing.T, string){valid, edit("PRAGMA user_version = 99")}, errNewerSchema, "newer version"},
-		{"damaged", []func(*testing.T, string){write("SQLite format 3\x00" + strings.Repeat("garbage", 1000))}, nil, "damaged"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "webstatus.db")
-			for _, make := range tt.make {
-				make(t, path)
-			}
-			before, _ := os.ReadFile(path) // nil if it does not exist
-			db, err := openDatabase(t.Context(), path, true)
-			if err == nil {
-				db.Close()
-			}
-			if tt.want == "" {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			if err == nil || tt.err != nil && !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
-				t.Errorf("error %v", err)
-			}
-			if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
-				t.Errorf("the file was changed (%v)", err)
-			}
-		})
-	}
-}
-
-func TestMissingDatabase(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "webstatus.db")
-	if _, err := openDatabase(t.Context(), path, false); !errors.Is(err, errNoDatabase) {
-		t.Errorf("error %v", err)
-	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it was created (%v)", err)
-	}
-}
-
-// TestMigration migrates a database from the first released schema to the current one.
-func TestMigration(t *testing.T) {
-	first, err := os.ReadFile("testdata/schema1.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "webstatus.db")
-	pool, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(string(first)); err != nil {
-		t.Fatal(err)
-	}
-	pool.Close()
-	if _, err := openDatabase(t.Context(), path, true); !errors.Is(err, errOlderSchema) {
-		t.Errorf("before registration: %v", err)
-	}
-	for _, left := range []string{".schema1", ".schema1.partial", ".schema1.partial-journal"} { // by one that was killed
-		if err := os.WriteFile(path+left, []byte("part of a backup"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if from, to, err := migrateDatabase(t.Context(), path, t.Logf, nil); err != nil || from != 1 || to != len(sqliteDialect.migrations) {
-		t.Fatalf("from %d to %d: %v", from, to, err)
-	}
-	if saved, version, err := inspectDatabase(t.Context(), path+".schema1", false); err != nil || version != 1 {
-		t.Errorf("the backup has schema %d: %v", version, err)
-	} else {
-		saved.Close()
-	}
-	migrated, err := openDatabase(t.Context(), path, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer migrated.Close()
-	token := Token{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
-	want := StoredUser{User{JID: juliet, Token: token, Options: setOf(fieldMessage, fieldJIDLink), Subscription: SubscriptionBoth,
-		Created: time.Unix(1764000000, 0).UTC()}, Status{State: Away, Since: time.UnixMilli(1764003600500).UTC(), Messages: []Text{{"de", "Mittag"}}}, nil}
-	if got, err := migrated.GetUser(t.Context(), juliet); err != nil || !cmp.Equal(want, got) {
-		t.Errorf("%v %s", err, cmp.Diff(want, got))
-	}
-	if w, err := migrated.Withdrawals(t.Context(), true); err != nil || !cmp.Equal(w, []string{"romeo@example.org"}) {
-		t.Errorf("withdrawals: %v %v", w, err)
-	}
-	if seen, err := migrated.LinkSeen(t.Context()); err != nil || seen.Unix() != 1764003700 {
-		t.Errorf("link seen: %v %v", seen, err)
-	}
-	fresh, _ := openTestDatabase(t)
-	if diff := cmp.Diff(schemaOf(t, fresh), schemaOf(t, migrated)); diff != "" {
-		t.Errorf("differs from a new database: %s", diff)
-	}
-}
-
-func schemaOf(t *testing.T, db *database) (statements []string) {
-	t.Helper()
-	rows, err := db.sql.Query("SELECT coalesce(sql, name) FROM sqlite_schema ORDER BY name")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var statement string
-		if err := rows.Scan(&statement); err != nil {
-			t.Fatal(err)
-		}
-		statements = append(statements, statement)
-	}
-	return statements
 }
 
 // TestDurable checks the settings that keep committed transactions across a power failure.
