@@ -38,10 +38,7 @@ func newRendering(f *format, body []byte, compress bool) *rendering {
 	if n.contentType == nil {
 		n.contentType = []string{http.DetectContentType(body)}
 	}
-	var sum [8]byte
-	binary.BigEndian.PutUint64(sum[:], xxhash.Sum64(body))
-	tag := append(make([]byte, 0, 24), '"')
-	tag = base64.RawURLEncoding.AppendEncode(tag, sum[:])
+	tag := appendHash(append(make([]byte, 0, 24), '"'), body)
 	compressible := f.compressible && len(body) >= minCompressible
 	switch {
 	case compressible && f.english:
@@ -59,6 +56,13 @@ func newRendering(f *format, body []byte, compress bool) *rendering {
 	n.values = [2]string{string(append(tag, '"')), strconv.Itoa(len(body))}
 	n.body, n.etag, n.length = body, n.values[:1:1], n.values[1:]
 	return n
+}
+
+// appendHash appends the hash of a body, in base64.
+func appendHash(b, body []byte) []byte {
+	var sum [8]byte
+	binary.BigEndian.PutUint64(sum[:], xxhash.Sum64(body))
+	return base64.RawURLEncoding.AppendEncode(b, sum[:])
 }
 
 // matches reports whether an entity tag is that of the rendering or of the same one in another encoding: a client that has either

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -18,8 +17,9 @@ const (
 // Texts of event streams.
 var (
 	eventRetry    = []byte("retry: 3000\n\n")
-	eventShutdown = []byte("retry: 1000\n\n") // the next process takes over soon
-	eventNothing  = []byte(":\n\n")           // a comment
+	eventShutdown = []byte("retry: 1000\n\n")  // the next process takes over soon
+	eventRefused  = []byte("retry: 30000\n\n") // as Retry-After of other requests beyond a limit
+	eventNothing  = []byte(":\n\n")            // a comment
 )
 
 // An eventStream is a live stream of one client: server-sent events (HTML Living Standard §9.2).
@@ -56,7 +56,7 @@ func (w *website) events(rw http.ResponseWriter, r *http.Request, address string
 	if r.Method == http.MethodHead {
 		return
 	}
-	spec, err := specOf(w.renderer.Load(), r, formatJSON, t.many)
+	spec, err := specOf(w.renderer.Load(), r, formatEvents, t.many)
 	s := &eventStream{client: w.client(r), last: strings.Clone(r.Header.Get("Last-Event-ID"))}
 	if err == nil {
 		s.leave, err = w.limits.streams.enter(s.client, 1)
@@ -97,6 +97,24 @@ func eventHead(h http.Header) []byte {
 	return b.Bytes()
 }
 
+// writeEvent writes JSON as an event, whose id is its hash.
+func writeEvent(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
+	data, err := writeJSON(r, spec, views)
+	if err != nil {
+		return nil, err
+	}
+	text := append(make([]byte, 0, len(data)+32), "id: "...)
+	text = appendHash(text, data)
+	text = append(append(text, "\ndata: "...), data...)
+	return append(text, "\n\n"...), nil
+}
+
+// eventID returns the id of an event that writeEvent has written.
+func eventID(text []byte) string {
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	return string(bytes.TrimPrefix(line, []byte("id: ")))
+}
+
 // serve sends events until the stream ends. The head is sent before them.
 func (s *eventStream) serve(topics *eventTopics, key topicKey, head []byte) {
 	defer s.leave()
@@ -112,11 +130,17 @@ func (s *eventStream) serve(topics *eventTopics, key topicKey, head []byte) {
 			return
 		case event == nil: // nothing has been rendered yet
 			alive = s.wait()
-		case event.ended:
+		case event.rendering == nil:
+			s.send(event.last)
 			return
 		case event.id != s.last:
+			release, err := topics.hold(event.rendering, s.client)
+			if err != nil { // a newer one has replaced it
+				continue
+			}
 			s.last = event.id
-			alive = s.send(fmt.Appendf(nil, "id: %s\ndata: %s\n\n", event.id, event.data))
+			alive = s.send(event.rendering.body)
+			release()
 		case !time.Now().Before(comment):
 			comment = time.Now().Add(eventComment)
 			alive = s.send(eventNothing)

@@ -133,7 +133,7 @@ var (
 	formatIndex = &format{metric: "index", contentType: headerHTML, cacheControl: cachePlain, policy: policyPlain, compressible: true, noReferrer: true}
 	formatEmbed = &format{metric: "embed", contentType: headerHTML, cacheControl: headerNoStore, policy: policyEmbed, compressible: true, noReferrer: true,
 		slot: slotList}
-	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true}
+	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true, options: dataOptions, write: writeEvent}
 	formatElement  = &format{metric: "element", contentType: headerScript, cacheControl: cachePlain, compressible: true, anyOrigin: true, english: true}
 	formatNotFound = &format{metric: "none", contentType: headerHTML, cacheControl: headerNoStore, policy: policyPlain, compressible: true, noReferrer: true}
 )

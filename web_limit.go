@@ -32,14 +32,16 @@ type limits struct {
 	budgets     *renderBudgets
 	slots       *renderSlots
 	streams     *openLimit
-	sending     *sendLimit
+	sending     *sendLimit // of responses
+	events      *sendLimit
 	connections *connectionLimit                     // nil if the website has no server
 	now         func() time.Time                     // measures rendering
 	after       func(time.Duration) <-chan time.Time // delays events
 }
 
 func newLimits() *limits {
-	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newOpenLimit(maxStreams, maxClientStreams), sending: newSendLimit(), now: time.Now, after: time.After}
+	return &limits{budgets: newRenderBudgets(), slots: newRenderSlots(runtime.GOMAXPROCS(0)), streams: newOpenLimit(maxStreams, maxClientStreams),
+		sending: newSendLimit(largeBody, maxSending, maxClientSending), events: newSendLimit(largeEvent, maxEvents, maxClientEvents), now: time.Now, after: time.After}
 }
 
 // render runs work for a client, once it is the client's turn, its budget is not used up, and a slot is free.
@@ -311,7 +313,7 @@ func (q *queue) isFree() bool {
 const (
 	maxStreams       = 50000    // open event streams
 	maxClientStreams = 100      // of one client prefix, which may be an office
-	streamMemory     = 28 << 10 // bytes that an open stream takes
+	streamMemory     = 28 << 10 // bytes that an open stream takes, with an event that is not large
 )
 
 // streamCapacity returns how many streams may be open: at most three quarters of the connections, and as many as half of the memory
@@ -381,10 +383,14 @@ const (
 	largeBody        = 64 << 10 // bytes of a body that is counted while a client takes it; smaller ones fit into the buffers of a socket
 	maxSending       = 32 << 20 // bytes of all such bodies
 	maxClientSending = 4 << 20  // of one client prefix
+
+	largeEvent      = 8 << 10  // bytes of an event that is counted while live streams are open that show it
+	maxEvents       = 32 << 20 // bytes of all such events
+	maxClientEvents = 2 << 20  // of one client prefix
 )
 
-// A sendLimit bounds the memory of large bodies that clients have not taken yet. A body that several clients take counts once, for
-// the first of them.
+// A sendLimit bounds the memory of large bodies that clients have not taken yet, or of events that live streams show. A body that
+// several clients take counts once, for the first of them.
 type sendLimit struct {
 	large int        // bytes from which on a body counts
 	bytes *openLimit // of bodies
@@ -399,9 +405,12 @@ type sentBody struct {
 	leave   func() // ends its count
 }
 
-func newSendLimit() *sendLimit {
-	return &sendLimit{large: largeBody, bytes: newOpenLimit(maxSending, maxClientSending), bodies: make(map[*rendering]*sentBody)}
+func newSendLimit(large, maximum, maxPerClient int) *sendLimit {
+	return &sendLimit{large: large, bytes: newOpenLimit(maximum, maxPerClient), bodies: make(map[*rendering]*sentBody)}
 }
+
+// isLarge reports whether a rendering counts.
+func (l *sendLimit) isLarge(n *rendering) bool { return len(n.body) >= l.large }
 
 // enter counts a client that takes a large rendering, and returns a function to call when it has been sent. The error is errBusy or
 // errOpen.

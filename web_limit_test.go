@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -141,6 +143,121 @@ func TestUnreadBodies(t *testing.T) {
 	if sending.bytes.open() != 0 || len(sending.bodies) != 0 {
 		t.Errorf("%d bytes still count", sending.bytes.open())
 	}
+}
+
+// A stalledStream is the writer of a client that takes the start of a live stream, but no event.
+type stalledStream struct {
+	header http.Header
+	event  chan []byte // that the client does not take
+	end    context.Context
+}
+
+func (s *stalledStream) Header() http.Header { return s.header }
+func (s *stalledStream) WriteHeader(int)     {}
+func (s *stalledStream) Flush()              {}
+func (s *stalledStream) Write(p []byte) (int, error) {
+	if !bytes.HasPrefix(p, []byte("id: ")) {
+		return len(p), nil
+	}
+	s.event <- p
+	<-s.end.Done()
+	return 0, s.end.Err()
+}
+
+// stall opens Juliet's live stream for a client that does not take the event, and returns the event. The client goes away with end.
+func (f *fixture) stall(end context.Context, query, client string) []byte {
+	f.t.Helper()
+	s := &stalledStream{header: make(http.Header), event: make(chan []byte), end: end}
+	r := httptest.NewRequest("GET", julietPage+"/events"+query, nil).WithContext(end)
+	r.RemoteAddr = "127.0.0.1:1"
+	r.Header.Set("X-Forwarded-For", client)
+	go f.site.handler().ServeHTTP(s, r)
+	select {
+	case event := <-s.event:
+		return event
+	case <-time.After(patience):
+		f.t.Fatalf("%s gets no event", client)
+		return nil
+	}
+}
+
+// TestUnreadEvents checks that the memory of large events is bounded, in total and for each client, that streams of one address share
+// it, and that small events are not affected.
+func TestUnreadEvents(t *testing.T) {
+	f := newFixture(t, nil)
+	f.site.proxies = loopbackProxies
+	f.register("<show_status_msg>1</show_status_msg>")
+	says := func(text string) { f.says("b", "", "<status>"+strings.Repeat(text, maxMessageSize)+"</status>") }
+	says("&lt;")
+	end, leave := context.WithCancel(t.Context())
+	first := f.stall(end, "", "192.0.2.1")
+	if want := maxMessageSize * len(`\u003c`); len(first) < want {
+		t.Fatalf("an event of %d bytes, want at least %d", len(first), want)
+	}
+	for range 3 {
+		if other := f.stall(end, "", "192.0.2.2"); &other[0] != &first[0] {
+			t.Error("each stream has a copy of the event")
+		}
+	}
+	leave()
+	events := f.site.limits.events
+	ended := func() bool { return f.site.limits.streams.open() == 0 && events.bytes.open() == 0 }
+	eventually(t, "the streams have ended", ended)
+
+	events.large, events.bytes.max, events.bytes.maxPerClient = 1000, 7*len(first)/2, 5*len(first)/2
+	end, leave = context.WithCancel(t.Context())
+	defer leave()
+	open := func(query, client string) *bufio.Scanner {
+		r, err := http.NewRequestWithContext(end, "GET", f.web.URL+julietPage+"/events"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Forwarded-For", client)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return bufio.NewScanner(resp.Body)
+	}
+	wantRefused := func(query, client string) {
+		t.Helper()
+		lines := open(query, client)
+		if first, second := next(t, lines, "retry"), next(t, lines, "retry"); first != "3000" || second != "30000" {
+			t.Errorf("retry is %s, then %s", first, second)
+		}
+		for lines.Scan() {
+			if strings.HasPrefix(lines.Text(), "data") {
+				t.Errorf("%s gets an event", client)
+			}
+		}
+	}
+	f.stall(end, "", "192.0.2.1")
+	f.stall(end, "?lang=de", "192.0.2.1")
+	wantRefused("?lang=fr", "192.0.2.1")
+	f.stall(end, "?lang=fr", "192.0.2.2")
+	wantRefused("?lang=ja", "192.0.2.3")
+	for _, query := range []string{"?lang=fr", "?parts=since"} {
+		next(t, open(query, "192.0.2.1"), "data")
+	}
+	leave()
+	eventually(t, "the streams have ended", ended)
+
+	end, leave = context.WithCancel(t.Context())
+	defer leave()
+	lines := open("", "192.0.2.1")
+	for _, text := range []string{"&lt;", "&gt;", "&amp;", "&lt;"} {
+		says(text)
+		next(t, lines, "data")
+	}
+	f.stall(end, "", "192.0.2.1")
+	says("&gt;")
+	next(t, lines, "data")
+	if n := events.bytes.open(); n < 2*len(first) {
+		t.Errorf("%d bytes count, but an event of %d bytes has not been read", n, len(first))
+	}
+	leave()
+	eventually(t, "the streams have ended", ended)
 }
 
 // A stepClock advances by a step each time it is read.

@@ -216,7 +216,7 @@ func (w *website) renderNow(ctx context.Context, renderer *renderer, spec *rende
 func (w *website) send(rw http.ResponseWriter, r *http.Request, n *rendering, status int, indexed bool) {
 	f := n.format
 	note(rw, f.metric)
-	if len(n.body) >= w.limits.sending.large && r.Method != http.MethodHead {
+	if w.limits.sending.isLarge(n) && r.Method != http.MethodHead {
 		leave, err := w.limits.sending.enter(n, w.client(r))
 		if err != nil {
 			w.fail(rw, r, f, err)

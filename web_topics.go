@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -129,9 +130,17 @@ type eventTopic struct {
 
 // An event is the newest one of a topic.
 type event struct {
-	id    string
-	data  []byte // JSON
-	ended bool   // the address shows nothing anymore
+	id        string
+	rendering *rendering // of the event, which all streams share; nil for the end of the topic
+	last      []byte     // sent at the end
+}
+
+// hold counts the memory of an event until release is called. The error is errBusy or errOpen, never for an event that is held already.
+func (ts *eventTopics) hold(n *rendering, client netip.Addr) (release func(), err error) {
+	if limit := ts.w.limits.events; limit.isLarge(n) {
+		return limit.enter(n, client)
+	}
+	return func() {}, nil
 }
 
 // publish replaces the current event and wakes all streams.
@@ -164,17 +173,37 @@ func (t *eventTopic) chargedClient() (client netip.Addr, delay time.Duration) {
 	return netip.Addr{}, delay
 }
 
-// run renders the topic after each change, until all streams have left or the address ends.
+// hold counts the memory of an event for the client of any stream whose limit allows it.
+func (t *eventTopic) hold(ts *eventTopics, n *rendering) (release func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = errBusy // if all streams have left
+	for s := range t.streams {
+		if release, err = ts.hold(n, s.client); !errors.Is(err, errOpen) {
+			break
+		}
+	}
+	return release, err
+}
+
+// end ends all streams of the topic after a last text.
+func (t *eventTopic) end(ts *eventTopics, last []byte) {
+	ts.mu.Lock()
+	ts.remove(t)
+	ts.mu.Unlock()
+	t.publish(&event{last: last})
+}
+
+// run renders the topic after each change, until all streams have left, the address ends, or there is no memory for its events.
 func (t *eventTopic) run(ts *eventTopics) {
+	release := func() {} // the current event
+	defer func() { release() }()
 	for {
 		step := ts.stepOf(t)
 		before := t.current.Load()
 		switch {
 		case step.ended:
-			ts.mu.Lock()
-			ts.remove(t)
-			ts.mu.Unlock()
-			t.publish(&event{ended: true}) // a client that comes again gets 404
+			t.end(ts, nil) // a client that comes again gets 404
 			return
 		case step.rendered == nil:
 			if !t.wait(t.w.limits.after(step.delay)) {
@@ -182,9 +211,16 @@ func (t *eventTopic) run(ts *eventTopics) {
 			}
 			continue
 		}
-		id := strings.Trim(step.rendered.etag[0], `"`)
+		id := eventID(step.rendered.body)
 		if before == nil || before.id != id {
-			t.publish(&event{id: id, data: step.rendered.body})
+			releaseNew, err := t.hold(ts, step.rendered)
+			if err != nil {
+				t.end(ts, eventRefused)
+				return
+			}
+			t.publish(&event{id: id, rendering: step.rendered})
+			release() // not before the new event, so that a stream that cannot hold this one finds that
+			release = releaseNew
 			// The first change is sent at once, later ones are merged.
 			if before != nil && !t.wait(t.w.limits.after(eventPause)) {
 				return
@@ -248,13 +284,13 @@ func (t *eventTopic) step() topicStep {
 	}
 }
 
-// render returns the state of people as JSON; nil if there is none anymore. The time since began is charged to the client,
+// render returns the state of people as an event; nil if there is none anymore. The time since began is charged to the client,
 // also if the rendering is cached: topics of many people cost time even so.
 func (t *eventTopic) render(people []*entry, many bool, client netip.Addr, began time.Time) (*rendering, error) {
 	w := t.w
 	renderer := w.renderer.Load()
 	// Events are not compressed: proxies would hold them back.
-	spec := renderSpec{format: formatJSON, lang: renderer.languages.match(t.key.accepted), accepted: t.key.accepted, options: t.key.options, many: many}
+	spec := renderSpec{format: formatEvents, lang: renderer.languages.match(t.key.accepted), accepted: t.key.accepted, options: t.key.options, many: many}
 	subjects, _ := w.subjectsOf(people, spec.accepted, nil)
 	if !many && subjects[0].snapshot == nil {
 		return nil, nil
