@@ -118,27 +118,6 @@ func (db *database) join(ctx context.Context) (*membership, error) {
 	return m, nil
 }
 
-// renumberRows has the triggers number restored rows, some at a time. All other rows are older than the snapshot.
-const renumberRows = `UPDATE %[1]s SET changed = changed
-	WHERE ctid = ANY (ARRAY (SELECT ctid FROM %[1]s WHERE changed >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 5000))`
-
-// renumber gives a transaction of this server to rows that have one of another server, which this one has not reached yet: those of a
-// restored dump, or of a logical replica. They would be new to each node whenever it reads the changes.
-func (m *membership) renumber(ctx context.Context) error {
-	for _, table := range []string{"users", "profiles", "resources", "deletions"} {
-		for found := true; found; {
-			timed, cancel := context.WithTimeout(ctx, nodeTimeout)
-			tag, err := m.conn.Exec(timed, fmt.Sprintf(renumberRows, table))
-			cancel()
-			if err != nil {
-				return err
-			}
-			found = tag.RowsAffected() > 0
-		}
-	}
-	return nil
-}
-
 // lockDatabase takes the lock of all nodes, or that of a command, which excludes them.
 func (m *membership) lockDatabase(ctx context.Context, node bool) error {
 	shared := ""
@@ -460,17 +439,6 @@ func (db *database) ReleaseOrphans(ctx context.Context, node, before string) (ji
 			UPDATE resources SET resources = '[]' FROM released WHERE resources.jid = released.jid AND node = $1 RETURNING resources.jid`, node, before)
 	})
 	return jids, err
-}
-
-// Purge deletes what no node needs any longer, and nodes that have been gone for a day and are replaced.
-func (db *database) Purge(ctx context.Context) error {
-	return db.write(ctx, func(t *transaction) error {
-		if err := t.execute("DELETE FROM deletions WHERE created < clock_timestamp() - interval '1 hour'"); err != nil {
-			return err
-		}
-		return t.execute(`DELETE FROM nodes WHERE seen < clock_timestamp() - interval '1 day'
-			AND NOT EXISTS (SELECT FROM resources WHERE node = name AND resources <> '[]')`)
-	})
 }
 
 // A sharedDatabase is what a node knows of a database that it shares with others.

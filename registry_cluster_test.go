@@ -612,6 +612,51 @@ func TestMigratedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestForgottenNode checks that nothing is left of a node that is forgotten. Its rows are deleted some at a time.
+func TestForgottenNode(t *testing.T) {
+	t.Parallel()
+	db, err := joinDatabase(t.Context(), newPostgresDatabase(t), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	users := make([]User, purgeBatch+1)
+	for i := range users {
+		users[i] = User{JID: fmt.Sprintf("user%d@example.org", i), Token: Token{byte(i), byte(i >> 8)}, Subscription: SubscriptionBoth}
+	}
+	if _, _, err := db.InsertUsers(t.Context(), users); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"INSERT INTO resources (jid, node, resources) SELECT jid, name, '[]' FROM users, unnest(ARRAY['a', 'gone', 'late']) AS name",
+		"INSERT INTO nodes VALUES ('a', clock_timestamp(), true), ('late', clock_timestamp(), false), ('gone', clock_timestamp() - interval '25 hours', false)",
+	} {
+		if _, err := db.sql.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, want := range []map[string]int{{"a": len(users), "late": len(users), "gone": 1}, {"a": len(users), "late": len(users)}, {"a": len(users), "late": len(users)}} {
+		if err := db.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]int)
+		err := query(t.Context(), db.sql, func(scan func(...any) error) error {
+			var node string
+			var n int
+			err := scan(&node, &n)
+			got[node] = n
+			return err
+		}, "SELECT node, count(*) FROM resources GROUP BY node")
+		if err != nil || !cmp.Equal(want, got) {
+			t.Errorf("%d: %v %s", i, err, cmp.Diff(want, got))
+		}
+		var known int
+		if err := db.sql.QueryRow("SELECT count(*) FROM nodes").Scan(&known); err != nil || known != len(want) {
+			t.Errorf("%d: %d nodes are known, want %d: %v", i, known, len(want), err)
+		}
+	}
+}
+
 // newReplica starts a streaming replica of a server, which confirms nothing from then on that the replica does not have.
 func newReplica(t *testing.T, primary *postgresServer, port int) *postgresServer {
 	t.Helper()
