@@ -145,8 +145,16 @@ func (m *membership) tryLock(ctx context.Context, suffix, kind, name string) (lo
 // lockKeys are the keys of a lock.
 const lockKeys = "($1, hashtext($2 || ' ' || current_schema() || ' ' || $3))"
 
-// lead takes the lock of the leader if it is free, or releases it. Each lockCheck, it asks whether the locks are still held, since two
-// nodes would lead otherwise.
+// endHungLeader ends the session of the leader if its last heartbeat is too old (see live_nodes). The kernel keeps the connections of a process
+// that hangs, so PostgreSQL would not release the lock.
+const endHungLeader = `WITH held AS (SELECT pid, objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND classid = $1
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+	SELECT pg_terminate_backend(pid) FROM held JOIN nodes ON objid = (hashtext('node ' || current_schema() || ' ' || name)::bigint & 4294967295)::oid
+	WHERE seen < clock_timestamp() - interval '5 seconds'
+		AND pid IN (SELECT pid FROM held WHERE objid = (hashtext('leader ' || current_schema() || ' ')::bigint & 4294967295)::oid)`
+
+// lead takes the lock of the leader if it is free, or releases it. Each lockCheck, it ends a leader that hangs, and asks whether the locks are
+// still held, since two nodes would lead otherwise.
 func (m *membership) lead(ctx context.Context, want bool) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
@@ -161,6 +169,11 @@ func (m *membership) lead(ctx context.Context, want bool) (err error) {
 		return err
 	}
 	m.checked = time.Now()
+	if want && !m.leads {
+		if _, err := m.conn.Exec(ctx, endHungLeader, applicationID); err != nil {
+			return err
+		}
+	}
 	held, err := m.holds(ctx, "node", m.node)
 	if err == nil && held && m.leads {
 		held, err = m.holds(ctx, "leader", "")

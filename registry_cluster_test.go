@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,6 +192,48 @@ func TestLostLock(t *testing.T) {
 	if err := members[0].lead(t.Context(), true); !errors.Is(err, errLockLost) || members[0].leads {
 		t.Errorf("both lead: %v", err)
 	}
+}
+
+// TestHungLeader suspends the process of the leader. Its connections stay open, and its locks held. Another node leads soon.
+func TestHungLeader(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	server, err := newLoopback(testDomain, testSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.listener.Close() })
+	go func() {
+		for {
+			s, err := server.accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				go io.Copy(s, s) // all that the nodes send is their pings
+			}
+		}
+	}()
+	var nodes [2]*appliance
+	var metrics [2]string
+	for i := range nodes {
+		address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+		nodes[i] = newAppliance(t, server.address(), "WEBSTATUS_DB="+location, fmt.Sprintf("WEBSTATUS_NODE=%d", i), "WEBSTATUS_METRICS_LISTEN="+address)
+		metrics[i] = "http://" + address + "/metrics"
+	}
+	leads := func(i int) bool {
+		_, body := fetch(t, metrics[i])
+		return strings.Contains(body, "\nwebstatus_node_leads 1\n")
+	}
+	eventually(t, "one node leads", func() bool { return leads(0) != leads(1) })
+	leader := 0
+	if leads(1) {
+		leader = 1
+	}
+	nodes[leader].freeze()
+	eventually(t, "the other node leads", func() bool { return leads(1 - leader) })
+	nodes[leader].thaw()
+	eventually(t, "only the other node leads", func() bool { return !leads(leader) && leads(1-leader) })
 }
 
 // answerProbes answers all further probes with the last stanza that was passed to the function it returns, which sends it, too. Nothing else
