@@ -83,7 +83,17 @@ func agreed(t *testing.T, with, without string, nodes ...*appliance) {
 	})
 }
 
-// TestE2ECluster runs three nodes on one PostgreSQL beside three ejabberd nodes that form a cluster, and kills each part.
+// newBalancer starts nginx in front of nodes, as docs/cluster.md says, and returns its URL.
+func newBalancer(t *testing.T, nodes ...*appliance) (url string) {
+	t.Helper()
+	upstream := "upstream webstatus {\n"
+	for _, n := range nodes {
+		upstream += "server " + strings.TrimPrefix(n.url, "http://") + " max_fails=0;\n"
+	}
+	return nginx.start(t, "server {", upstream+"}\nserver {", "http://127.0.0.1:8080", "http://webstatus")
+}
+
+// TestE2ECluster runs three nodes on one PostgreSQL beside three ejabberd nodes that form a cluster, upgrades them, and kills each part.
 func TestE2ECluster(t *testing.T) {
 	t.Parallel()
 	database := ownPostgres(t)
@@ -106,6 +116,16 @@ func TestE2ECluster(t *testing.T) {
 	agreed(t, `"train"`, "", a, b, c)
 	two.submit(t, "show_full_jid=1")
 	agreed(t, `"jid":"user1@localhost"`, "", a, b, c)
+
+	// The nodes are upgraded one after the other. No request through the load balancer is refused.
+	stop := keepRequesting(t, newBalancer(t, a, b, c)+jidPath(one.bare)+".json")
+	for i, n := range []*appliance{a, b, c} {
+		n.end(t, syscall.SIGTERM)
+		one.send(t, `<presence><show>away</show><priority>6</priority><status>upgrade %d</status></presence>`, i)
+		n.start(t)
+		agreed(t, fmt.Sprintf("upgrade %d", i), "as_of", a, b, c)
+	}
+	stop()
 
 	// A node of webstatus is killed. Its ejabberd hands the stanzas of its clients to another one.
 	a.end(t, syscall.SIGKILL)

@@ -162,6 +162,11 @@ func TestE2EDebian(t *testing.T) {
 		t.Error("the packages are not reproducible")
 	}
 	wantModules(t)
+	if info, err := os.Stat("build/linux_amd64/webstatus"); err != nil {
+		t.Error(err)
+	} else if info.Size() > mostBinary {
+		t.Errorf("the binary has %d bytes, more than %d", info.Size(), mostBinary)
+	}
 	d.run(need(t, "lintian"), "--allow-root", "--fail-on=error,warning", builtDeb)
 	deb := filepath.Base(builtDeb)
 	content, err := os.ReadFile(builtDeb)
@@ -169,7 +174,7 @@ func TestE2EDebian(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.write("root/"+deb, string(content), 0o644)
-	commands := serverCommands(t)
+	commands := sectionCommands(t, "On your server", 7)
 	for _, command := range commands[:5] {
 		d.inside(command)
 	}
@@ -198,6 +203,7 @@ func TestE2EDebian(t *testing.T) {
 		d.wantLink(commands[5])
 	}
 	stop()
+	testNode(t, d, commands[5])
 
 	d.inside("systemctl stop webstatus.socket webstatus.service && rm /var/lib/webstatus/* && webstatus migrate --db /var/lib/webstatus/webstatus.db")
 	d.inside("systemctl start webstatus") // the file belongs to root
@@ -226,6 +232,39 @@ func TestE2EDebian(t *testing.T) {
 	}
 }
 
+// mostBinary is the limit for the size of the binary, in bytes.
+const mostBinary = 30 << 20
+
+// testNode runs the commands of the README's section "More than one machine" for a node, on a PostgreSQL outside the machine, and upgrades it.
+func testNode(t *testing.T, d *debian, statusCommand string) {
+	location := newPostgresDatabase(t)
+	commands := sectionCommands(t, "More than one machine", 7)[2:] // after those for the machine with PostgreSQL
+	for i, command := range commands {
+		listed := d.inside(strings.Replace(command, "postgres://webstatus:PASSWORD@db.example.org/webstatus", location, 1))
+		if i == len(commands)-1 && !strings.Contains(listed, "JID") {
+			t.Errorf("%s: %s", command, listed)
+		}
+	}
+	d.wantLink(statusCommand)
+	stop := keepRequesting(t, pageOfDebian)
+	d.inside("dpkg -i ./" + filepath.Base(builtDeb))
+	d.wantLink(statusCommand)
+	stop()
+	db, err := openDatabase(t.Context(), location, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var name string
+	if err := db.sql.QueryRow("SELECT name FROM nodes").Scan(&name); err != nil || name+"\n" != d.inside("hostname") {
+		t.Errorf("the node has the name %q: %v", name, err)
+	}
+	if log := d.inside("journalctl --unit=webstatus --output=cat"); strings.Contains(log, postgresPassword) {
+		t.Error("the password is in the journal")
+	}
+	d.inside("rm -r /etc/systemd/system/webstatus.service.d && systemctl daemon-reload")
+}
+
 // pageOfDebian is the URL of the web server after installation.
 const pageOfDebian = "http://127.0.0.1:8080/"
 
@@ -247,24 +286,22 @@ func (d *debian) wantLink(statusCommand string) {
 	})
 }
 
-// serverCommands returns the commands of the README's section, without sudo.
-func serverCommands(t *testing.T) (commands []string) {
+// sectionCommands returns the commands of a section of the README, without sudo.
+func sectionCommands(t *testing.T, heading string, want int) (commands []string) {
 	t.Helper()
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(readme), "\n## On your server\n")
+	_, section, _ := strings.Cut(string(readme), "\n## "+heading+"\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	for line := range strings.Lines(section) {
-		line = strings.TrimSpace(line)
-		if command, ok := strings.CutPrefix(line, "sudo "); ok {
-			commands = append(commands, command)
-		} else if strings.HasPrefix(line, "systemctl ") {
-			commands = append(commands, line)
+		line, isCode := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "       ")
+		if isCode && (strings.Contains(line, "sudo ") || strings.HasPrefix(line, "systemctl ")) {
+			commands = append(commands, strings.Replace(line, "sudo ", "", 1))
 		}
 	}
-	if len(commands) != 7 {
+	if len(commands) != want {
 		t.Fatalf("%d commands: %q", len(commands), commands)
 	}
 	return commands

@@ -12,6 +12,52 @@ import (
 	"testing"
 )
 
+// A proxyServer is a web server that runs as a reverse proxy with its configuration from dist.
+type proxyServer struct {
+	program, lines, address string
+	around                  string // enclosing configuration, with the directory as %[1]s and the port as %[2]s
+	args                    []string
+}
+
+var nginx = proxyServer{"nginx", "nginx.conf", "listen 80;>listen 127.0.0.1:%s;", "daemon off;\npid %[1]s/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/a;\n" +
+	"proxy_temp_path %[1]s/b;\nfastcgi_temp_path %[1]s/c;\nuwsgi_temp_path %[1]s/d;\nscgi_temp_path %[1]s/e;\nLINES}\n", []string{"-c", "CONF", "-p", "DIR", "-e", "stderr"}}
+
+// start starts the server, with parts of its configuration replaced, and returns its URL.
+func (p proxyServer) start(t *testing.T, replacements ...string) (url string) {
+	t.Helper()
+	program := need(t, p.program)
+	lines, err := os.ReadFile(filepath.Join("dist", p.lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, port := t.TempDir(), strconv.Itoa(freePort(t))
+	from, to, _ := strings.Cut(p.address, ">")
+	inner := strings.NewReplacer(append([]string{from, fmt.Sprintf(to, port)}, replacements...)...).Replace(string(lines))
+	conf := strings.Replace(strings.NewReplacer("%[1]s", dir, "%[2]s", port).Replace(p.around), "LINES", inner, 1)
+	if p.program == "nginx" && os.Getuid() == 0 {
+		conf = "user root;\n" + conf
+	}
+	path := filepath.Join(dir, "conf")
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	for _, arg := range p.args {
+		cmd.Args = append(cmd.Args, strings.NewReplacer("CONF", path, "DIR", dir).Replace(arg))
+	}
+	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	start(t, cmd)
+	url = "http://127.0.0.1:" + port
+	eventually(t, "the proxy answers", func() bool {
+		resp, err := http.Get(url)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err == nil && resp.StatusCode == 200
+	})
+	return url
+}
+
 // TestProxies runs each web server as a reverse proxy with its configuration from dist, and checks that pages are served, that events
 // are not buffered, and that clients are distinguished.
 func TestProxies(t *testing.T) {
@@ -20,58 +66,23 @@ func TestProxies(t *testing.T) {
 	for _, name := range []string{"mpm_event", "authz_core", "proxy", "proxy_http"} {
 		modules += "LoadModule " + name + "_module /usr/lib/apache2/modules/mod_" + name + ".so\n"
 	}
-	tests := []struct {
-		program, lines, address string
-		around                  string // enclosing configuration, with the directory as %[1]s and the port as %[2]s
-		args                    []string
-	}{
-		{"nginx", "nginx.conf", "listen 80;>listen 127.0.0.1:%s;", "daemon off;\npid %[1]s/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/a;\n" +
-			"proxy_temp_path %[1]s/b;\nfastcgi_temp_path %[1]s/c;\nuwsgi_temp_path %[1]s/d;\nscgi_temp_path %[1]s/e;\nLINES}\n", []string{"-c", "CONF", "-p", "DIR", "-e", "stderr"}},
+	for _, p := range []proxyServer{
+		nginx,
 		{"apache2", "apache.conf", "*:80>127.0.0.1:%s", "ServerRoot %[1]s\nListen 127.0.0.1:%[2]s\nPidFile %[1]s/pid\nErrorLog /dev/stderr\nServerName localhost\nUser nobody\nGroup nogroup\n" +
 			modules + "LINES", []string{"-f", "CONF", "-DFOREGROUND"}},
 		{"caddy", "Caddyfile", "status.example.org {>http://127.0.0.1:%s {", "{\n\tadmin off\n}\nLINES", []string{"run", "--config", "CONF", "--adapter", "caddyfile"}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.program, func(t *testing.T) {
-			program := need(t, tt.program)
+	} {
+		t.Run(p.program, func(t *testing.T) {
 			f := newFixture(t, nil)
 			f.site.proxies = loopbackProxies
 			f.register("")
 			f.says("b", "", "")
-			lines, err := os.ReadFile(filepath.Join("dist", tt.lines))
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir, port := t.TempDir(), strconv.Itoa(freePort(t))
-			from, to, _ := strings.Cut(tt.address, ">")
-			inner := strings.NewReplacer(from, fmt.Sprintf(to, port), "http://127.0.0.1:8080", f.web.URL, "127.0.0.1:8080", strings.TrimPrefix(f.web.URL, "http://")).Replace(string(lines))
-			conf := strings.Replace(strings.NewReplacer("%[1]s", dir, "%[2]s", port).Replace(tt.around), "LINES", inner, 1)
-			if tt.program == "nginx" && os.Getuid() == 0 {
-				conf = "user root;\n" + conf
-			}
-			path := filepath.Join(dir, "conf")
-			if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			cmd := exec.Command(program)
-			for _, arg := range tt.args {
-				cmd.Args = append(cmd.Args, strings.NewReplacer("CONF", path, "DIR", dir).Replace(arg))
-			}
-			cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-			start(t, cmd)
-			testProxy(t, f, "http://127.0.0.1:"+port)
+			testProxy(t, f, p.start(t, "http://127.0.0.1:8080", f.web.URL, "127.0.0.1:8080", strings.TrimPrefix(f.web.URL, "http://")))
 		})
 	}
 }
 
 func testProxy(t *testing.T, f *fixture, url string) {
-	eventually(t, "the proxy answers", func() bool {
-		resp, err := http.Get(url + julietPage)
-		if err == nil {
-			resp.Body.Close()
-		}
-		return err == nil && resp.StatusCode == 200
-	})
 	resp, err := http.Get(url + julietPage + "/events")
 	if err != nil {
 		t.Fatal(err)
