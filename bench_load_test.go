@@ -39,6 +39,7 @@ func buildProgram(b testing.TB) string {
 type loadedServer struct {
 	*process
 	address string
+	metrics string      // address of /healthz; empty for none
 	secure  *tls.Config // of clients; nil for plain HTTP
 	stream  *loopbackStream
 	people  []User
@@ -81,6 +82,9 @@ func newLoadedServer(b testing.TB, people int, cmd *exec.Cmd) *loadedServer {
 	b.Cleanup(func() { server.listener.Close() })
 	if slices.Contains(cmd.Args, "--tls-cert") {
 		s.secure = &tls.Config{InsecureSkipVerify: true}
+	}
+	if i := slices.Index(cmd.Args, "--metrics-listen"); i >= 0 {
+		s.metrics = cmd.Args[i+1]
 	}
 	cmd.Env = append(append(os.Environ(), cmd.Env...), "WEBSTATUS_TRUSTED_PROXY=127.0.0.1", "WEBSTATUS_DOMAIN="+server.domain, "WEBSTATUS_SECRET="+server.secret, "WEBSTATUS_SERVER="+server.address(),
 		"WEBSTATUS_DB="+path, "WEBSTATUS_LISTEN="+s.address)
@@ -321,6 +325,7 @@ func (a attack) command(b testing.TB, program string) *exec.Cmd {
 	if a.descriptors > 0 {
 		cmd = exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, a.descriptors), program, "serve")
 	}
+	cmd.Args = append(cmd.Args, "--metrics-listen", "127.0.0.1:"+strconv.Itoa(freePort(b)))
 	for _, f := range a.flags {
 		cmd.Args = append(cmd.Args, strings.NewReplacer("CERT", cert, "KEY", key).Replace(f))
 	}
@@ -349,6 +354,7 @@ func (s *loadedServer) endure(b testing.TB, a attack, length time.Duration) (see
 		})
 	}
 	running.Go(func() { seen.changes = s.watchChanges(b, length) })
+	running.Go(func() { s.watchHealth(b, length) })
 	seen.pages = s.watchPage(b, length)
 	running.Wait()
 	seen.requests = int(number.Load())
@@ -436,6 +442,24 @@ func (s *loadedServer) watchChanges(b testing.TB, length time.Duration) (took []
 		time.Sleep(50 * time.Millisecond)
 	}
 	return took
+}
+
+// watchHealth asks for the health again and again, over new connections, and expects that it is good.
+func (s *loadedServer) watchHealth(b testing.TB, length time.Duration) {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	for until := time.Now().Add(length); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		resp, err := client.Get("http://" + s.metrics + "/healthz")
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			b.Errorf("the health: %s %s", resp.Status, body)
+			return
+		}
+	}
 }
 
 // BenchmarkStreams opens live streams of one, a hundred, or many people, and measures the memory of each and the time until a change
