@@ -21,6 +21,14 @@ func newPodman(t *testing.T) podman {
 	t.Helper()
 	need(t, "runc")
 	dir := t.TempDir()
+	t.Cleanup(func() { // a container that has just ended may still have its shared memory mounted
+		mounts, _ := os.ReadFile("/proc/self/mounts")
+		for line := range strings.Lines(string(mounts)) {
+			if at := strings.Fields(line)[1]; strings.HasPrefix(at, dir) {
+				exec.Command("umount", "-l", at).Run()
+			}
+		}
+	})
 	return podman{t, []string{need(t, "podman"), "--root=" + filepath.Join(dir, "root"), "--runroot=" + filepath.Join(dir, "run"),
 		"--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=runc"}}
 }
