@@ -200,9 +200,17 @@ func TestLongLock(t *testing.T) {
 	if !f.comp.isAlive(t.Context()) {
 		t.Error("the watchdog is not fed")
 	}
+	const problem = "the database is locked by another process"
+	if h := (collector{f.comp, f.site, f.db}).databaseHealth(t.Context()); h.OK || !strings.HasPrefix(h.Problem, problem) {
+		t.Errorf("%+v", h)
+	}
+	eventually(t, "the lock is logged", func() bool { return strings.Contains(f.log.String(), `level=ERROR msg="`+problem) })
 	release()
 	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
 		`<presence from='webstatus.example.org/web' to='juliet@example.org'>…`)
+	if h := (collector{f.comp, f.site, f.db}).databaseHealth(t.Context()); !h.OK {
+		t.Errorf("%+v", h)
+	}
 }
 
 // TestWithdrawalDuringLock has the server handle a withdrawal while another process has locked the database file. That is recorded afterwards,
