@@ -128,6 +128,7 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 	if errors.Is(err, ErrExists) && r.cluster != nil {
 		return r.cluster.registerAgain(ctx, bare, options, lang)
 	}
+	r.cluster.doubtFailed(u.JID, err)
 	if err != nil {
 		return nil, err
 	}
@@ -255,6 +256,7 @@ func (r *registry) store(e *entry, change func(*User), write func(func(*User)) (
 	}
 	var before User
 	u, err := write(func(u *User) { before = *u; change(u) })
+	r.cluster.doubtFailed(e.jid, err)
 	if err := r.evictRemoved(e, err); err != nil {
 		return err
 	}
@@ -270,7 +272,9 @@ func (r *registry) store(e *entry, change func(*User), write func(func(*User)) (
 
 // Remove ends a user's page and deletes all data about the user. The contact still has to be withdrawn.
 func (r *registry) Remove(ctx context.Context, e *entry) error {
-	if err := r.db.DeleteUser(ctx, e.jid); err != nil && !errors.Is(err, ErrNotFound) {
+	err := r.db.DeleteUser(ctx, e.jid)
+	r.cluster.doubtFailed(e.jid, err)
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	r.cluster.announce()

@@ -43,6 +43,13 @@ func (c *cluster) doubt(bare string) {
 	c.doubted[bare] = true
 }
 
+// doubtFailed doubts a user after a failed change: the database may have made the change and only not confirmed it.
+func (c *cluster) doubtFailed(bare string, err error) {
+	if c != nil && err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) {
+		c.doubt(bare)
+	}
+}
+
 // reloadDoubted reads the users who have been doubted.
 func (c *cluster) reloadDoubted(ctx context.Context) {
 	c.mu.Lock()

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -204,6 +207,99 @@ func TestFailedReload(t *testing.T) {
 	eventually(t, "the failure is logged", func() bool { return strings.Contains(b.log.String(), "reading a changed user") })
 	rename("nickname", "nick")
 	agree(t, `"jid":"juliet@example.org"`, "", a, b)
+}
+
+// A commitCutter forwards connections to PostgreSQL. When it is armed, it cuts the next one over which a transaction is committed, after the
+// server has done so and before the client knows.
+type commitCutter struct {
+	listener net.Listener
+	to       string
+	armed    atomic.Bool
+}
+
+func newCommitCutter(t *testing.T, to string) *commitCutter {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	c := &commitCutter{listener: l, to: to}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go c.forward(client)
+		}
+	}()
+	return c
+}
+
+func (c *commitCutter) forward(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", c.to)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	var isCut atomic.Bool
+	go func() {
+		defer server.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := client.Read(buf)
+			if bytes.Contains(buf[:n], []byte("commit\x00")) && c.armed.CompareAndSwap(true, false) {
+				isCut.Store(true)
+			}
+			if _, writeErr := server.Write(buf[:n]); err != nil || writeErr != nil {
+				return
+			}
+		}
+	}()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := server.Read(buf)
+		if isCut.Load() {
+			return
+		}
+		if _, writeErr := client.Write(buf[:n]); err != nil || writeErr != nil {
+			return
+		}
+	}
+}
+
+// TestUnknownOutcome cuts the connection to the database just after a change is committed. The node, which has to report a failure, shows
+// soon what is stored.
+func TestUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	location := newPostgresDatabase(t)
+	server := fmt.Sprintf("127.0.0.1:%d", startedPostgres.Load().port)
+	cutter := newCommitCutter(t, server)
+	f := newNode(t, strings.Replace(location, server, cutter.listener.Addr().String(), 1), "a", nil)
+	f.register("")
+	f.says("desk", "", "")
+	eventually(t, "presence is stored", func() bool {
+		u, err := f.db.GetUser(t.Context(), juliet)
+		return err == nil && u.Status.State == Available && f.comp.registry.Backlog() == 0
+	})
+	cutter.armed.Store(true)
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`)
+	f.want(`<iq type='error' id='r' …`)
+	if u := wantStored(t, f); !u.Options.has(fieldJID) {
+		t.Error("the change is not stored")
+	}
+
+	cutter.armed.Store(true)
+	f.send(`<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
+	f.want(`<iq type='error' id='r' …`)
+	eventually(t, "the new user has a page", func() bool { return f.comp.board.byJID("romeo@example.org") != nil })
+
+	cutter.armed.Store(true)
+	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
+	f.want(`<iq type='error' id='r' …`)
+	eventually(t, "the page of the removed user has ended", func() bool { return f.comp.board.byJID(juliet) == nil })
 }
 
 // TestConflictingChanges has two nodes change one user at the same time, again and again. Each time, both show what the database has, and
