@@ -311,7 +311,7 @@ type clusterOutage struct {
 	end   func()       // makes the part work again, and returns when its links are back; nil if it works already
 	works []*appliance // nodes that soon show everything although the part is gone
 	gone  *server      // an ejabberd node without clients
-	deaf  *server      // an ejabberd node whose clients nobody hears
+	deaf  *server      // an ejabberd node whose clients nobody hears who could tell the nodes that work
 }
 
 // others returns the nodes other than one.
@@ -357,7 +357,7 @@ var clusterFaultList = []clusterFault{
 	}},
 	{"database unplugged", func(_ *torture, r *clusterRig) clusterOutage {
 		r.each((*cable).unplug)
-		return clusterOutage{end: func() { r.each((*cable).plug) }, works: r.nodes[1:]}
+		return clusterOutage{end: func() { r.each((*cable).plug) }, works: r.nodes[1:], deaf: r.ejabberd[0]}
 	}},
 	silentDatabase,
 }
@@ -365,7 +365,7 @@ var clusterFaultList = []clusterFault{
 // silentDatabase keeps the connections of a node to the database open, but drops everything.
 var silentDatabase = clusterFault{"database silent", func(_ *torture, r *clusterRig) clusterOutage {
 	r.each((*cable).die)
-	return clusterOutage{end: func() { r.each((*cable).cut) }, works: r.nodes[1:]}
+	return clusterOutage{end: func() { r.each((*cable).cut) }, works: r.nodes[1:], deaf: r.ejabberd[0]}
 }}
 
 // each does something to the cables of the first node.
