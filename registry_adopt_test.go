@@ -284,19 +284,24 @@ func TestUnknownOutcome(t *testing.T) {
 		u, err := f.db.GetUser(t.Context(), juliet)
 		return err == nil && u.Status.State == Available && f.comp.registry.Backlog() == 0
 	})
-	cutter.armed.Store(true)
+	arm := func() { // when no other transaction is to come
+		f.settled(juliet)
+		f.comp.registry.SavePresence(t.Context())
+		cutter.armed.Store(true)
+	}
+	arm()
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`)
 	f.want(`<iq type='error' id='r' …`)
 	if u := wantStored(t, f); !u.Options.has(fieldJID) {
 		t.Error("the change is not stored")
 	}
 
-	cutter.armed.Store(true)
+	arm()
 	f.send(`<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`)
 	f.want(`<iq type='error' id='r' …`)
 	eventually(t, "the new user has a page", func() bool { return f.comp.board.byJID("romeo@example.org") != nil })
 
-	cutter.armed.Store(true)
+	arm()
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
 	f.want(`<iq type='error' id='r' …`)
 	eventually(t, "the page of the removed user has ended", func() bool { return f.comp.board.byJID(juliet) == nil })
