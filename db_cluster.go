@@ -26,6 +26,9 @@ const answerChannel = "webstatus_answer"
 // linkChannel is the channel on which a node says that it has a new link to the XMPP server.
 const linkChannel = "webstatus_link"
 
+// logoutChannel is the channel on which nodes say of whom they have heard a logout: by full JID, or by bare JID for several resources.
+const logoutChannel = "webstatus_logout"
+
 // lockCheck is how often a node asks whether it still holds its locks.
 const lockCheck = time.Second
 
@@ -47,7 +50,8 @@ type membership struct {
 	news    bool      // another node has said that there are changes, since they were last read
 	answers []string  // stanzas that have come to other nodes
 
-	relinked bool // another node has a new link
+	relinked bool     // another node has a new link
+	logouts  []string // JIDs of which nodes have heard a logout
 }
 
 // connect opens a connection for locks and news. It reads few rows of large tables, over their indexes, and so often that it must not be
@@ -63,6 +67,8 @@ func connect(ctx context.Context, conf *pgx.ConnConfig) (m *membership, err erro
 			m.answers = append(m.answers, n.Payload)
 		case linkChannel:
 			m.relinked = m.relinked || n.Payload != m.node
+		case logoutChannel:
+			m.logouts = append(m.logouts, n.Payload)
 		default:
 			m.news = m.news || n.Payload != m.node
 		}
@@ -106,7 +112,7 @@ func (db *database) join(ctx context.Context) (*membership, error) {
 		err = db.checkSchema(timed) // which another version may have migrated meanwhile
 	}
 	if err == nil {
-		_, err = m.conn.Exec(timed, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel+"; LISTEN "+linkChannel)
+		_, err = m.conn.Exec(timed, "LISTEN "+notifyChannel+"; LISTEN "+answerChannel+"; LISTEN "+linkChannel+"; LISTEN "+logoutChannel)
 	}
 	if err == nil {
 		err = m.renumber(ctx)
@@ -192,11 +198,11 @@ func (m *membership) holds(ctx context.Context, kind, name string) (held bool, e
 	return held, err
 }
 
-// wait waits until another node has changed something, has passed an answer on or has a new link, or for a while.
+// wait waits until another node has changed something, has passed an answer on, has a new link or has heard of a logout, or for a while.
 func (m *membership) wait(ctx context.Context, atMost time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
-	for !m.news && !m.relinked && len(m.answers) == 0 {
+	for !m.news && !m.relinked && len(m.answers) == 0 && len(m.logouts) == 0 {
 		_, err := m.conn.WaitForNotification(waiting)
 		if waiting.Err() != nil && !m.conn.IsClosed() {
 			return ctx.Err()
@@ -263,6 +269,14 @@ func (db *database) Notify(ctx context.Context) error {
 func (db *database) NotifyLink(ctx context.Context) error {
 	return db.read(ctx, func(ctx context.Context) error {
 		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, $2)", linkChannel, db.shared.node)
+		return err
+	})
+}
+
+// NotifyLogouts tells all nodes of logouts: by full JID, or by bare JID for several resources.
+func (db *database) NotifyLogouts(ctx context.Context, jids []string) error {
+	return db.read(ctx, func(ctx context.Context) error {
+		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, jid) FROM unnest($2::text[]) AS jid", logoutChannel, jids)
 		return err
 	})
 }

@@ -41,8 +41,9 @@ type cluster struct {
 	mu      sync.Mutex
 	numbers map[string]uint16 // of nodes, by name; 0 for this one
 	others  []nodeState
-	taking  map[string]bool // nodes that are being replaced
-	doubted map[string]bool // bare JIDs of users who are to be read again
+	taking  map[string]bool   // nodes that are being replaced
+	doubted map[string]bool   // bare JIDs of users who are to be read again
+	logouts map[string]string // of which the other nodes are to be told: resources by bare JID, empty for several
 }
 
 // clusterHooks are the functions of the component that the cluster calls.
@@ -70,7 +71,7 @@ func (c *cluster) load(ctx context.Context) (heard map[string][]heardPresence, e
 
 func newCluster(r *registry) *cluster {
 	return &cluster{registry: r, changed: make(chan struct{}, 1), links: make(chan struct{}, 1), doubts: make(chan struct{}, 1), numbers: map[string]uint16{r.db.shared.node: 0},
-		taking: make(map[string]bool), doubted: make(map[string]bool), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), answers: make(chan string, maxAnswers)}
+		taking: make(map[string]bool), doubted: make(map[string]bool), logouts: make(map[string]string), lookUps: rate.NewLimiter(lookUpRate, lookUpRate), answers: make(chan string, maxAnswers)}
 }
 
 // number returns the number of a node.
@@ -240,6 +241,10 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 			m.relinked = false
 			notify(c.doubts)
 		}
+		for _, full := range m.logouts {
+			c.verify(ctx, full)
+		}
+		m.logouts = nil
 	}
 }
 
@@ -365,6 +370,7 @@ func (c *cluster) beatLoop(ctx context.Context) {
 		}
 		if err == nil {
 			c.setNodes(others)
+			c.tellLogouts(ctx)
 			for _, n := range others {
 				if c.Leads() && !n.linked && c.board.link.Load().isUp() {
 					takeovers.Go(func() { c.takeOver(ctx, n.name) })
@@ -392,11 +398,7 @@ func (c *cluster) doubtLoop(ctx context.Context) {
 			if s := e.snapshot.Load(); s == nil || !s.status.State.Online() || ctx.Err() != nil {
 				continue
 			}
-			c.hooks.dispatch(ctx, e.jid, func(context.Context) {
-				if !e.user.Privileged && e.resources.Doubt(e.resources.Of(0)) { // a privilege comes with the only link
-					c.hooks.renew(e)
-				}
-			})
+			c.hooks.dispatch(ctx, e.jid, func(context.Context) { c.doubtOwn(e, e.resources.Of(0)) })
 		}
 	}
 }

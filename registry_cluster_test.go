@@ -315,6 +315,25 @@ func TestLeaverAtNewLink(t *testing.T) {
 	agree(t, `"state":"unavailable"`, "", a, b)
 }
 
+// TestStrayLogout has a node hear that a client has gone offline which another node has heard before. The other one asks.
+func TestStrayLogout(t *testing.T) {
+	t.Parallel()
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	a.says("phone", "", "<show>dnd</show>")
+	agree(t, `"state":"dnd"`, "", a, b)
+	b.says("phone", "type='unavailable'", "")
+	a.want(wantProbe)
+	agree(t, `"state":"unavailable"`, "", a, b)
+
+	// The server answers if the client has come back.
+	a.says("phone", "", "<show>away</show>")
+	agree(t, `"state":"away"`, "", a, b)
+	b.says("phone", "type='unavailable'", "")
+	a.want(wantProbe)
+	a.says("phone", "", "<show>chat</show>")
+	agree(t, `"state":"chat"`, "", a, b)
+}
+
 // TestRichPresenceInCluster checks that all nodes show what one of them hears, for as long as it is to be shown.
 func TestRichPresenceInCluster(t *testing.T) {
 	t.Parallel()

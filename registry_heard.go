@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"strings"
 )
 
 // The presence that the nodes of a cluster have heard: what others have heard is shown here, and what this one has heard is stored for them.
@@ -62,8 +63,8 @@ func (c *cluster) replaceHeard(e *entry, h heardPresence) {
 		c.setRich(e, *h.status.Rich)
 	}
 	e.shared = e.shared || node != 0
-	if node != 0 && e.resources.Doubt(moved) {
-		c.hooks.renew(e)
+	if node != 0 {
+		c.doubtOwn(e, moved)
 	}
 }
 
@@ -103,6 +104,66 @@ func (c *cluster) noteOwn(e *entry, before []Presence) {
 	}
 	if len(before) != len(after) || slices.ContainsFunc(after, func(p Presence) bool { return !isKnown(p) }) {
 		c.save(e, false)
+	}
+}
+
+// noteLogout records that this node has heard that a resource has gone offline. While a node is down, the server may send its stanzas to
+// any other, and so a client's logout to another node than its login.
+func (c *cluster) noteLogout(bare, resource string) {
+	if c == nil || resource == "" { // an answer to a probe
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, ok := c.logouts[bare]; ok && known != resource {
+		resource = ""
+	}
+	c.logouts[bare] = resource
+}
+
+// tellLogouts tells the other nodes which resources have gone offline. What fails is tried again.
+func (c *cluster) tellLogouts(ctx context.Context) {
+	c.mu.Lock()
+	logouts := c.logouts
+	c.logouts = make(map[string]string)
+	c.mu.Unlock()
+	if len(logouts) == 0 {
+		return
+	}
+	var jids []string
+	for bare, resource := range logouts {
+		jids = append(jids, jid{bare, resource}.String())
+	}
+	if err := c.db.NotifyLogouts(ctx, jids); err != nil {
+		c.outages.report("telling other nodes of logouts", err)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for bare := range logouts {
+			c.logouts[bare] = ""
+		}
+	}
+}
+
+// verify probes a user of whom some node has heard that a resource has gone offline, or several if full is bare, if this node shows it.
+func (c *cluster) verify(ctx context.Context, full string) {
+	bare, resource, _ := strings.Cut(full, "/")
+	c.hooks.dispatch(ctx, bare, func(context.Context) {
+		e := c.board.byJID(bare)
+		switch {
+		case e == nil:
+		case resource == "":
+			c.doubtOwn(e, e.resources.Of(0))
+		default:
+			c.doubtOwn(e, []Presence{{Resource: resource}})
+		}
+	})
+}
+
+// doubtOwn probes a user if this node has received presence of some resources, which may be outdated. A privilege comes with the only link,
+// so that nothing is outdated there.
+func (c *cluster) doubtOwn(e *entry, resources []Presence) {
+	if !e.user.Privileged && e.resources.Doubt(resources) {
+		c.hooks.renew(e)
 	}
 }
 

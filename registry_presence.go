@@ -45,6 +45,7 @@ func (r *registry) RemoveResource(e *entry, resource string, at time.Time) (firs
 		e.setLastSeen(at)
 	}
 	r.changeResources(e, func(all Resources) Resources { return all.Remove(resource) })
+	r.cluster.noteLogout(e.jid, resource)
 	return r.confirm(e)
 }
 
