@@ -311,23 +311,28 @@ func (db *database) Snapshot(ctx context.Context) (snapshot string, err error) {
 	return snapshot, err
 }
 
-// newRows is the condition that another node has changed a row since a snapshot.
-const newRows = ` changed >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(changed, $1::text::pg_snapshot)
-	AND origin <> current_setting('webstatus.node')`
+// newRows is the condition that a row has been changed since a snapshot; newForeignRows, that another node has done so; newUserRows, that
+// another node has, or any node, as is asked.
+const (
+	newRows        = ` changed >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(changed, $1::text::pg_snapshot)`
+	newForeignRows = newRows + ` AND origin <> current_setting('webstatus.node')`
+	newUserRows    = newRows + ` AND ($2 OR origin <> current_setting('webstatus.node'))`
+)
 
-// selectChanges selects the current snapshot in the place of a JID (0), the users whom other nodes have changed since an earlier snapshot (1),
-// and what these have heard since (2).
+// selectChanges selects the current snapshot in the place of a JID (0), the users whom other nodes, or all, have changed since an earlier
+// snapshot (1), and what other nodes have heard since (2).
 const selectChanges = `SELECT 0, pg_current_snapshot()::text, '', '[]', '', NULL::bigint, '[]'
 	UNION ALL SELECT 1, jid, '', '[]', '', NULL::bigint, '[]' FROM (
-		SELECT jid FROM users WHERE` + newRows + ` UNION SELECT jid FROM profiles WHERE` + newRows + ` UNION SELECT jid FROM deletions WHERE` + newRows + `) AS changed_users
-	UNION ALL SELECT 2, ` + heardColumns + ` WHERE resources.changed IS NOT NULL AND` + newRows
+		SELECT jid FROM users WHERE` + newUserRows + ` UNION SELECT jid FROM profiles WHERE` + newUserRows + ` UNION SELECT jid FROM deletions WHERE` + newUserRows + `) AS changed_users
+	UNION ALL SELECT 2, ` + heardColumns + ` WHERE resources.changed IS NOT NULL AND` + newForeignRows
 
-// changes returns what other nodes have changed since a snapshot, and the snapshot to continue from.
-func (m *membership) changes(ctx context.Context, since string) (c changes, next string, err error) {
+// changes returns what other nodes have changed since a snapshot, and the snapshot to continue from. With own, the users whom this node has
+// changed are among them.
+func (m *membership) changes(ctx context.Context, since string, own bool) (c changes, next string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
 	m.news = false
-	rows, err := m.conn.Query(ctx, selectChanges, since)
+	rows, err := m.conn.Query(ctx, selectChanges, since, own)
 	if err != nil {
 		return c, "", err
 	}

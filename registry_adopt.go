@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 )
 
 // What another node of a cluster has stored of a user is shown here as well. This takes a few milliseconds, in which the user may already
@@ -43,11 +44,25 @@ func (c *cluster) doubt(bare string) {
 	c.doubted[bare] = true
 }
 
-// doubtFailed doubts a user after a failed change: the database may have made the change and only not confirmed it.
+// commitDelay is the time within which PostgreSQL may still commit a change that has failed here: it may wait for its disk or for a standby.
+const commitDelay = 10 * time.Minute
+
+// doubtFailed doubts a user after a failed change: the database may have made the change and only not confirmed it, or may still make it.
 func (c *cluster) doubtFailed(bare string, err error) {
-	if c != nil && err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) {
-		c.doubt(bare)
+	if c == nil || err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrExists) {
+		return
 	}
+	c.doubt(bare)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = c.now()
+}
+
+// mayStillCommit reports whether the database may make a change that has failed here.
+func (c *cluster) mayStillCommit() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.failed.IsZero() && c.now().Sub(c.failed) < commitDelay
 }
 
 // reloadDoubted reads the users who have been doubted.

@@ -209,12 +209,13 @@ func TestFailedReload(t *testing.T) {
 	agree(t, `"jid":"juliet@example.org"`, "", a, b)
 }
 
-// A commitCutter forwards connections to PostgreSQL. When it is armed, it cuts the next one over which a transaction is committed, after the
-// server has done so and before the client knows.
+// A commitCutter forwards connections to PostgreSQL. When it is armed, it cuts the next one over which a user's change is committed, before the
+// client knows. The server commits at once, or later if delay is set: once that channel is closed.
 type commitCutter struct {
 	listener net.Listener
 	to       string
 	armed    atomic.Bool
+	delay    chan struct{}
 }
 
 func newCommitCutter(t *testing.T, to string) *commitCutter {
@@ -248,10 +249,16 @@ func (c *commitCutter) forward(client net.Conn) {
 	go func() {
 		defer server.Close()
 		buf := make([]byte, 32<<10)
+		isChange := false
 		for {
 			n, err := client.Read(buf)
-			if bytes.Contains(buf[:n], []byte("commit\x00")) && c.armed.CompareAndSwap(true, false) {
+			isChange = !bytes.Contains(buf[:n], []byte("begin")) && (isChange || bytes.Contains(buf[:n], []byte("@example.org")))
+			if isChange && bytes.Contains(buf[:n], []byte("commit\x00")) && c.armed.CompareAndSwap(true, false) {
 				isCut.Store(true)
+				if c.delay != nil {
+					client.Close()
+					<-c.delay
+				}
 			}
 			if _, writeErr := server.Write(buf[:n]); err != nil || writeErr != nil {
 				return
@@ -286,6 +293,7 @@ func TestUnknownOutcome(t *testing.T) {
 	})
 	arm := func() { // when no other transaction is to come
 		f.settled(juliet)
+		f.settled("romeo@example.org")
 		f.comp.registry.SavePresence(t.Context())
 		cutter.armed.Store(true)
 	}
@@ -301,6 +309,21 @@ func TestUnknownOutcome(t *testing.T) {
 	f.want(`<iq type='error' id='r' …`)
 	eventually(t, "the new user has a page", func() bool { return f.comp.board.byJID("romeo@example.org") != nil })
 
+	cutter.delay = make(chan struct{})
+	arm()
+	f.send(`<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`)
+	f.want(`<iq type='error' id='r' …`)
+	eventually(t, "the user has been read again", func() bool {
+		c := f.comp.registry.cluster
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.doubted) == 0
+	})
+	f.settled("romeo@example.org")
+	close(cutter.delay)
+	eventually(t, "the page shows what was committed later", func() bool { return f.comp.board.byJID("romeo@example.org").snapshot.Load().options.has(fieldJID) })
+
+	cutter.delay = nil
 	arm()
 	f.send(`<iq type='set' id='r' from='juliet@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><remove/></query></iq>`)
 	f.want(`<iq type='error' id='r' …`)

@@ -43,6 +43,7 @@ type cluster struct {
 	others  []nodeState
 	taking  map[string]bool   // nodes that are being replaced
 	doubted map[string]bool   // bare JIDs of users who are to be read again
+	failed  time.Time         // when a change has failed last
 	logouts map[string]string // of which the other nodes are to be told: resources by bare JID, empty for several
 }
 
@@ -250,7 +251,7 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 
 // readChanges reads what other nodes have changed, and shows it.
 func (c *cluster) readChanges(ctx context.Context, m *membership) error {
-	changed, next, err := m.changes(ctx, c.snapshot)
+	changed, next, err := m.changes(ctx, c.snapshot, c.mayStillCommit())
 	if err != nil {
 		return err
 	}

@@ -632,7 +632,7 @@ func TestRestoredDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, _, err := b.shared.first.changes(t.Context(), snapshot); err != nil || len(again.users)+len(again.presence) != 0 {
+	if again, _, err := b.shared.first.changes(t.Context(), snapshot, false); err != nil || len(again.users)+len(again.presence) != 0 {
 		t.Errorf("what was restored is new: %+v %v", again, err)
 	}
 	if jids, err := b.ReleaseOrphans(t.Context(), "a", snapshot); err != nil || len(jids) != 1 {
