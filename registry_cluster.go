@@ -35,6 +35,7 @@ type cluster struct {
 
 	snapshot string // of the database, up to which the changes of other nodes are known
 	leads    atomic.Bool
+	stalled  atomic.Bool   // see SetStalled
 	lookUps  *rate.Limiter // of strangers
 	answers  chan string   // to questions of other nodes
 
@@ -93,13 +94,14 @@ func (r *registry) Leads() bool { return r.cluster == nil || r.cluster.leads.Loa
 // leadInterval is the time between two checks of who leads.
 const leadInterval = 100 * time.Millisecond
 
-// WhileLeading waits until this node leads, and returns a context that is done when it no longer does, or when ctx is done.
-func (r *registry) WhileLeading(ctx context.Context) (leading context.Context, stop context.CancelFunc) {
-	leading, stop = context.WithCancel(ctx)
-	await := func(leads bool) {
-		for r.Leads() != leads && leading.Err() == nil {
+// WhileLinkAllowed waits until this node may have a link, and returns a context that is done when it no longer may, or when ctx is done. With
+// single, only the leader may.
+func (c *cluster) WhileLinkAllowed(ctx context.Context, single bool) (allowed context.Context, stop context.CancelFunc) {
+	allowed, stop = context.WithCancel(ctx)
+	await := func(want bool) {
+		for (!c.stalled.Load() && (c.leads.Load() || !single)) != want && allowed.Err() == nil {
 			select {
-			case <-leading.Done():
+			case <-allowed.Done():
 			case <-time.After(leadInterval):
 			}
 		}
@@ -109,8 +111,11 @@ func (r *registry) WhileLeading(ctx context.Context) (leading context.Context, s
 		await(false)
 		stop()
 	}()
-	return leading, stop
+	return allowed, stop
 }
+
+// SetStalled records whether this node no longer handles stanzas. Then it is silent, so that another node replaces it.
+func (c *cluster) SetStalled(stalled bool) { c.stalled.Store(stalled) }
 
 // nodes returns the other nodes.
 func (c *cluster) nodes() []nodeState {
@@ -363,7 +368,7 @@ func (c *cluster) beatLoop(ctx context.Context) {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	var notified uint32 // number of the last link that the others know of
-	for ctx.Err() == nil {
+	beat := func() {
 		link := c.board.link.Load()
 		others, err := c.db.Beat(ctx, link.isUp())
 		if err == nil && link.isUp() && link.number != notified && c.db.NotifyLink(ctx) == nil {
@@ -377,6 +382,11 @@ func (c *cluster) beatLoop(ctx context.Context) {
 					takeovers.Go(func() { c.takeOver(ctx, n.name) })
 				}
 			}
+		}
+	}
+	for ctx.Err() == nil {
+		if !c.stalled.Load() {
+			beat()
 		}
 		select {
 		case <-ctx.Done():

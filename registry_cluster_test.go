@@ -334,6 +334,40 @@ func TestStrayLogout(t *testing.T) {
 	agree(t, `"state":"chat"`, "", a, b)
 }
 
+// TestStalledNode has a node, the leader or not, stop handling stanzas. It closes its link and is replaced until it handles them again.
+func TestStalledNode(t *testing.T) {
+	t.Parallel()
+	for _, leader := range []bool{true, false} {
+		t.Run(fmt.Sprintf("leader=%t", leader), func(t *testing.T) {
+			t.Parallel()
+			a, b := twoNodes(t, newPostgresDatabase(t))
+			eventually(t, "a node leads", func() bool { return a.comp.registry.Leads() || b.comp.registry.Leads() })
+			if a.comp.registry.Leads() != leader {
+				a, b = b, a
+			}
+			a.says("desk", "", "<show>dnd</show>")
+			agree(t, `"state":"dnd"`, "", a, b)
+			stalled, release := context.WithCancel(t.Context())
+			defer release()
+			for i := range maxWorkers {
+				a.comp.dispatcher.dispatch(t.Context(), fmt.Sprintf("user%d@example.org", i), func(context.Context) { <-stalled.Done() })
+			}
+			if _, err := a.stream.framer.next(); err == nil {
+				t.Error("the link of the stalled node is still open")
+			}
+			eventually(t, "the other node has replaced it", func() bool {
+				_, body := b.get(julietPage + ".json")
+				return strings.Contains(body, `"state":"unavailable"`)
+			})
+			release()
+			a.accept()
+			a.want(wantProbe)
+			a.says("desk", "", "<show>dnd</show>")
+			agree(t, `"state":"dnd"`, "", a, b)
+		})
+	}
+}
+
 // TestRichPresenceInCluster checks that all nodes show what one of them hears, for as long as it is to be shown.
 func TestRichPresenceInCluster(t *testing.T) {
 	t.Parallel()

@@ -109,7 +109,7 @@ func (c *component) run(ctx context.Context) error {
 	for _, server := range c.servers {
 		for range c.connections {
 			l := &link{domain: c.domain, secret: c.secret, server: server, tls: c.tls, times: c.linkTimes, log: c.log,
-				opened: c.opened, closed: c.closed, deliver: func(f frame) { c.deliver(work, f) }}
+				opened: c.opened, closed: c.closed, deliver: c.deliver}
 			g.Go(func() error { c.runLink(work, l); return nil })
 		}
 	}
@@ -118,6 +118,7 @@ func (c *component) run(ctx context.Context) error {
 	g.Go(func() error { c.prober.run(work); return nil })
 	g.Go(func() error { c.rooms.run(work); return nil })
 	g.Go(func() error { c.maintain(work); return nil })
+	g.Go(func() error { c.stallLoop(work); return nil })
 	g.Go(func() error {
 		return c.registry.RunCluster(work, clusterHooks{dispatch: c.dispatcher.dispatch, probe: c.probeAll, renew: c.prober.probe, answered: c.onPassedOn, always: c.singleLink})
 	})
@@ -130,16 +131,17 @@ func (c *component) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// runLink keeps a link up until ctx is done, or for as long as this node leads if only the leader may have one.
+// runLink keeps a link up until ctx is done, in a cluster while this node may have one.
 func (c *component) runLink(ctx context.Context, l *link) {
-	if !c.singleLink {
+	nodes := c.registry.cluster
+	if nodes == nil {
 		l.run(ctx)
 		return
 	}
 	for ctx.Err() == nil {
-		leading, stop := c.registry.WhileLeading(ctx)
-		l.run(leading)
-		ended := leading.Err() == nil // by our shutdown
+		allowed, stop := nodes.WhileLinkAllowed(ctx, c.singleLink)
+		l.run(allowed)
+		ended := allowed.Err() == nil // by our shutdown
 		stop()
 		if ended {
 			return
@@ -171,7 +173,7 @@ func (c *component) closed(s *stream) {
 	}
 }
 
-// deliver queues a stanza for its sender. It reads only as much of the stanza as this requires.
+// deliver queues a stanza for its sender, unless ctx is done. It reads only as much of the stanza as this requires.
 func (c *component) deliver(ctx context.Context, f frame) {
 	from, err := parseJID(html.UnescapeString(string(attribute(f.data, "from"))))
 	if err != nil {

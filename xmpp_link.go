@@ -52,9 +52,9 @@ type link struct {
 	times  linkTimes
 	log    *slog.Logger
 
-	opened  func(*stream) // called when a stream is established
-	closed  func(*stream) // called when an established stream has ended
-	deliver func(frame)   // called for each element, in order; reading waits for it to return
+	opened  func(*stream)                // called when a stream is established
+	closed  func(*stream)                // called when an established stream has ended
+	deliver func(context.Context, frame) // called for each element, in order; reading waits for it to return
 }
 
 // run keeps a stream open until ctx is done or the stream is closed with close. It retries with backoff. A cause that repeats is logged
@@ -127,7 +127,7 @@ func (l *link) runStream(ctx context.Context, ready func()) error {
 			return s.cause(err)
 		}
 		s.first.add(f)
-		l.deliver(f)
+		l.deliver(ctx, f)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 // testLink returns a link to a listener, with short timeouts.
 func testLink(l net.Listener) *link {
 	return &link{domain: "webstatus.example.org", secret: "s3cret", server: l.Addr().String(), log: slog.New(slog.DiscardHandler),
-		opened: func(*stream) {}, closed: func(*stream) {}, deliver: func(frame) {},
+		opened: func(*stream) {}, closed: func(*stream) {}, deliver: func(context.Context, frame) {},
 		times: linkTimes{connect: patience, idle: 10 * time.Millisecond, ping: 10 * time.Millisecond, dead: 50 * time.Millisecond, pong: patience,
 			write: patience, retry: retryDelay{time.Second, 4 * time.Second}, slow: retryDelay{10 * time.Second, time.Minute}}}
 }
@@ -166,7 +166,7 @@ func TestKeepalive(t *testing.T) {
 	}()
 	l := testLink(server.listener)
 	pings := 0
-	l.deliver = func(frame) { pings++ }
+	l.deliver = func(context.Context, frame) { pings++ }
 	err = l.runStream(t.Context(), func() {})
 	if got := diagnose(err, l); !strings.Contains(got.cause, "no stanza from the server") || pings != 20 {
 		t.Errorf("%+v after %d pings", got, pings)

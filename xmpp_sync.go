@@ -19,6 +19,7 @@ type syncTimes struct {
 	probeRate   rate.Limit    // probes a second
 	shutdown    time.Duration // for the shutdown of the component
 	aliveWithin time.Duration // within which a healthy component runs a task
+	stalled     time.Duration // after which a component counts as stalled
 }
 
 var defaultSyncTimes = syncTimes{
@@ -30,6 +31,7 @@ var defaultSyncTimes = syncTimes{
 	probeRate:   5000,
 	shutdown:    5 * time.Second,
 	aliveWithin: 5 * time.Second,
+	stalled:     20 * time.Second,
 }
 
 // resyncLoop requests the presence of all users after each new link, because servers do not replay what a component has missed.
@@ -152,6 +154,33 @@ func (c *component) isAlive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, c.syncTimes.aliveWithin)
 	defer cancel()
 	return c.dispatcher.isAlive(ctx)
+}
+
+// stallLoop closes the link of a node that no longer handles stanzas, until it does again: the server sends stanzas to another node of the
+// cluster only then.
+func (c *component) stallLoop(ctx context.Context) {
+	nodes := c.registry.cluster
+	if nodes == nil {
+		return // there is no other node
+	}
+	for ctx.Err() == nil {
+		timed, cancel := context.WithTimeout(ctx, c.syncTimes.stalled)
+		isAlive := c.dispatcher.isAlive(timed)
+		cancel()
+		if isAlive {
+			select {
+			case <-ctx.Done():
+			case <-time.After(c.syncTimes.stalled / 4):
+			}
+			continue
+		}
+		if ctx.Err() == nil {
+			c.log.Error("stanzas are not being handled: the link is closed, so that another node takes over")
+			nodes.SetStalled(true)
+			c.dispatcher.isAlive(ctx)
+			nodes.SetStalled(false)
+		}
+	}
 }
 
 // shutdown handles what has been received, sends our unavailable presence, and closes the streams.
