@@ -115,7 +115,8 @@ func readAhead(users iter.Seq2[StoredUser, error], add func(*StoredUser)) (err e
 }
 
 // Register registers a user through one of our addresses, with the default options and a change of them. Of a privileged one, we see the
-// presence without a contact request.
+// presence without a contact request. If another node has registered the user meanwhile, or the registration was stored although that could
+// not be confirmed, it returns ErrExists and the user as stored.
 func (r *registry) Register(ctx context.Context, bare string, contact Contact, options optionChange, lang string, privileged bool) (*entry, error) {
 	token, err := newToken(r.random)
 	if err != nil {
@@ -126,7 +127,8 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 	u.Asked = u.lacksContact()
 	err = r.db.InsertUser(ctx, u)
 	if errors.Is(err, ErrExists) && r.cluster != nil {
-		return r.cluster.registerAgain(ctx, bare, options, lang)
+		r.cluster.reload(ctx, bare) // an error leaves the user unknown
+		return r.board.byJID(bare), err
 	}
 	r.cluster.doubtFailed(u.JID, err)
 	if err != nil {

@@ -24,19 +24,6 @@ func (c *cluster) lookUp(ctx context.Context, bare string) *entry {
 	return c.board.byJID(bare)
 }
 
-// registerAgain changes the options of a user who has registered at another node meanwhile, or whose registration was stored although that
-// could not be confirmed.
-func (c *cluster) registerAgain(ctx context.Context, bare string, options optionChange, lang string) (*entry, error) {
-	if err := c.reload(ctx, bare); err != nil {
-		return nil, err
-	}
-	e := c.board.byJID(bare)
-	if e == nil {
-		return nil, ErrNotFound
-	}
-	return e, c.SetOptions(ctx, e, options, lang)
-}
-
 // doubt has a user read again soon: this node may not know what the database has.
 func (c *cluster) doubt(bare string) {
 	c.mu.Lock()

@@ -548,6 +548,33 @@ func TestRegisterTwice(t *testing.T) {
 	})
 }
 
+// TestRegisterElsewhere has a node register a user whom another node has registered a moment ago through our other address.
+func TestRegisterElsewhere(t *testing.T) {
+	t.Parallel()
+	const romeo = "romeo@example.org"
+	a, b := twoNodes(t, newPostgresDatabase(t))
+	b.comp.registry.cluster.lookUps.SetBurst(0)
+	handling, handle := context.WithCancel(t.Context())
+	defer handle()
+	b.comp.dispatcher.dispatch(t.Context(), romeo, func(context.Context) { <-handling.Done() })
+	register := `<iq type='set' id='r' from='romeo@example.org/b' to='%s'><query xmlns='jabber:iq:register'><show_nick>%d</show_nick></query></iq>`
+	b.send(fmt.Sprintf(register, "bot@webstatus.example.org", 1))
+	eventually(t, "the stanza waits", func() bool {
+		d := b.comp.dispatcher
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.queues[romeo] != nil && len(d.queues[romeo].waiting) > 0
+	})
+	a.send(fmt.Sprintf(register, "webstatus.example.org", 0))
+	a.want(`<iq type='result' id='r' …`)
+	handle()
+	eventually(t, "both nodes have the option and the address", func() bool {
+		here, there := a.comp.board.byJID(romeo), b.comp.board.byJID(romeo)
+		u, err := a.db.GetUser(t.Context(), romeo)
+		return err == nil && u.Contact == ContactBot && u.Options.has(fieldNick) && here.snapshot.Load().options == u.Options && there.snapshot.Load().options == u.Options
+	})
+}
+
 // TestClusterCutOff cuts the connection between a node and PostgreSQL without closing it. The other nodes continue; the node
 // says since when it knows nothing of them, and has everything right once the connection is back.
 func TestClusterCutOff(t *testing.T) {

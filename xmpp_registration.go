@@ -138,6 +138,9 @@ func (a *accounts) register(ctx context.Context, person jid, contact Contact, op
 		return nil, resourceConstraint()
 	}
 	e, err := a.registry.Register(ctx, person.bare, contact, options, lang, a.contacts.privileges.cover(person.bare))
+	if errors.Is(err, ErrExists) && e != nil {
+		err = a.registerAgain(ctx, e, contact, options, lang)
+	}
 	if err == nil {
 		a.contacts.leaving.Delete(person.bare)
 		e.announced = a.board.link.Load().number
