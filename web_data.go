@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"iter"
+	"math"
 	"strings"
 )
 
@@ -90,10 +92,13 @@ func appendJSONString(b *bytes.Buffer, s string) error {
 	return nil
 }
 
-// appendJSONArray appends views as a JSON array.
-func appendJSONArray(b *bytes.Buffer, views []view) error {
+// appendJSONArray appends views as a JSON array. The error is errTooLarge if the buffer then has more than a number of bytes.
+func appendJSONArray(b *bytes.Buffer, views []view, most int) error {
 	separator := byte('[')
 	for i := range views {
+		if b.Len() > most {
+			return errTooLarge
+		}
 		b.WriteByte(separator)
 		if err := appendJSON(b, &views[i]); err != nil {
 			return err
@@ -104,15 +109,23 @@ func appendJSONArray(b *bytes.Buffer, views []view) error {
 	return nil
 }
 
+// errTooLarge says that a representation is larger than any client may have.
+var errTooLarge = errors.New("the representation is too large")
+
 // writeJSON writes an object, or an array for several people.
-func writeJSON(_ *renderer, spec *renderSpec, views []view) (_ []byte, err error) {
+func writeJSON(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
+	return jsonWithin(math.MaxInt, spec, views)
+}
+
+// jsonWithin returns an object, or an array for several people. The error is errTooLarge if the array has more than a number of bytes.
+func jsonWithin(most int, spec *renderSpec, views []view) (_ []byte, err error) {
 	var b bytes.Buffer
 	b.Grow(256) // for most
 	switch {
 	case spec.options.shields:
 		return json.Marshal(newShields(spec, views))
 	case spec.many:
-		err = appendJSONArray(&b, views)
+		err = appendJSONArray(&b, views, most)
 	default:
 		err = appendJSON(&b, &views[0])
 	}
@@ -210,7 +223,7 @@ func appendXML(b *bytes.Buffer, v *view) error {
 // writeScript writes a script that puts the status into elements of the page that includes it.
 func writeScript(r *renderer, _ *renderSpec, views []view) ([]byte, error) {
 	var data bytes.Buffer
-	if err := appendJSONArray(&data, views); err != nil {
+	if err := appendJSONArray(&data, views, math.MaxInt); err != nil {
 		return nil, err
 	}
 	return []byte(strings.Replace(r.sources["script.js"], "STATUS", data.String(), 1)), nil

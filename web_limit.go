@@ -25,7 +25,9 @@ var (
 )
 
 // isLimit reports whether an error comes from a limit, and not from a failure.
-func isLimit(err error) bool { return errors.Is(err, errBudget) || errors.Is(err, errBusy) }
+func isLimit(err error) bool {
+	return errors.Is(err, errBudget) || errors.Is(err, errBusy) || errors.Is(err, errTooLarge)
+}
 
 // limits are the limits of a website.
 type limits struct {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -258,6 +259,40 @@ func TestUnreadEvents(t *testing.T) {
 	}
 	leave()
 	eventually(t, "the streams have ended", ended)
+}
+
+// TestTooLargeEvent opens a stream of people whose state takes more memory than any client may have.
+func TestTooLargeEvent(t *testing.T) {
+	f := newFixture(t, nil)
+	for i := range maxPeople {
+		bare := fmt.Sprintf("user%d@example.org", i)
+		f.send(`<iq type='set' id='r' from='` + bare + `/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_status_msg>1</show_status_msg><show_resources>1</show_resources></query></iq>` +
+			`<presence type='subscribed' from='` + bare + `' to='webstatus.example.org'/>`)
+		for resource := range 13 {
+			f.send(fmt.Sprintf(`<presence from='%s/%d' to='webstatus.example.org'><status>%s</status></presence>`, bare, resource, strings.Repeat("&lt;", 1000)))
+		}
+	}
+	list := func() string {
+		var tokens []string
+		for e := range f.comp.board.all() {
+			tokens = append(tokens, e.snapshot.Load().token.String())
+		}
+		return "/status/" + strings.Join(tokens, ",")
+	}
+	eventually(t, "the state is large", func() bool {
+		_, body := f.get(list() + ".json")
+		return len(body) > maxClientEvents
+	})
+	client := http.Client{Timeout: patience}
+	resp, err := client.Get(f.web.URL + list() + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if want := string(eventRetry) + string(eventRefused); err != nil || string(body) != want {
+		t.Errorf("got %.100q of %d bytes, want %q: %v", body, len(body), want, err)
+	}
 }
 
 // A stepClock advances by a step each time it is read.

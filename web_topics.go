@@ -205,6 +205,9 @@ func (t *eventTopic) run(ts *eventTopics) {
 		case step.ended:
 			t.end(ts, nil) // a client that comes again gets 404
 			return
+		case step.tooLarge:
+			t.end(ts, eventRefused)
+			return
 		case step.rendered == nil:
 			if !t.wait(t.w.limits.after(step.delay)) {
 				return
@@ -235,6 +238,7 @@ func (t *eventTopic) run(ts *eventTopics) {
 // A topicStep is the result of rendering a topic.
 type topicStep struct {
 	ended    bool          // the address shows nothing anymore
+	tooLarge bool          // no client may have so large an event
 	rendered *rendering    // nil if nothing was rendered
 	delay    time.Duration // then, until it can be tried again
 	changes  []any         // channels, one of which is closed at the next change
@@ -274,6 +278,8 @@ func (t *eventTopic) step() topicStep {
 		}
 		n, err := t.render(found.people, found.many, client, began)
 		switch {
+		case errors.Is(err, errTooLarge):
+			return topicStep{tooLarge: true}
 		case err != nil:
 			// The topic continues with the state at the time when a client's budget or a slot allows it.
 			return topicStep{delay: eventBusy}
