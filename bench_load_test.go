@@ -132,6 +132,15 @@ func (s *loadedServer) says(b testing.TB, person int, show string, number int) {
 // path returns the address of a person's page.
 func (s *loadedServer) path(person int) string { return statusPath + s.people[person].Token.String() }
 
+// listPath returns the address of a list of as many people as possible, one of many.
+func (s *loadedServer) listPath(n int) string {
+	var all []string
+	for i := range maxPeople {
+		all = append(all, s.people[(i*(1+n%7)+n)%len(s.people)].Token.String())
+	}
+	return statusPath + strings.Join(all, ",")
+}
+
 // A webClient is a client with an address and a connection of its own.
 type webClient struct {
 	net.Conn
@@ -196,13 +205,7 @@ var expensivePaths = []func(s *loadedServer, n int) string{
 	func(s *loadedServer, n int) string {
 		return s.path(n%len(s.people)) + fmt.Sprintf(".png?style=plastic&size=480&label=%060d", n)
 	},
-	func(s *loadedServer, n int) string {
-		var all []string
-		for i := range maxPeople {
-			all = append(all, s.people[(i*(1+n%7)+n)%len(s.people)].Token.String())
-		}
-		return statusPath + strings.Join(all, ",") + "?theme=dark&lang=ja"
-	},
+	func(s *loadedServer, n int) string { return s.listPath(n) + "?theme=dark&lang=ja" },
 	func(s *loadedServer, n int) string {
 		return s.path(n%len(s.people)) + fmt.Sprintf("/embed?label=%d", n)
 	},
@@ -263,6 +266,29 @@ var attacks = map[string]attack{
 			fmt.Fprintf(c, "GET %s&label=%d HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\n\r\n", expensivePaths[2](s, n), n, client)
 			pause(ctx, 5*time.Second)
 			c.Close()
+		}
+		return nil
+	}},
+	// Live streams that nobody reads, of people with many clients whose long messages take six times as many bytes in JSON. All of them
+	// change, except for those whom others watch.
+	"streams": {clients: 100, run: func(ctx context.Context, s *loadedServer, client string, next func() int) error {
+		for range 20 {
+			c, err := s.client(client)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			fmt.Fprintf(c, "GET %s/events HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\n\r\n", s.listPath(next()), client)
+		}
+		for ctx.Err() == nil {
+			n := next()
+			err := s.stream.send(`<presence from='%s/%s' to='webstatus.example.org'><status>%s</status></presence>`,
+				s.people[1+n%(len(s.people)-2)].JID, strconv.Itoa(n%13), strconv.Itoa(n)+strings.Repeat("<", 1000))
+			if err != nil {
+				return err
+			}
+			pause(ctx, 100*time.Millisecond)
 		}
 		return nil
 	}},
