@@ -18,7 +18,7 @@ import (
 type diskFault struct {
 	name    string
 	begin   func(r *rig) (end func()) // nil if that is not possible here
-	problem string                    // part of what /healthz says of the database; empty if it need not say anything
+	problem string                    // part of what /healthz and the log say of the database; empty if they need not say anything
 }
 
 var diskFaults = []diskFault{
@@ -27,13 +27,13 @@ var diskFaults = []diskFault{
 	{"quota", injectError("pwrite64:error=EDQUOT"), "cannot grow: the disk quota"},
 	{"broken", injectError("pwrite64:error=EIO"), "disk I/O error"},
 	{"slow", injectError("fsync,fdatasync:delay_enter=300000"), ""}, // microseconds
-	{"full", fillDisk, ""},
+	{"full", fillDisk, "cannot grow: free space"},
 	{"file deleted", moveAway("", false), "was deleted or replaced"},
 	{"file replaced", moveAway("", true), "was deleted or replaced"},
 	{"log deleted", moveAway("-wal", false), "was deleted or replaced"},
 	{"log replaced", moveAway("-wal", true), "was deleted or replaced"},
 	{"index deleted", moveAway("-shm", false), "was deleted or replaced"},
-	{"locked", holdLock, ""},
+	{"locked", holdLock, "is locked"},
 }
 
 // diskFails breaks the disk in one way after the other while people change what is stored. Nobody else may notice, /healthz must name the
@@ -49,6 +49,7 @@ func diskFails(t *torture) {
 	order := t.random.Perm(len(diskFaults))
 	t.rounds(func(n int) {
 		f := diskFaults[order[n%len(order)]]
+		logged := r.countLog("level=ERROR", f.problem)
 		end := f.begin(r)
 		if end == nil {
 			return
@@ -58,9 +59,9 @@ func diskFails(t *torture) {
 		go func() { c.act(stop); close(acted) }()
 		time.Sleep(t.length/20 + t.upTo(t.length/20))
 		if f.problem != "" {
-			eventually(t, "health names the problem: "+f.name, func() bool {
+			eventually(t, "health and the log name the problem: "+f.name, func() bool {
 				r.canChange()
-				return strings.Contains(r.health().Database.Problem, f.problem)
+				return strings.Contains(r.health().Database.Problem, f.problem) && r.countLog("level=ERROR", f.problem) > logged
 			})
 		}
 		done()
@@ -170,7 +171,7 @@ func mountDisk(t *torture) string {
 	return dir
 }
 
-// fillDisk leaves no room on the disk.
+// fillDisk leaves no room on the disk, not even in the write-ahead log.
 func fillDisk(r *rig) func() {
 	dir := filepath.Dir(r.path)
 	var disk syscall.Statfs_t
@@ -178,6 +179,16 @@ func fillDisk(r *rig) func() {
 		r.t.impossible("only root can mount a disk to fill")
 		return nil
 	}
+	db, _, err := inspectDatabase(r.t.Context(), r.path, false)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer db.Close()
+	eventually(r.t, "the log is empty", func() bool {
+		busy := true
+		err := db.sql.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, new(int), new(int))
+		return err == nil && !busy
+	})
 	filler, err := os.Create(filepath.Join(dir, "filler"))
 	if err != nil {
 		r.t.Fatal(err)
