@@ -205,6 +205,9 @@ func TestLongLock(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	eventually(t, "the lock is logged", func() bool { return strings.Contains(f.log.String(), `level=ERROR msg="`+problem) })
+	if n := strings.Count(f.log.String(), "level=ERROR"); n != 1 {
+		t.Errorf("%d errors are logged, want 1 until a minute has passed", n)
+	}
 	release()
 	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
 		`<presence from='webstatus.example.org/web' to='juliet@example.org'>…`)

@@ -134,6 +134,7 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 	if err != nil {
 		return nil, err
 	}
+	r.outages.report("", nil)
 	r.cluster.announce()
 	r.log.Info("user registered", "user", bare)
 	return r.board.add(u, Status{State: Unknown}, nil), nil
@@ -267,6 +268,7 @@ func (r *registry) store(e *entry, change func(*User), write func(func(*User)) (
 	}
 	r.board.setUser(e, u)
 	if u != before {
+		r.outages.report("", nil)
 		r.cluster.announce()
 	}
 	return nil
@@ -279,6 +281,7 @@ func (r *registry) Remove(ctx context.Context, e *entry) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
+	r.outages.report("", nil)
 	r.cluster.announce()
 	r.evict(e)
 	return nil
@@ -357,7 +360,7 @@ func (f *failureLog) report(operation string, err error) {
 		f.log.Error(f.what+" "+err.Error(), "operation", operation)
 	case now.Sub(f.logged) >= failureInterval:
 		f.logged = now
-		f.log.Error(f.what+" still "+err.Error(), "operation", operation, "since", f.since.Format(time.RFC3339))
+		f.log.Error(f.what+" "+err.Error(), "operation", operation, "since", f.since.Format(time.RFC3339))
 	}
 }
 

@@ -372,7 +372,7 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	}
 	payload, afterReply, err := handler(ctx, request{s, contact, query, sender, c.languages.match(query.lang(s.lang("")))})
 	if err != nil {
-		c.refuse(s, c.requestError(s, err))
+		c.refuse(s, c.requestError(err))
 		return
 	}
 	c.links.send(s.reply("result", payload))
@@ -381,8 +381,8 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	}
 }
 
-// requestError returns the stanza error for a handler's error, and logs details that only the operator may see.
-func (s *service) requestError(r *received, err error) *stanzaError {
+// requestError returns the stanza error for a handler's error. Other errors come from the database, and are logged for the operator.
+func (s *service) requestError(err error) *stanzaError {
 	var refused *stanzaError
 	switch {
 	case errors.As(err, &refused):
@@ -390,7 +390,7 @@ func (s *service) requestError(r *received, err error) *stanzaError {
 	case errors.Is(err, ErrNotFound):
 		return registrationRequired() // removed by another process meanwhile
 	}
-	s.log.Error("request failed", "from", r.from.bare, "cause", err)
+	s.registry.outages.report("handling a request", err)
 	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrLocked) {
 		return resourceConstraint()
 	}

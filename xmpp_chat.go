@@ -131,7 +131,7 @@ func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept boo
 	}
 	if err != nil {
 		if refused := (*stanzaError)(nil); !errors.As(err, &refused) {
-			c.log.Error("request failed", "from", m.from.bare, "cause", err)
+			c.registry.outages.report("handling a message", err)
 		}
 		return m.lang.text("chat.failed"), false, nil
 	}
