@@ -23,6 +23,8 @@ func TestRenderBudget(t *testing.T) {
 	f := newFixture(t, nil)
 	f.site.proxies = loopbackProxies
 	f.site.limits.budgets.burst = 100 * time.Millisecond // too little to fill the cache
+	clock := &stepClock{time: noon, step: 5 * time.Millisecond}
+	f.site.limits.now = clock.now
 	f.register("")
 	f.says("b", "", "")
 	const stranger, other = "192.0.2.1", "192.0.2.2"
@@ -48,6 +50,7 @@ func TestRenderBudget(t *testing.T) {
 			t.Fatal("the client is never limited")
 		}
 	}
+	clock.stop()
 	for path, want := range map[string]int{julietPage: http.StatusOK, statusPath + juliet + "/html": http.StatusOK, "/presence/jid/juliet/example.org/xml": http.StatusOK,
 		julietPage + "/embed": http.StatusTooManyRequests, statusPath + juliet + "/image": http.StatusTooManyRequests,
 		"/presence/jid/juliet/example.org/image": http.StatusTooManyRequests, statusPath + "nobody.png": http.StatusTooManyRequests} {
@@ -307,6 +310,13 @@ func (c *stepClock) now() time.Time {
 	defer c.mu.Unlock()
 	c.time = c.time.Add(c.step)
 	return c.time
+}
+
+// stop has the clock stay at its time.
+func (c *stepClock) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.step = 0
 }
 
 func (c *stepClock) advance(d time.Duration) {
