@@ -17,8 +17,15 @@ const (
 	bulkTimeout  = 24 * time.Hour   // for a transaction with all users, which an operator waits for
 )
 
-// errSlow is the error of a transaction that was given up. It is a predicate of the database.
-var errSlow = errors.New("takes too long to store a change: check its disk and the load of the machine")
+// A transaction that would wait for longer than maxWait, given how long others have taken, is rejected if maxWaiting wait already. Each of them
+// keeps a worker of the component from handling the stanzas of others.
+const (
+	maxWait    = 2 * time.Second
+	maxWaiting = 128
+)
+
+// errSlow is the error of a transaction that was given up or rejected. It is a predicate of the database.
+var errSlow = &explainedError{"takes too long to store a change: check its disk and the load of the machine", ErrSlow, ErrSlow}
 
 // A database is the SQLite file or the PostgreSQL database that holds the users. The two differ in the dialect only.
 type database struct {
@@ -29,6 +36,8 @@ type database struct {
 	timeout    time.Duration   // for a query or a transaction
 	statements statements
 	failure    atomic.Pointer[dbFailure] // nil while transactions succeed
+	writers    atomic.Int64              // transactions that wait or run
+	pace       atomic.Int64              // how long a transaction takes, in nanoseconds: a moving average
 	durations  prometheus.Histogram      // of transactions, in seconds
 }
 
@@ -159,6 +168,10 @@ func (db *database) begin(ctx context.Context) (*transaction, error) {
 }
 
 func (db *database) transact(ctx context.Context, f func(*transaction) error) error {
+	defer db.writers.Add(-1)
+	if n := db.writers.Add(1); n > maxWaiting && time.Duration(n*db.pace.Load()/int64(db.sql.Stats().MaxOpenConnections)) > maxWait {
+		return errSlow
+	}
 	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()
 	waiting, stop := context.WithTimeout(ctx, queryTimeout)
@@ -169,6 +182,8 @@ func (db *database) transact(ctx context.Context, f func(*transaction) error) er
 	}
 	defer t.conn.Close()
 	defer t.tx.Rollback() // a no-op after Commit
+	began := time.Now()
+	defer func() { db.pace.Store((7*db.pace.Load() + int64(time.Since(began))) / 8) }()
 	err := f(t)
 	if err == nil {
 		err = t.tx.Commit()
@@ -192,7 +207,7 @@ func (db *database) read(ctx context.Context, f func(context.Context) error) err
 // An explainedError is an error of a driver with advice for the operator.
 type explainedError struct {
 	advice string
-	kind   error // ErrExists, ErrFull, ErrUnreachable, ErrLocked, errReadOnly or errConflict; nil for other errors
+	kind   error // ErrExists, ErrFull, ErrUnreachable, ErrLocked, ErrSlow, errReadOnly or errConflict; nil for other errors
 	cause  error
 }
 

@@ -216,6 +216,29 @@ func TestLongLock(t *testing.T) {
 	}
 }
 
+// TestManyWriters has more people than there are workers change something while each change takes a second. Few of them wait, and everybody
+// else gets an answer.
+func TestManyWriters(t *testing.T) {
+	f := newFixture(t, nil)
+	f.db.pace.Store(int64(time.Second))
+	f.db.file.turn <- struct{}{} // held by a transaction that takes long
+	const people = maxWorkers + 100
+	for i := range people {
+		f.send(fmt.Sprintf(`<iq type='set' id='r' from='u%d@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'/></iq>`, i))
+	}
+	for range people - maxWaiting {
+		if got := f.next(); !strings.HasPrefix(got, "<iq type='error'") || !strings.Contains(got, "type='wait'><resource-constraint") {
+			t.Fatal(got)
+		}
+	}
+	f.settled("romeo@example.org")
+	if h := (collector{f.comp, f.site, f.db}).databaseHealth(t.Context()); !strings.HasPrefix(h.Problem, "the database takes too long") {
+		t.Errorf("%+v", h)
+	}
+	<-f.db.file.turn
+	eventually(t, "those who waited are registered", func() bool { return f.comp.board.count() >= maxWaiting-1 })
+}
+
 // TestWithdrawalDuringLock has the server handle a withdrawal while another process has locked the database file. That is recorded afterwards,
 // and the contact is not withdrawn again.
 func TestWithdrawalDuringLock(t *testing.T) {

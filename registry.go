@@ -18,7 +18,7 @@ import (
 // then the caller may confirm. The operations on one user must be called one at a time, in the dispatcher's queue of that user.
 //
 // Every operation returns ErrNotFound if the user has been removed by another process meanwhile, and then takes the user off the
-// board. ErrFull says that the disk is full, ErrLocked that another process has locked the database.
+// board. ErrFull says that the disk is full, ErrLocked that another process has locked the database, ErrSlow that the database is slow.
 type registry struct {
 	registryConfig
 	db      *database

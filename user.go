@@ -34,6 +34,7 @@ var (
 	ErrExists      = errors.New("registered already")             // there is such a user
 	ErrUnreachable = errors.New("the database cannot be reached") // as ErrFull, but the change may have been stored
 	ErrLocked      = errors.New("the database is locked")         // by another process; as ErrFull
+	ErrSlow        = errors.New("the database is slow")           // as ErrFull
 )
 
 // A StoredUser is a user with the status and the profile that were stored last.

@@ -391,7 +391,7 @@ func (s *service) requestError(err error) *stanzaError {
 		return registrationRequired() // removed by another process meanwhile
 	}
 	s.registry.outages.report("handling a request", err)
-	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrLocked) {
+	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrLocked) || errors.Is(err, ErrSlow) {
 		return resourceConstraint()
 	}
 	return internalError()
