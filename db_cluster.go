@@ -55,10 +55,10 @@ type membership struct {
 }
 
 // connect opens a connection for locks and news. It reads few rows of large tables, over their indexes, and so often that it must not be
-// planned each time.
+// planned each time. Plans that are off seem expensive when they are used all the same, as for pg_locks, and would be compiled each time.
 func connect(ctx context.Context, conf *pgx.ConnConfig) (m *membership, err error) {
 	conf, m = conf.Copy(), &membership{node: conf.RuntimeParams["webstatus.node"]}
-	for name, value := range map[string]string{"synchronous_commit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"} {
+	for name, value := range map[string]string{"synchronous_commit": "off", "plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"} {
 		conf.RuntimeParams[name] = value
 	}
 	conf.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -192,6 +193,28 @@ func TestLostLock(t *testing.T) {
 	members[0].checked = time.Time{}
 	if err := members[0].lead(t.Context(), true); !errors.Is(err, errLockLost) || members[0].leads {
 		t.Errorf("both lead: %v", err)
+	}
+}
+
+// TestQuickQueries checks that PostgreSQL does not compile the queries that a node repeats, which takes longer than they do, and delays what
+// the node hears of others.
+func TestQuickQueries(t *testing.T) {
+	t.Parallel()
+	a := newNode(t, newPostgresDatabase(t), "a", nil)
+	m, err := connect(t.Context(), a.db.shared.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for query, values := range map[string][]any{endHungLeader: {applicationID}, selectChanges: {"1:1:", false}} {
+		rows, err := m.conn.Query(t.Context(), "EXPLAIN (ANALYZE) "+query, values...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil || slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, "JIT") }) {
+			t.Errorf("%v %s", err, strings.Join(lines, "\n"))
+		}
 	}
 }
 
