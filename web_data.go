@@ -92,7 +92,7 @@ func appendJSONString(b *bytes.Buffer, s string) error {
 	return nil
 }
 
-// appendJSONArray appends views as a JSON array. The error is errTooLarge if the buffer then has more than a number of bytes.
+// appendJSONArray appends views as a JSON array. It gives up with errTooLarge once the buffer has more than a number of bytes.
 func appendJSONArray(b *bytes.Buffer, views []view, most int) error {
 	separator := byte('[')
 	for i := range views {
@@ -117,7 +117,7 @@ func writeJSON(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	return jsonWithin(math.MaxInt, spec, views)
 }
 
-// jsonWithin returns an object, or an array for several people. The error is errTooLarge if the array has more than a number of bytes.
+// jsonWithin returns an object, or an array for several people. It gives up with errTooLarge once the array has more than a number of bytes.
 func jsonWithin(most int, spec *renderSpec, views []view) (_ []byte, err error) {
 	var b bytes.Buffer
 	b.Grow(256) // for most
