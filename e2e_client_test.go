@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -92,7 +93,6 @@ type client struct {
 	bare     string
 	resource string
 	service  string // the component's address that the client uses
-	ids      int
 
 	mu    sync.Mutex
 	got   []*node
@@ -254,11 +254,13 @@ func (c *client) forget() {
 	c.got = nil
 }
 
+// requestIDs counts the requests of all clients: a client that logs in again gets answers to its last session.
+var requestIDs atomic.Int64
+
 // ask sends a request and returns its id.
 func (c *client) ask(t testing.TB, typ, to, payload string) (id string) {
 	t.Helper()
-	c.ids++
-	id = fmt.Sprintf("%s-%d", c.resource, c.ids)
+	id = fmt.Sprintf("%s-%d", c.resource, requestIDs.Add(1))
 	if to != "" {
 		to = " to='" + to + "'"
 	}
