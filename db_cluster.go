@@ -32,8 +32,8 @@ const logoutChannel = "webstatus_logout"
 // lockCheck is how often a node asks whether it still holds its locks.
 const lockCheck = time.Second
 
-// maxAnswer is the number of bytes in an answer that can be passed on: PostgreSQL's limit is 8,000.
-const maxAnswer = 7999
+// maxMessage is the number of bytes in a message to other nodes: PostgreSQL's limit is 8,000.
+const maxMessage = 7999
 
 // errLockLost says that the server has given the session of this node, or its locks, to another one.
 var errLockLost = errors.New("has released the locks of this node: connect to PostgreSQL directly, not through a pooler")
@@ -265,26 +265,10 @@ func (db *database) Notify(ctx context.Context) error {
 	})
 }
 
-// NotifyLink tells the other nodes that this one has a new link.
-func (db *database) NotifyLink(ctx context.Context) error {
+// Tell sends all nodes messages on a channel, in one transaction. A message has at most maxMessage bytes.
+func (db *database) Tell(ctx context.Context, channel string, messages ...string) error {
 	return db.read(ctx, func(ctx context.Context) error {
-		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, $2)", linkChannel, db.shared.node)
-		return err
-	})
-}
-
-// NotifyLogouts tells all nodes of logouts: by full JID, or by bare JID for several resources.
-func (db *database) NotifyLogouts(ctx context.Context, jids []string) error {
-	return db.read(ctx, func(ctx context.Context) error {
-		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, jid) FROM unnest($2::text[]) AS jid", logoutChannel, jids)
-		return err
-	})
-}
-
-// PassOn sends the other nodes an answer that has come to this one. It has at most maxAnswer bytes.
-func (db *database) PassOn(ctx context.Context, stanza string) error {
-	return db.read(ctx, func(ctx context.Context) error {
-		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, $2)", answerChannel, stanza)
+		_, err := db.sql.ExecContext(ctx, "SELECT pg_notify($1, message) FROM unnest($2::text[]) AS message", channel, messages)
 		return err
 	})
 }

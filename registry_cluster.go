@@ -320,7 +320,7 @@ func (c *cluster) reloadAll(ctx context.Context) error {
 // passOn passes an answer on that has come here although another node may have asked. ejabberd sends the answer of a room to the node beside
 // which the room is. With domain_balancing, it sends all stanzas of one sender over one connection, so the pings of all nodes return to one.
 func (c *cluster) passOn(stanza []byte) {
-	if c == nil || len(stanza) > maxAnswer {
+	if c == nil || len(stanza) > maxMessage {
 		return
 	}
 	select {
@@ -336,7 +336,7 @@ func (c *cluster) answerLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case stanza := <-c.answers:
-			c.outages.report("passing an answer on", c.db.PassOn(ctx, stanza))
+			c.outages.report("passing an answer on", c.db.Tell(ctx, answerChannel, stanza))
 		}
 	}
 }
@@ -371,7 +371,7 @@ func (c *cluster) beatLoop(ctx context.Context) {
 	beat := func() {
 		link := c.board.link.Load()
 		others, err := c.db.Beat(ctx, link.isUp())
-		if err == nil && link.isUp() && link.number != notified && c.db.NotifyLink(ctx) == nil {
+		if err == nil && link.isUp() && link.number != notified && c.db.Tell(ctx, linkChannel, c.db.shared.node) == nil {
 			notified = link.number
 		}
 		if err == nil {

@@ -134,7 +134,7 @@ func (c *cluster) tellLogouts(ctx context.Context) {
 	for bare, resource := range logouts {
 		jids = append(jids, jid{bare, resource}.String())
 	}
-	if err := c.db.NotifyLogouts(ctx, jids); err != nil {
+	if err := c.db.Tell(ctx, logoutChannel, jids...); err != nil {
 		c.outages.report("telling other nodes of logouts", err)
 		c.mu.Lock()
 		defer c.mu.Unlock()
