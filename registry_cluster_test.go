@@ -53,8 +53,14 @@ func countEqual(texts []string) (n int) {
 // twoNodes starts two nodes, each with an XMPP server of its own, and registers Juliet at the first.
 func twoNodes(t *testing.T, location string) (a, b *fixture) {
 	t.Helper()
-	a = newNode(t, location, "a", nil)
-	b = newNode(t, location, "b", nil)
+	return twoNodesWith(t, location, nil)
+}
+
+// twoNodesWith is like twoNodes, but changes the configuration of both.
+func twoNodesWith(t *testing.T, location string, change func(*componentConfig)) (a, b *fixture) {
+	t.Helper()
+	a = newNode(t, location, "a", change)
+	b = newNode(t, location, "b", change)
 	eventually(t, "the nodes know each other", func() bool { return a.comp.board.link.Load().elsewhere && b.comp.board.link.Load().elsewhere })
 	a.register("<show_status_msg>1</show_status_msg><show_resources>1</show_resources>")
 	b.want(wantProbe) // it has heard that it may see her presence
@@ -364,7 +370,9 @@ func TestStalledNode(t *testing.T) {
 	for _, leader := range []bool{true, false} {
 		t.Run(fmt.Sprintf("leader=%t", leader), func(t *testing.T) {
 			t.Parallel()
-			a, b := twoNodes(t, newPostgresDatabase(t))
+			a, b := twoNodesWith(t, newPostgresDatabase(t), func(c *componentConfig) {
+				c.syncTimes.stalled, c.syncTimes.aliveWithin = 2*time.Second, 2*time.Second
+			})
 			eventually(t, "a node leads", func() bool { return a.comp.registry.Leads() || b.comp.registry.Leads() })
 			if a.comp.registry.Leads() != leader {
 				a, b = b, a
@@ -666,11 +674,12 @@ func TestSilentServer(t *testing.T) {
 	both := strings.Replace(location, server, wire.address()+","+server, 1)
 	a := newNode(t, both, "a", nil)
 	a.register("<show_status_msg>1</show_status_msg>")
-	a.says("desk", "", "<status>lunch</status>")
+	says := a.answerProbes()
+	says(`<presence from='juliet@example.org/desk' to='webstatus.example.org'><status>lunch</status></presence>`)
 	wire.die()
 	b := newNode(t, both, "b", nil)
 	b.want(wantProbe)
-	a.says("desk", "", "<status>holiday</status>")
+	says(`<presence from='juliet@example.org/desk' to='webstatus.example.org'><status>holiday</status></presence>`)
 	agree(t, `"holiday"`, "as_of", a, b)
 	db, err := joinDatabase(t.Context(), strings.Replace(location, server, wire.address(), 1), "c")
 	if err == nil {

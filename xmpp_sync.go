@@ -19,7 +19,7 @@ type syncTimes struct {
 	probeRate   rate.Limit    // probes a second
 	shutdown    time.Duration // for the shutdown of the component
 	aliveWithin time.Duration // within which a healthy component runs a task
-	stalled     time.Duration // after which a component counts as stalled
+	stalled     time.Duration // without a sign of life, until the last check of whether a component is stalled
 }
 
 var defaultSyncTimes = syncTimes{
@@ -31,7 +31,7 @@ var defaultSyncTimes = syncTimes{
 	probeRate:   5000,
 	shutdown:    5 * time.Second,
 	aliveWithin: 5 * time.Second,
-	stalled:     20 * time.Second,
+	stalled:     15 * time.Second,
 }
 
 // resyncLoop requests the presence of all users after each new link, because servers do not replay what a component has missed.
@@ -165,7 +165,7 @@ func (c *component) stallLoop(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		timed, cancel := context.WithTimeout(ctx, c.syncTimes.stalled)
-		isAlive := c.dispatcher.isAlive(timed)
+		isAlive := c.dispatcher.isAlive(timed) || c.isAlive(ctx) // again, or a process that was frozen would seem stalled
 		cancel()
 		if isAlive {
 			select {

@@ -100,7 +100,7 @@ func newNode(t testing.TB, location, node string, change func(*componentConfig))
 	f.conf = componentConfig{domain: f.server.domain, secret: f.server.secret, servers: []string{f.server.address()}, connections: 1,
 		allow: allowList{"example.org"}, baseURL: "https://status.example.org", jidLinks: true, name: "Web presence", linkTimes: defaultLinkTimes,
 		syncTimes: syncTimes{probe: 20 * time.Millisecond, save: 5 * time.Millisecond, poll: 5 * time.Millisecond, linkSeen: time.Hour, goneProbe: time.Hour,
-			probeRate: 1e6, shutdown: patience, aliveWithin: patience, stalled: 5 * time.Second},
+			probeRate: 1e6, shutdown: patience, aliveWithin: patience, stalled: patience},
 		now: f.now, log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if f.conf.avatar, err = serviceAvatar(); err != nil {
 		t.Fatal(err)
