@@ -205,8 +205,8 @@ func TestLongLock(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 	eventually(t, "the lock is logged", func() bool { return strings.Contains(f.log.String(), `level=ERROR msg="`+problem) })
-	if n := strings.Count(f.log.String(), "level=ERROR"); n != 1 {
-		t.Errorf("%d errors are logged, want 1 until a minute has passed", n)
+	if n := strings.Count(f.log.String(), "level=ERROR"); n > people/10 {
+		t.Errorf("%d errors are logged, not one a minute", n)
 	}
 	release()
 	f.want(`<presence type='subscribed' from='webstatus.example.org' to='juliet@example.org'></presence>`,
