@@ -6,7 +6,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"iter"
-	"math"
 	"strings"
 )
 
@@ -92,11 +91,11 @@ func appendJSONString(b *bytes.Buffer, s string) error {
 	return nil
 }
 
-// appendJSONArray appends views as a JSON array. It gives up with errTooLarge once the buffer has more than a number of bytes.
+// appendJSONArray appends views as a JSON array. It gives up with errTooLarge once the buffer has more than a number of bytes; 0 for no limit.
 func appendJSONArray(b *bytes.Buffer, views []view, most int) error {
 	separator := byte('[')
 	for i := range views {
-		if b.Len() > most {
+		if most > 0 && b.Len() > most {
 			return errTooLarge
 		}
 		b.WriteByte(separator)
@@ -113,19 +112,14 @@ func appendJSONArray(b *bytes.Buffer, views []view, most int) error {
 var errTooLarge = errors.New("the representation is too large")
 
 // writeJSON writes an object, or an array for several people.
-func writeJSON(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
-	return jsonWithin(math.MaxInt, spec, views)
-}
-
-// jsonWithin returns an object, or an array for several people. It gives up with errTooLarge once the array has more than a number of bytes.
-func jsonWithin(most int, spec *renderSpec, views []view) (_ []byte, err error) {
+func writeJSON(_ *renderer, spec *renderSpec, views []view) (_ []byte, err error) {
 	var b bytes.Buffer
 	b.Grow(256) // for most
 	switch {
 	case spec.options.shields:
 		return json.Marshal(newShields(spec, views))
 	case spec.many:
-		err = appendJSONArray(&b, views, most)
+		err = appendJSONArray(&b, views, spec.format.most)
 	default:
 		err = appendJSON(&b, &views[0])
 	}
@@ -221,9 +215,9 @@ func appendXML(b *bytes.Buffer, v *view) error {
 }
 
 // writeScript writes a script that puts the status into elements of the page that includes it.
-func writeScript(r *renderer, _ *renderSpec, views []view) ([]byte, error) {
+func writeScript(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
 	var data bytes.Buffer
-	if err := appendJSONArray(&data, views, math.MaxInt); err != nil {
+	if err := appendJSONArray(&data, views, spec.format.most); err != nil {
 		return nil, err
 	}
 	return []byte(strings.Replace(r.sources["script.js"], "STATUS", data.String(), 1)), nil

@@ -97,9 +97,9 @@ func eventHead(h http.Header) []byte {
 	return b.Bytes()
 }
 
-// writeEvent writes JSON as an event, whose id is its hash. The error is errTooLarge if no client may have so large an event.
-func writeEvent(_ *renderer, spec *renderSpec, views []view) ([]byte, error) {
-	data, err := jsonWithin(maxClientEvents, spec, views)
+// writeEvent writes JSON as an event, whose id is its hash.
+func writeEvent(r *renderer, spec *renderSpec, views []view) ([]byte, error) {
+	data, err := writeJSON(r, spec, views)
 	if err != nil {
 		return nil, err
 	}

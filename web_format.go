@@ -24,6 +24,7 @@ type format struct {
 	english      bool // in English for all clients, as the modules were
 	unknown      int  // status of the unknown view at an address that does not exist; 0 for the not-found page
 	slot         slotClass
+	most         int                                     // bytes after which a JSON array is given up, since no client may have it; 0 for no limit
 	options      func(url.Values) (renderOptions, error) // reads the query; nil if the format has no options
 	stateOnly    func(imageOptions) bool                 // whether nothing of a person is shown but the state, so that people share the rendering; nil for never
 	write        func(r *renderer, spec *renderSpec, views []view) ([]byte, error)
@@ -133,7 +134,7 @@ var (
 	formatIndex = &format{metric: "index", contentType: headerHTML, cacheControl: cachePlain, policy: policyPlain, compressible: true, noReferrer: true}
 	formatEmbed = &format{metric: "embed", contentType: headerHTML, cacheControl: headerNoStore, policy: policyEmbed, compressible: true, noReferrer: true,
 		slot: slotList}
-	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true, options: dataOptions, write: writeEvent}
+	formatEvents   = &format{metric: "events", contentType: headerEvents, cacheControl: headerNoStore, anyOrigin: true, most: maxClientEvents, options: dataOptions, write: writeEvent}
 	formatElement  = &format{metric: "element", contentType: headerScript, cacheControl: cachePlain, compressible: true, anyOrigin: true, english: true}
 	formatNotFound = &format{metric: "none", contentType: headerHTML, cacheControl: headerNoStore, policy: policyPlain, compressible: true, noReferrer: true}
 )
