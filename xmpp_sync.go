@@ -163,23 +163,22 @@ func (c *component) stallLoop(ctx context.Context) {
 	if nodes == nil {
 		return // there is no other node
 	}
-	for ctx.Err() == nil {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(c.syncTimes.stalled / 4):
+		}
 		timed, cancel := context.WithTimeout(ctx, c.syncTimes.stalled)
 		isAlive := c.dispatcher.isAlive(timed) || c.isAlive(ctx) // again, or a process that was frozen would seem stalled
 		cancel()
-		if isAlive {
-			select {
-			case <-ctx.Done():
-			case <-time.After(c.syncTimes.stalled / 4):
-			}
+		if isAlive || ctx.Err() != nil {
 			continue
 		}
-		if ctx.Err() == nil {
-			c.log.Error("stanzas are not being handled: the link is closed, so that another node takes over")
-			nodes.SetStalled(true)
-			c.dispatcher.isAlive(ctx)
-			nodes.SetStalled(false)
-		}
+		c.log.Error("stanzas are not being handled: the link is closed, so that another node takes over")
+		nodes.SetStalled(true)
+		c.dispatcher.isAlive(ctx)
+		nodes.SetStalled(false)
 	}
 }
 
