@@ -79,7 +79,7 @@ func openForServe(ctx context.Context, conf config, log *slog.Logger) (db *datab
 		lock.Close()
 		return nil, nil, err
 	}
-	db.file.patience = lockPatience
+	db.file.patience = maxWait // the workers wait meanwhile; commands wait for queryTimeout
 	return db, func() { lock.Close() }, nil
 }
 

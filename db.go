@@ -17,8 +17,8 @@ const (
 	bulkTimeout  = 24 * time.Hour   // for a transaction with all users, which an operator waits for
 )
 
-// A transaction that would wait for longer than maxWait, given how long others have taken, is rejected if maxWaiting wait already. Each of them
-// keeps a worker of the component from handling the stanzas of others.
+// While another process has locked the file, or transactions would have to wait for longer than maxWait, given how long others have taken, at
+// most maxWaiting wait, and more are rejected. Each of them keeps a worker of the component from handling the stanzas of others.
 const (
 	maxWait    = 2 * time.Second
 	maxWaiting = 128
@@ -169,8 +169,13 @@ func (db *database) begin(ctx context.Context) (*transaction, error) {
 
 func (db *database) transact(ctx context.Context, f func(*transaction) error) error {
 	defer db.writers.Add(-1)
-	if n := db.writers.Add(1); n > maxWaiting && time.Duration(n*db.pace.Load()/int64(db.sql.Stats().MaxOpenConnections)) > maxWait {
-		return errSlow
+	if n := db.writers.Add(1); n > maxWaiting {
+		switch {
+		case db.file.isLocked():
+			return errLocked
+		case time.Duration(n*db.pace.Load()/int64(db.sql.Stats().MaxOpenConnections)) > maxWait:
+			return errSlow
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()

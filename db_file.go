@@ -21,7 +21,6 @@ type databaseFile struct {
 	opened   atomic.Pointer[openFiles] // nil before the first connection
 	patience time.Duration             // for another process to unlock the file
 	turn     chan struct{}             // held by the caller who tries to lock the file
-	waiting  atomic.Int32              // callers who wait for their turn
 	lock     atomic.Pointer[otherLock] // changed by the caller whose turn it is
 }
 
@@ -45,10 +44,8 @@ var (
 )
 
 const (
-	lockTimeout    = 10 * time.Second      // for another process to unlock the file when it is opened
-	lockInterval   = 20 * time.Millisecond // between two attempts to lock the file
-	lockPatience   = 2 * time.Second       // of serve, whose workers wait meanwhile; commands wait for queryTimeout
-	maxLockWaiters = 128                   // callers who wait while another process has locked the file
+	lockTimeout  = 10 * time.Second      // for another process to unlock the file when it is opened
+	lockInterval = 20 * time.Millisecond // between two attempts to lock the file
 )
 
 func newDatabaseFile(path string) *databaseFile {
@@ -112,7 +109,7 @@ func (c fileConnector) Connect(ctx context.Context) (driver.Conn, error) {
 
 // begin calls f, which begins a transaction, until no other process has locked the file. Only one caller tries at a time, and none holds
 // the connection meanwhile. Once the lock has lasted for as long as the patience, nobody waits any longer: the callers get ErrLocked, and of
-// later ones, one at a time tries once. While there is a lock, the number of those who wait is limited.
+// later ones, one at a time tries once.
 func (f *databaseFile) begin(ctx context.Context, begin func() error) error {
 	if f == nil {
 		return begin()
@@ -147,11 +144,7 @@ func (f *databaseFile) takeTurn(ctx context.Context) error {
 		return nil
 	default:
 	}
-	defer f.waiting.Add(-1)
 	lock := f.lock.Load()
-	if f.waiting.Add(1) > maxLockWaiters && !lock.since.IsZero() {
-		return errLocked
-	}
 	select {
 	case f.turn <- struct{}{}:
 		return nil
@@ -159,11 +152,14 @@ func (f *databaseFile) takeTurn(ctx context.Context) error {
 		return errLocked
 	case <-ctx.Done():
 	}
-	if f.lock.Load().since.IsZero() {
-		return errSlow
+	if f.isLocked() {
+		return errLocked
 	}
-	return errLocked
+	return errSlow
 }
+
+// isLocked reports whether another process has locked the file.
+func (f *databaseFile) isLocked() bool { return f != nil && !f.lock.Load().since.IsZero() }
 
 // noteLocked records that another process has locked the file, and reports whether that lasts too long to wait.
 func (f *databaseFile) noteLocked() (lasts bool) {
