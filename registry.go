@@ -130,12 +130,10 @@ func (r *registry) Register(ctx context.Context, bare string, contact Contact, o
 		r.cluster.reload(ctx, bare) // an error leaves the user unknown
 		return r.board.byJID(bare), err
 	}
-	r.cluster.doubtFailed(u.JID, err)
+	r.noteChange(ctx, bare, true, err)
 	if err != nil {
 		return nil, err
 	}
-	r.outages.report("", nil)
-	r.cluster.announce()
 	r.log.Info("user registered", "user", bare)
 	return r.board.add(u, Status{State: Unknown}, nil), nil
 }
@@ -150,7 +148,7 @@ func (r *registry) SetOptions(ctx context.Context, e *entry, options optionChang
 		// A user who writes to us is online. If we do not see that, the contact has been lost: ask for it again.
 		u.Asked = u.Asked || u.lacksContact() || len(e.resources) == 0 && !u.Privileged
 	}
-	err := r.store(e, change, func(change func(*User)) (User, error) {
+	err := r.store(ctx, e, change, func(change func(*User)) (User, error) {
 		return r.db.UpdateOptions(ctx, e.jid, change, func(options fieldSet) (Status, *Profile) {
 			return storedStatus(*e.snapshot.Load().status, options), storedProfile(e.profile(), options)
 		})
@@ -244,7 +242,7 @@ func (r *registry) SetGone(ctx context.Context, e *entry, since time.Time) error
 
 // update changes a user.
 func (r *registry) update(ctx context.Context, e *entry, change func(*User)) error {
-	err := r.store(e, change, func(change func(*User)) (User, error) { return r.db.UpdateUser(ctx, e.jid, change) })
+	err := r.store(ctx, e, change, func(change func(*User)) (User, error) { return r.db.UpdateUser(ctx, e.jid, change) })
 	if err == nil {
 		r.publish(e)
 	}
@@ -253,13 +251,13 @@ func (r *registry) update(ctx context.Context, e *entry, change func(*User)) err
 
 // store changes a user in the database and then here, unless there is nothing to change. The caller publishes. In a cluster, only the
 // database knows whether there is: another node may have changed the user a moment ago. That is shown as well.
-func (r *registry) store(e *entry, change func(*User), write func(func(*User)) (User, error)) error {
+func (r *registry) store(ctx context.Context, e *entry, change func(*User), write func(func(*User)) (User, error)) error {
 	if r.cluster == nil && changedBy(change, e.user) == e.user {
 		return nil
 	}
 	var before User
 	u, err := write(func(u *User) { before = *u; change(u) })
-	r.cluster.doubtFailed(e.jid, err)
+	r.noteChange(ctx, e.jid, u != before, err)
 	if err := r.evictRemoved(e, err); err != nil {
 		return err
 	}
@@ -267,22 +265,32 @@ func (r *registry) store(e *entry, change func(*User), write func(func(*User)) (
 		r.cluster.adopt(e, e.user, before)
 	}
 	r.board.setUser(e, u)
-	if u != before {
+	return nil
+}
+
+// noteChange records how a change of a user in the database went: in the log, if it failed or works again, and for the other nodes. One that
+// has changed nothing proves nothing.
+func (r *registry) noteChange(ctx context.Context, bare string, changed bool, err error) {
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrExists):
+	case err != nil:
+		r.cluster.doubtFailed(bare)
+		if ctx.Err() == nil {
+			r.outages.report("changing a user", err)
+		}
+	case changed:
 		r.outages.report("", nil)
 		r.cluster.announce()
 	}
-	return nil
 }
 
 // Remove ends a user's page and deletes all data about the user. The contact still has to be withdrawn.
 func (r *registry) Remove(ctx context.Context, e *entry) error {
 	err := r.db.DeleteUser(ctx, e.jid)
-	r.cluster.doubtFailed(e.jid, err)
+	r.noteChange(ctx, e.jid, true, err)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	r.outages.report("", nil)
-	r.cluster.announce()
 	r.evict(e)
 	return nil
 }
@@ -290,8 +298,9 @@ func (r *registry) Remove(ctx context.Context, e *entry) error {
 // Delete removes any user from the database. It may be called in the queue of another user; Evict, in the queue of the removed
 // one, does the rest.
 func (r *registry) Delete(ctx context.Context, bare string) error {
-	defer r.cluster.announce()
-	return r.db.DeleteUser(ctx, bare)
+	err := r.db.DeleteUser(ctx, bare)
+	r.noteChange(ctx, bare, true, err)
+	return err
 }
 
 // Evict takes a removed user off the board, and returns what is still to be withdrawn. It returns ErrNotFound if the user has
@@ -328,7 +337,9 @@ func (r *registry) Withdrawals(ctx context.Context) ([]string, error) {
 
 // Withdrawn records that the contact of a removed user has been withdrawn.
 func (r *registry) Withdrawn(ctx context.Context, bare string) error {
-	return r.db.DeleteWithdrawal(ctx, bare)
+	err := r.db.DeleteWithdrawal(ctx, bare)
+	r.outages.report("storing that a contact has been withdrawn; it will be tried again", err)
+	return err
 }
 
 // A failureLog logs a failure that repeats: when it begins, once a minute while it lasts, and when it is over.

@@ -35,8 +35,8 @@ func (c *cluster) doubt(bare string) {
 const commitDelay = 10 * time.Minute
 
 // doubtFailed doubts a user after a failed change: the database may have made the change and only not confirmed it, or may still make it.
-func (c *cluster) doubtFailed(bare string, err error) {
-	if c == nil || err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrExists) {
+func (c *cluster) doubtFailed(bare string) {
+	if c == nil {
 		return
 	}
 	c.doubt(bare)

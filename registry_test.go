@@ -288,15 +288,13 @@ func TestFullDisk(t *testing.T) {
 	eventually(t, "the recovery is logged", func() bool { return strings.Contains(f.log.String(), "the database works again") })
 }
 
-// unansweredProbes has silence after a probe mean nothing: a node that returns to its database probes those who are online.
-func unansweredProbes(c *componentConfig) { c.syncTimes.probe = time.Hour }
-
 // TestUnreachableDatabase kills PostgreSQL under a component. Pages are served, registrations are to be tried again, and nothing is
 // confirmed that is not stored.
 func TestUnreachableDatabase(t *testing.T) {
 	t.Parallel()
 	p := ownPostgres(t)
-	f := newFixtureOn(t, p.newDatabase(t), unansweredProbes)
+	// A node that returns to its database probes those who are online. Silence is to mean nothing.
+	f := newFixtureOn(t, p.newDatabase(t), func(c *componentConfig) { c.syncTimes.probe = time.Hour })
 	const romeo = `<iq type='set' id='r' from='romeo@example.org/b' to='webstatus.example.org'><query xmlns='jabber:iq:register'><show_full_jid>1</show_full_jid></query></iq>`
 	kill := func() {
 		t.Helper()

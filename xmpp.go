@@ -381,7 +381,7 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	}
 }
 
-// requestError returns the stanza error for a handler's error. Other errors come from the database, and are logged for the operator.
+// requestError returns the stanza error for a handler's error. Those of the database, which the registry logs, are for the operator only.
 func (s *service) requestError(err error) *stanzaError {
 	var refused *stanzaError
 	switch {
@@ -390,7 +390,6 @@ func (s *service) requestError(err error) *stanzaError {
 	case errors.Is(err, ErrNotFound):
 		return registrationRequired() // removed by another process meanwhile
 	}
-	s.registry.outages.report("handling a request", err)
 	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrLocked) || errors.Is(err, ErrSlow) {
 		return resourceConstraint()
 	}

@@ -130,9 +130,6 @@ func (c *chat) answer(ctx context.Context, m chatMessage) (text string, kept boo
 		return m.lang.text("chat.not_registered"), false, nil // removed by another process meanwhile
 	}
 	if err != nil {
-		if refused := (*stanzaError)(nil); !errors.As(err, &refused) {
-			c.registry.outages.report("handling a message", err)
-		}
 		return m.lang.text("chat.failed"), false, nil
 	}
 	return text, word.kept, afterReply

@@ -154,7 +154,6 @@ func (c *contacts) onSubscription(ctx context.Context, e *entry, contact Contact
 		err = c.onUnsubscribed(ctx, e, contact)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) { // removed by another process meanwhile
-		c.registry.outages.report("storing a subscription; it will be tried again", err)
 		c.unstored.Store(key, &unstoredSubscription{typ: typ})
 	}
 	return err
@@ -169,8 +168,8 @@ func (c *contacts) retry(ctx context.Context) {
 				if !c.unstored.CompareAndDelete(key, u) {
 					return // a newer one has been handled
 				}
-				if e := c.board.byJID(key.bare); e != nil && c.onSubscription(ctx, e, key.contact, u.typ) == nil {
-					c.registry.outages.report("storing a subscription", nil)
+				if e := c.board.byJID(key.bare); e != nil {
+					c.onSubscription(ctx, e, key.contact, u.typ)
 				}
 			})
 		}
@@ -436,9 +435,7 @@ func (c *contacts) withdrawn(ctx context.Context, bare string, w *sentWithdrawal
 	if last, ok := c.leaving.Load(bare); !ok || last != w {
 		return
 	}
-	err := c.registry.Withdrawn(ctx, bare)
-	c.registry.outages.report("storing that a contact has been withdrawn; it will be tried again", err)
-	if err != nil {
+	if c.registry.Withdrawn(ctx, bare) != nil {
 		w.unstored.Store(true)
 		return
 	}
