@@ -330,13 +330,7 @@ func TestUnreachableDatabase(t *testing.T) {
 		return err == nil && u.Status.State == DoNotDisturb
 	})
 	f.send(romeo)
-	got := f.next()
-	for got == wantProbe {
-		got = f.next()
-	}
-	if got != `<iq type='result' id='r' from='webstatus.example.org' to='romeo@example.org/b'></iq>` {
-		t.Error(got)
-	}
+	f.wantAfterProbes(`<iq type='result' id='r' from='webstatus.example.org' to='romeo@example.org/b'></iq>`)
 	if strings.Contains(f.log.String(), postgresPassword) {
 		t.Error("the password is in the log")
 	}

@@ -270,6 +270,18 @@ func (f *fixture) want(stanzas ...string) {
 	}
 }
 
+// wantAfterProbes is like want, but skips probes of Juliet: a node of a cluster also probes her when its link or its database returns.
+func (f *fixture) wantAfterProbes(want string) {
+	f.t.Helper()
+	got := f.next()
+	for got == wantProbe {
+		got = f.next()
+	}
+	if got != want {
+		f.t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 // wantLeave checks that one of our addresses leaves Juliet's contact list.
 func (f *fixture) wantLeave(address string) {
 	f.t.Helper()
