@@ -275,11 +275,9 @@ func (r *registry) noteChange(ctx context.Context, bare string, changed bool, er
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrExists):
 	case err != nil:
 		r.cluster.doubtFailed(bare)
-		if ctx.Err() == nil {
-			r.outages.report("changing a user", err)
-		}
+		r.outages.report(ctx, "changing a user", err)
 	case changed:
-		r.outages.report("", nil)
+		r.outages.report(ctx, "", nil)
 		r.cluster.announce()
 	}
 }
@@ -332,13 +330,17 @@ func (r *registry) evictRemoved(e *entry, err error) error {
 
 // Withdrawals returns the bare JIDs of removed users whose contact this node is to withdraw.
 func (r *registry) Withdrawals(ctx context.Context) ([]string, error) {
-	return r.db.Withdrawals(ctx, r.Leads())
+	jids, err := r.db.Withdrawals(ctx, r.Leads())
+	if err != nil {
+		r.outages.report(ctx, "reading which contacts are to be withdrawn", err)
+	}
+	return jids, err
 }
 
 // Withdrawn records that the contact of a removed user has been withdrawn.
 func (r *registry) Withdrawn(ctx context.Context, bare string) error {
 	err := r.db.DeleteWithdrawal(ctx, bare)
-	r.outages.report("storing that a contact has been withdrawn; it will be tried again", err)
+	r.outages.report(ctx, "storing that a contact has been withdrawn; it will be tried again", err)
 	return err
 }
 
@@ -356,8 +358,11 @@ type failureLog struct {
 // failureInterval is the time between two log lines about the same failure.
 const failureInterval = time.Minute
 
-// report logs the outcome of an operation; nil ends a failure.
-func (f *failureLog) report(operation string, err error) {
+// report logs the outcome of an operation; nil ends a failure. That an operation was canceled, as at the shutdown, says nothing.
+func (f *failureLog) report(ctx context.Context, operation string, err error) {
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()

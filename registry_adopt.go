@@ -87,7 +87,7 @@ func (c *cluster) reload(ctx context.Context, bare string) error {
 		}
 		return nil
 	case err != nil:
-		c.outages.report("reading a changed user; it will be tried again", err)
+		c.outages.report(ctx, "reading a changed user; it will be tried again", err)
 		return err
 	case e == nil:
 		e = c.board.add(u.User, u.Status, u.Profile)

@@ -179,7 +179,7 @@ func (c *cluster) run(ctx context.Context) error {
 		case errors.Is(err, errNewerSchema), errors.Is(err, errOlderSchema):
 			return fmt.Errorf("the database %w", err)
 		}
-		c.outages.report("listening for changes of other nodes", c.db.explain(err))
+		c.outages.report(ctx, "listening for changes of other nodes", c.db.explain(err))
 		if slices.ContainsFunc(c.nodes(), func(n nodeState) bool { return n.alive }) {
 			c.board.setCutOff(c.heard, c.now())
 		}
@@ -211,7 +211,7 @@ func (c *cluster) runMembership(ctx context.Context, m *membership) (err error) 
 		c.board.setCutOff(time.Time{}, c.now())
 		notify(c.doubts)
 	}
-	c.outages.report("", nil)
+	c.outages.report(ctx, "", nil)
 	purged := c.now()
 	for tried := (time.Time{}); ; {
 		if time.Since(tried) > leadInterval {
@@ -336,7 +336,7 @@ func (c *cluster) answerLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case stanza := <-c.answers:
-			c.outages.report("passing an answer on", c.db.Tell(ctx, answerChannel, stanza))
+			c.outages.report(ctx, "passing an answer on", c.db.Tell(ctx, answerChannel, stanza))
 		}
 	}
 }
@@ -355,7 +355,7 @@ func (c *cluster) storeLoop(ctx context.Context) {
 		case <-time.After(clusterBatch):
 		}
 		if !c.SavePresence(ctx) && c.Backlog() == 0 {
-			c.outages.report("telling other nodes", c.db.Notify(ctx))
+			c.outages.report(ctx, "telling other nodes", c.db.Notify(ctx))
 		}
 	}
 }
@@ -453,7 +453,7 @@ func (c *cluster) takeOver(ctx context.Context, node string) {
 		return
 	}
 	if jids, err = c.db.ReleaseOrphans(ctx, node, before); err != nil {
-		c.outages.report("replacing a node", err)
+		c.outages.report(ctx, "replacing a node", err)
 	}
 	n := c.number(node)
 	for _, bare := range jids {

@@ -135,7 +135,7 @@ func (c *cluster) tellLogouts(ctx context.Context) {
 		jids = append(jids, jid{bare, resource}.String())
 	}
 	if err := c.db.Tell(ctx, logoutChannel, jids...); err != nil {
-		c.outages.report("telling other nodes of logouts", err)
+		c.outages.report(ctx, "telling other nodes of logouts", err)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for bare := range logouts {

@@ -229,9 +229,7 @@ func (r *registry) SavePresence(ctx context.Context) (stored bool) {
 	timed, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	err := r.db.StorePresence(timed, batch)
-	if ctx.Err() == nil { // at a shutdown, the last save reports
-		r.outages.report("storing presence; it will be tried again", err)
-	}
+	r.outages.report(ctx, "storing presence; it will be tried again", err)
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -262,7 +260,7 @@ func (r *registry) NoteLinkSeen() {
 func (r *registry) ChangedOutside(ctx context.Context) (int64, error) {
 	n, err := r.db.DataVersion(ctx, r.Leads())
 	if err != nil {
-		r.outages.report("reading", err)
+		r.outages.report(ctx, "reading", err)
 	}
 	return n, err
 }

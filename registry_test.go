@@ -260,13 +260,16 @@ func TestFailureLog(t *testing.T) {
 	now := noon
 	f := failureLog{log: slog.New(slog.NewTextHandler(&lines, nil)), now: func() time.Time { return now }, what: "the database"}
 	for range 120 {
-		f.report("storing", errors.New("cannot grow"))
+		f.report(t.Context(), "storing", errors.New("cannot grow"))
 		now = now.Add(time.Second)
 	}
-	f.report("storing", nil)
-	f.report("storing", nil)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	f.report(ended, "storing", ended.Err()) // a shutdown
+	f.report(t.Context(), "storing", nil)
+	f.report(t.Context(), "storing", nil)
 	got := strings.Count(lines.String(), "cannot grow")
-	if got != 2 || strings.Count(lines.String(), "works again") != 1 {
+	if got != 2 || strings.Contains(lines.String(), "canceled") || strings.Count(lines.String(), "works again") != 1 {
 		t.Errorf("logged:\n%s", &lines)
 	}
 }

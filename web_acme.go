@@ -41,7 +41,7 @@ func (g *guardedCache) Get(ctx context.Context, name string) ([]byte, error) {
 	}
 	content, err := g.cache.Get(ctx, name)
 	if errors.Is(err, autocert.ErrCacheMiss) {
-		g.failures.report("", nil)
+		g.failures.report(ctx, "", nil)
 		return nil, autocert.ErrCacheMiss
 	}
 	return content, g.note(ctx, "reading", err)
@@ -62,7 +62,7 @@ func (g *guardedCache) note(ctx context.Context, operation string, err error) er
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
 	}
-	g.failures.report(operation, err)
+	g.failures.report(ctx, operation, err)
 	if err != nil {
 		return errCertificates
 	}

@@ -88,9 +88,8 @@ func (c *component) maintain(ctx context.Context) {
 		case <-c.removed:
 			c.withdrawAll(ctx)
 		case <-poll.C:
-			if n, err := c.registry.ChangedOutside(ctx); err == nil && n != version {
+			if n, err := c.registry.ChangedOutside(ctx); err == nil && n != version && c.withdrawAll(ctx) == nil {
 				version = n
-				c.withdrawAll(ctx)
 			}
 		}
 	}
@@ -108,14 +107,12 @@ func (c *component) probeGone(ctx context.Context) {
 }
 
 // withdrawAll withdraws the contact from all removed users who still have it.
-func (c *component) withdrawAll(ctx context.Context) {
+func (c *component) withdrawAll(ctx context.Context) error {
 	jids, err := c.registry.Withdrawals(ctx)
-	if err != nil {
-		c.log.Error("the database "+err.Error(), "operation", "reading withdrawals")
-	}
 	for _, bare := range jids {
 		c.dispatcher.dispatch(ctx, bare, func(ctx context.Context) { c.contacts.withdraw(ctx, bare) })
 	}
+	return err
 }
 
 // probeAll probes users, and waits for the answers. It reports whether the link has been up for all of that time.
