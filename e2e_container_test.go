@@ -122,6 +122,7 @@ func testImage(t *testing.T, p podman) {
 	args := runArgs("--name=webstatus", "--volume=data:/data", "--env=WEBSTATUS_DOMAIN="+testDomain, "--env=WEBSTATUS_SECRET="+testSecret,
 		"--env=WEBSTATUS_SERVER="+s.componentAddress(), "--env=WEBSTATUS_ALLOW=localhost", "--env=WEBSTATUS_LISTEN="+web,
 		"--env=WEBSTATUS_METRICS_LISTEN="+metrics, "webstatus")
+	t.Cleanup(func() { p.command("rm", "--force", "--time=0", "webstatus").Run() }) // which outlives a podman that is killed
 	a := &appliance{process: start(t, p.command(args...)), url: "http://" + web}
 	a.waitLog(t, linked)
 	c := s.login(t, "user1", "desk")
