@@ -372,7 +372,7 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 	}
 	payload, afterReply, err := handler(ctx, request{s, contact, query, sender, c.languages.match(query.lang(s.lang("")))})
 	if err != nil {
-		c.refuse(s, c.requestError(err))
+		c.refuse(s, requestError(err))
 		return
 	}
 	c.links.send(s.reply("result", payload))
@@ -382,15 +382,14 @@ func (c *component) handleIQ(ctx context.Context, s *received, sender *sender) {
 }
 
 // requestError returns the stanza error for a handler's error. Those of the database, which the registry logs, are for the operator only.
-func (s *service) requestError(err error) *stanzaError {
+func requestError(err error) *stanzaError {
 	var refused *stanzaError
 	switch {
 	case errors.As(err, &refused):
 		return refused
 	case errors.Is(err, ErrNotFound):
 		return registrationRequired() // removed by another process meanwhile
-	}
-	if errors.Is(err, ErrFull) || errors.Is(err, ErrUnreachable) || errors.Is(err, ErrLocked) || errors.Is(err, ErrSlow) {
+	case errors.Is(err, ErrFull), errors.Is(err, ErrUnreachable), errors.Is(err, ErrLocked), errors.Is(err, ErrSlow):
 		return resourceConstraint()
 	}
 	return internalError()
